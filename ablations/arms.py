@@ -1,0 +1,205 @@
+"""Arms: put something into a slot and say what may move. One call for every function, slot and model."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trans4init.ablations.errors import InputError, unknown_name
+from trans4init.ablations.fit import Fitted
+from trans4init.ablations.nets import Net
+from trans4init.ablations.seeding import keyed_generator
+from trans4init.ablations.slots import (
+    Content,
+    Corrected,
+    LeftOut,
+    NetContent,
+    Slot,
+    slots_named,
+)
+from trans4init.reports.vocabulary import ARMS, Arm, arm_named
+
+__all__ = ["ArmRecord", "FrozenGuard", "FrozenMovedError", "apply_arm"]
+
+
+@dataclass(frozen=True)
+class ArmRecord:
+    """What an arm did to a model."""
+
+    arm: str
+    slot: str
+    function: str
+    net: str
+    """The net's name; empty for an arm without one."""
+    moves: tuple[str, ...]
+    """The slot's parameters that training may change, by their name in the model."""
+    frozen: tuple[str, ...]
+    """The slot's parameters that training may not change."""
+    parameters_added: int
+    """Values in the slot that the analytic arm doesn't have, frozen ones too."""
+    output_difference_max: float
+    """Largest change of the model's output by putting the arm in; nan where the function has no closed form."""
+    output_difference_rms: float
+
+
+def apply_arm(
+    model: nn.Module,
+    slot: str,
+    arm: str,
+    net: Fitted | Net | None = None,
+    *,
+    seed: int = 0,
+    inputs: Tensor | None = None,
+) -> ArmRecord:
+    """Put the arm into every slot of that name, and say what may move in training.
+
+    net: for `learned-frozen` and `learned-fine-tuned` a fitted net; for the other arms with a net, which one (its
+    values are drawn again from `seed`). It is copied: one net can serve many models.
+    inputs: what the model is called with to measure how its output changes; `model.example_inputs()` where None.
+
+    Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function, and a net that
+    is missing or doesn't fit.
+    """
+    card = _checked_arm(arm)
+    slots = slots_named(model, slot)
+    function = next(iter(slots.values())).function
+    if arm not in function.arms:
+        raise InputError(f"arm {arm!r} makes no sense for {function.name}; its arms are: {', '.join(function.arms)}.")
+    _check_net(card, net)
+    bare = net.net if isinstance(net, Fitted) else net
+    before = None
+    if "analytic" in function.arms:
+        for place in slots.values():
+            place.content = place.analytic().to(place.content.dtype_like)
+        before = _output(model, inputs)
+    for path, place in slots.items():
+        place.content = _CONTENTS[arm](place, bare, seed, path).to(place.content.dtype_like)
+        place.content.requires_grad_(card.trains)
+    names = tuple(
+        f"{path}.content.{name}" for path, place in slots.items() for name, _ in place.content.named_parameters()
+    )
+    difference = torch.tensor(math.nan) if before is None else _output(model, inputs) - before
+    return ArmRecord(
+        arm=arm,
+        slot=slot,
+        function=function.name,
+        net=bare.name if card.uses_net and bare is not None else "",
+        moves=names if card.trains else (),
+        frozen=() if card.trains else names,
+        parameters_added=sum(model.get_parameter(name).numel() for name in names),
+        output_difference_max=difference.abs().max().item(),
+        output_difference_rms=difference.double().square().mean().sqrt().item(),
+    )
+
+
+class FrozenMovedError(Exception):
+    """A frozen value of a slot changed in training, or got a gradient: the arm is not what it is called."""
+
+
+class FrozenGuard:
+    """Remembers every value in a model's slots that may not move, and checks it bit for bit."""
+
+    def __init__(self, model: nn.Module, record: ArmRecord) -> None:
+        self._model = model
+        self._kept = {
+            name: value.detach().clone()
+            for name, value in _slot_state(model, record.slot).items()
+            if name not in record.moves
+        }
+
+    def check(self) -> None:
+        """Raise FrozenMovedError where a frozen value has a gradient or differs by one bit."""
+        now = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        pulled = [name for name in self._kept if now[name].requires_grad or now[name].grad is not None]
+        if pulled:
+            raise FrozenMovedError(f"{', '.join(pulled)} is frozen and takes part in the gradient")
+        moved = [name for name, kept in self._kept.items() if not _same_bits(now[name].detach(), kept)]
+        if moved:
+            raise FrozenMovedError(f"{', '.join(moved)} is frozen and moved in training")
+
+
+def _slot_state(model: nn.Module, slot: str) -> dict[str, Tensor]:
+    """Every parameter and buffer in the slots of that name, by its name in the model."""
+    return {
+        f"{path}.content.{name}": value
+        for path, place in slots_named(model, slot).items()
+        for name, value in (*place.content.named_parameters(), *place.content.named_buffers())
+    }
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and bool(torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)))
+    )
+
+
+def _checked_arm(name: str) -> Arm:
+    try:
+        return arm_named(name)
+    except KeyError:
+        raise unknown_name("arm", name, (arm.name for arm in ARMS)) from None
+
+
+def _check_net(card: Arm, net: Fitted | Net | None) -> None:
+    if card.needs_fit and not isinstance(net, Fitted):
+        raise InputError(f"arm {card.name!r} needs a fitted net: fit(function, net) makes one.")
+    if card.uses_net and net is None:
+        raise InputError(f"arm {card.name!r} needs a net: build_net(name, domain, outputs) makes one.")
+
+
+@torch.no_grad()
+def _output(model: nn.Module, inputs: Tensor | None) -> Tensor:
+    if inputs is None:
+        example = getattr(model, "example_inputs", None)
+        if example is None:
+            raise InputError(
+                f"{type(model).__name__} has no example_inputs(); give apply_arm the inputs to compare on."
+            )
+        inputs = example()
+    was_training = model.training
+    model.eval()
+    output: Tensor = model(inputs)
+    model.train(was_training)
+    return output
+
+
+Make = Callable[[Slot, "Net | None", int, str], Content]
+
+
+def _net_copy(net: Net | None) -> Net:
+    assert net is not None  # _check_net has seen to it
+    return copy.deepcopy(net)
+
+
+def _fitted(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
+    return NetContent(slot.function, slot.shape, _net_copy(net))
+
+
+def _random(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
+    drawn = _net_copy(net)
+    drawn.initialise(keyed_generator(seed, path, "net"))
+    return NetContent(slot.function, slot.shape, drawn)
+
+
+def _corrected(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
+    drawn = _net_copy(net)
+    drawn.initialise(keyed_generator(seed, path, "net"))
+    drawn.zero_output()
+    return Corrected(slot.function, slot.shape, slot.analytic(), NetContent(slot.function, slot.shape, drawn))
+
+
+_CONTENTS: dict[str, Make] = {
+    "analytic": lambda slot, net, seed, path: slot.analytic(),
+    "learned-frozen": lambda slot, net, seed, path: slot.fold(_fitted(slot, net, seed, path)),
+    "learned-fine-tuned": _fitted,
+    "learned-from-scratch": _random,
+    "random-frozen": lambda slot, net, seed, path: slot.fold(_random(slot, net, seed, path)),
+    "free-table": lambda slot, net, seed, path: slot.table(keyed_generator(seed, path, "table")),
+    "corrected": _corrected,
+    "none": lambda slot, net, seed, path: slot.fold(LeftOut(slot.function, slot.shape)),
+}

@@ -1,0 +1,77 @@
+"""The command line: `trans4init COMMAND …`. A file per command; heavy imports happen inside them."""
+
+import contextlib
+import io
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from trans4init.ablations.cli.doctor import Doctor
+from trans4init.ablations.cli.fit import Fit
+from trans4init.ablations.cli.ls import Ls
+from trans4init.ablations.cli.report import Report
+from trans4init.ablations.cli.run import Run
+from trans4init.ablations.cli.sync import Sync
+from trans4init.ablations.cli.ui import Ui
+from trans4init.ablations.errors import FaultError, InputError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """What happens to accuracy and to throughput when a function inside a Transformer is replaced by a
+small trained neural network, frozen or fine-tuned."""
+
+Command = Annotated[Ls | Fit | Run | Report | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = _parse(words)
+    try:
+        code = command.run(os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join(["trans4init", *words]))
+    except InputError as error:
+        sys.exit(_complain(error, 2))
+    except FaultError as error:
+        sys.exit(_complain(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code)
+
+
+def _parse(words: list[str]) -> Any:
+    """The command that the words name. tyro's boxed complaint about bad ones is made one sentence."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Command,
+                prog="trans4init",
+                description=_DESCRIPTION,
+                args=words or ["--help"],
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as error:
+        if error.code:
+            print(f"trans4init: {_sentence(complaint.getvalue())}", file=sys.stderr)
+        raise
+
+
+def _sentence(box: str) -> str:
+    """The text of a box, up to its first rule, in one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
+    rules = [index for index, line in enumerate(lines) if line.startswith("──")]
+    hints = [line for line in lines[rules[0] + 1 :] if line] if rules else []
+    head = " ".join(lines[: rules[0]] if rules else lines).strip()
+    head = head.split(" Got errors:")[0]
+    if hints and hints[0].startswith("Perhaps you meant"):
+        head += f"; did you mean {hints[1].split()[0]}?"
+    return head
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"trans4init: {error}", file=sys.stderr)
+    return code

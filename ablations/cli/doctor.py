@@ -1,0 +1,54 @@
+"""`trans4init doctor`: what this machine has, what will be used, what is missing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Doctor"]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine has, what will be used, and what is missing."""
+
+    def run(self, command: str) -> int:
+        """Print a table."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+        for what, found in _findings():
+            table.add_row(what, found)
+        Console().print(table)
+        return 0
+
+
+def _findings() -> Iterator[tuple[str, str]]:
+    import importlib.util
+    import os
+    import shutil
+
+    import torch
+
+    from trans4init.ablations.data.datasets import DATASETS, FOLDER_VARIABLE
+    from trans4init.reports.environment import capture
+
+    environment = capture()
+    yield "python", f"{environment.python} on {environment.system}"
+    yield "processor", f"{environment.processor}, {environment.cores} cores, {environment.memory_gib} GiB"
+    if torch.cuda.is_available():
+        yield "accelerator", f"{torch.cuda.get_device_name()}: used, one run at a time"
+    else:
+        yield "accelerator", f"none that torch can use: runs go to {environment.cores} processes on the CPU"
+    for package, version in environment.versions.items():
+        yield package, version
+    if "triton" not in environment.versions:
+        yield "triton", "missing (Linux only)"
+    for package, extra in (("ray", "cluster"), ("optuna_dashboard", "dashboard")):
+        there = importlib.util.find_spec(package) is not None
+        yield package, "there" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
+    folder = os.environ.get(FOLDER_VARIABLE)
+    yield FOLDER_VARIABLE, folder or "not set: public data sets are downloaded when a study needs them"
+    for name, file in DATASETS.items():
+        here = folder is not None and os.path.isfile(os.path.join(folder, file.name))
+        yield f"data {name}", "in that folder" if here else "to be downloaded when needed"
+    yield "free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB"

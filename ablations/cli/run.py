@@ -1,0 +1,51 @@
+"""`trans4init run`: run a study, or go on with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a study, or go on with one that was interrupted: finished runs are never repeated."""
+
+    study: Positional[str]
+    """A shipped study's name (trans4init ls studies), or the path of a TOML file."""
+    dry_run: bool = False
+    """List the cells with an estimate of time and disk, and run nothing."""
+    seeds: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
+    """Evaluation seeds of each cell."""
+    trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
+    """Tuning trials of each cell."""
+    data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
+    """A text file to use instead of the study's data; makes a study of its own, named after both."""
+    executor: Annotated[
+        Literal["inline", "process", "ray"] | None,
+        arg(metavar="{inline,process,ray}", help_behavior_hint="(default: process on a CPU, inline on a GPU)"),
+    ] = None
+    """Where runs happen: here, a process each, or a Ray cluster."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")] = None
+    """The study's folder."""
+    retry_failed: bool = False
+    """Run again what failed or ran out of memory."""
+
+    def run(self, command: str) -> int:
+        """Run it."""
+        from rich.console import Console
+
+        from trans4init.ablations.study.run import Options, run_study
+        from trans4init.ablations.study.spec import load_study
+
+        spec = load_study(self.study, seeds=self.seeds, trials=self.trials, data=self.data)
+        console = Console()
+        if self.dry_run:
+            from trans4init.ablations.study.estimate import print_plan
+
+            print_plan(spec, self.executor, console)
+            return 0
+        folder = self.out or Path("runs") / spec.name
+        return run_study(spec, Options(command, folder, self.executor, self.retry_failed), console)

@@ -1,0 +1,35 @@
+"""`trans4init sync`: bring MLflow up to date with a study's Parquet files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+__all__ = ["Sync"]
+
+
+@dataclass(frozen=True)
+class Sync:
+    """(Re)build the MLflow mirror of a study from its Parquet files."""
+
+    folder: Positional[Path]
+    """The study's folder, such as runs/positional-text."""
+
+    def run(self, command: str) -> int:
+        """Write what MLflow doesn't have yet."""
+        from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.reports.mirror import MirrorError, sync, tracking_uri
+        from trans4init.reports.store import load_results
+
+        records = load_results(self.folder / "results").records
+        if not records:
+            raise InputError(
+                f"{self.folder} has no results to mirror (no readable {self.folder / 'results'}/*.parquet)."
+            )
+        pages = [path for name in ("report.html", "report.md") if (path := self.folder / name).exists()]
+        try:
+            sync(self.folder, records, pages)
+        except MirrorError as error:
+            raise FaultError(f"MLflow could not be written: {error}") from error
+        print(f"{len(records)} runs of {records[0].study} are in {tracking_uri(self.folder.resolve().parent)}")
+        return 0

@@ -1,0 +1,63 @@
+"""`trans4init ui`: MLflow's pages on the runs, and Optuna's dashboard where it is installed."""
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Ui"]
+
+
+@dataclass(frozen=True)
+class Ui:
+    """Open MLflow's pages on the runs (and optuna-dashboard where it is installed) until Ctrl-C."""
+
+    runs: Path = Path("runs")
+    """The folder of all studies."""
+    port: int = 5000
+    """MLflow's port; Optuna's dashboards take the ones after it."""
+
+    def run(self, command: str) -> int:
+        """Start the servers and wait."""
+        from trans4init.ablations.errors import InputError
+        from trans4init.reports.mirror import tracking_uri
+
+        uri = tracking_uri(self.runs)
+        if uri.startswith("sqlite:") and not (self.runs / "mlflow.db").exists():
+            raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
+        artifacts = (self.runs.resolve() / "mlartifacts").as_uri()
+        servers = {
+            f"http://127.0.0.1:{self.port}  MLflow": [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+                *("--backend-store-uri", uri, "--default-artifact-root", artifacts),
+            ]
+        }
+        if importlib.util.find_spec("optuna_dashboard"):
+            for number, path in enumerate(sorted(self.runs.glob("*/optuna.db")), start=1):
+                port = self.port + number
+                servers[f"http://127.0.0.1:{port}  Optuna, {path.parent.name}"] = [
+                    *(sys.executable, "-m", "optuna_dashboard", f"sqlite:///{path.resolve()}"),
+                    *("--host", "127.0.0.1", "--port", str(port)),
+                ]
+        return _serve(servers)
+
+
+def _serve(servers: dict[str, list[str]]) -> int:
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    processes = [subprocess.Popen(words, env=environment) for words in servers.values()]
+    for title in servers:
+        print(title, flush=True)
+    print("Ctrl-C ends them.", flush=True)
+    try:
+        return max(process.wait() for process in processes)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for process in processes:
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in processes:
+                process.wait(timeout=10)

@@ -1,0 +1,1 @@
+"""Data: where it comes from and how it is split. Imports no torch, so that a study can be checked without it."""

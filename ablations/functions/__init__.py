@@ -1,0 +1,18 @@
+"""The functions of a Transformer that a net can stand in for. One class per function, in a file per family."""
+
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+from trans4init.ablations.registry import import_all
+
+__all__ = ["Domain", "Function", "get_function", "list_functions"]
+
+import_all(__name__, __path__)
+
+
+def get_function(name: str) -> Function:
+    """The function called `name`; raises InputError with the nearest name."""
+    return FUNCTIONS.get(name)()
+
+
+def list_functions() -> list[str]:
+    """The names of all functions."""
+    return FUNCTIONS.names()

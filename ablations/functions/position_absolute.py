@@ -1,0 +1,115 @@
+"""Absolute positional encodings: a vector for each position, added to the token embedding."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+
+_ARMS = (
+    "analytic",
+    "learned-frozen",
+    "learned-fine-tuned",
+    "learned-from-scratch",
+    "random-frozen",
+    "free-table",
+    "corrected",
+    "none",
+)
+
+
+class AbsolutePosition(Function):
+    """A function from positions [N] to encodings [N, width]; left out of a model, nothing is added (NoPE)."""
+
+    slot = "position"
+    domain = Domain(0, 511, integer=True)
+    default_shape: ClassVar[dict[str, int]] = {"width": 128}
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """No encoding at all: zeros [N, width] (Haviv et al. 2022, NoPos)."""
+        return inputs.new_zeros(*inputs.shape, self.outputs(**shape))
+
+    def outputs(self, **shape: int) -> int:
+        """The width."""
+        self.check_shape(**shape)
+        if shape["width"] < 1:
+            raise InputError(f"{self.name} needs a width of at least 1, and {shape['width']} was given.")
+        return shape["width"]
+
+
+@FUNCTIONS.register
+class Sinusoidal(AbsolutePosition):
+    """PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i+1) = cos(p / 10000^(2i/width)), sines and cosines interleaved."""
+
+    name = "sinusoidal"
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.5"
+    arms = _ARMS
+    tails = "defined for every position; bounded by 1"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Positions [N] to encodings [N, width]."""
+        angles = inputs[..., None] * self.frequencies(inputs.dtype, inputs.device, **shape)
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """d PE / d position, [N, width]."""
+        frequencies = self.frequencies(inputs.dtype, inputs.device, **shape)
+        angles = inputs[..., None] * frequencies
+        return torch.stack([frequencies * angles.cos(), -frequencies * angles.sin()], dim=-1).flatten(-2)
+
+    def frequencies(self, dtype: torch.dtype, device: torch.device, **shape: int) -> Tensor:
+        """10000^(-2i/width) in radians per position, [width / 2]."""
+        width = self.outputs(**shape)
+        exponents = torch.arange(0, width, 2, dtype=torch.float64, device=device) / width
+        return (10000.0**-exponents).to(dtype)
+
+    def outputs(self, **shape: int) -> int:
+        """The width, which must be even: each frequency gives a sine and a cosine."""
+        width = super().outputs(**shape)
+        if width % 2:
+            raise InputError(f"sinusoidal needs an even width (a sine and a cosine per frequency); {width} is odd.")
+        return width
+
+
+@FUNCTIONS.register
+class NoPosition(AbsolutePosition):
+    """No positional encoding: a causal Transformer can still tell positions apart, from what it may not see."""
+
+    name = "none"
+    source = (
+        "Haviv et al. 2022, Transformer Language Models without Positional Encodings Still Learn Positional Information"
+    )
+    arms = ("analytic",)
+    tails = "0 everywhere"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Zeros [N, width]."""
+        return self.left_out(inputs, **shape)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Zeros [N, width]."""
+        return self.left_out(inputs, **shape)
+
+
+@FUNCTIONS.register
+class LearnedTable(AbsolutePosition):
+    """One trained vector per position, from a random start: no closed form, so its only arm is `free-table`."""
+
+    name = "learned-table"
+    source = "Gehring et al. 2017, Convolutional Sequence to Sequence Learning, section 3.1"
+    arms = ("free-table",)
+    tails = "undefined: a position that was not trained has no vector"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """There is none."""
+        raise InputError("learned-table has no closed form; its only arm is free-table.")
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """There is none."""
+        raise InputError("learned-table has no closed form, and so no derivative.")
+
+    def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
+        """Standard normal, [N, width]: the spread of the token embeddings they are added to, as in BERT and GPT-2."""
+        return torch.randn(*inputs.shape, self.outputs(**shape), dtype=inputs.dtype, generator=generator)

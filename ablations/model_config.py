@@ -1,0 +1,40 @@
+"""The sizes of a Transformer: what a study file or a caller may set. Imports no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["ModelSize", "TransformerConfig"]
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelSize(BaseModel):
+    """A Transformer but for its vocabulary. `feed_forward` is 4 · width unless it is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["decoder"] = "decoder"
+    layers: Count
+    width: Count
+    heads: Count
+    context: Count = 256
+    """Positions seen in training; a longer input is possible where the positional encoding can do it."""
+    position: str = "sinusoidal"
+    activation: str = "gelu"
+    feed_forward: Count | None = None
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "ModelSize":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} can't be shared by {self.heads} heads evenly")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.context}"
+
+
+class TransformerConfig(ModelSize):
+    """One Transformer, with the number of different tokens."""
+
+    vocabulary: Count

@@ -1,0 +1,198 @@
+"""Multilayer perceptrons of one scalar: features of the input, one to three hidden layers, a linear last layer.
+
+B is any number of inputs, F the number of features, H a hidden width.
+"""
+
+import math
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.nets.base import NETS, Net, NetSize
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)]
+
+_RIDGE = 1e-7
+"""Of the mean square of the last hidden layer: keeps the least-squares weights small where features are collinear."""
+
+_PAPER_OMEGA = 30.0
+"""SIREN's first frequency for inputs in [-1, 1] (section 3.2)."""
+
+
+class MlpSize(NetSize):
+    """Hidden widths, first to last."""
+
+    hidden: Widths = (128, 128)
+
+
+class SirenSize(MlpSize):
+    """`omega`: the largest first frequency in radians per unit of the scaled input; 0 takes it from the domain."""
+
+    omega: float = Field(default=0.0, ge=0)
+
+
+class FourierSize(MlpSize):
+    """How many frequencies the features have."""
+
+    hidden: Widths = (256,)
+    frequencies: int = Field(default=32, ge=1)
+
+
+class ScalarMLP(Net):
+    """x -> features(x) -> [activation(W h + b)] 1 to 3 times -> W h + b."""
+
+    Size = MlpSize
+
+    def __init__(self, domain: Domain, outputs: int, size: MlpSize, features: int = 1) -> None:
+        super().__init__(domain, outputs, size)
+        widths = [features, *size.hidden, outputs]
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(i, o)) for i, o in pairwise(widths))
+        self.biases = nn.ParameterList(nn.Parameter(torch.empty(o)) for o in widths[1:])
+
+    @abstractmethod
+    def activate(self, state: Tensor) -> Tensor:
+        """The activation of the hidden layers."""
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The input scaled to [-1, 1] on the domain, [B, 1]."""
+        middle = (self.domain.high + self.domain.low) / 2
+        half = (self.domain.high - self.domain.low) / 2 or 1.0  # a domain may be a single position
+        return ((inputs - middle) / half)[..., None]
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        """The last hidden layer, [B, H]."""
+        state = self.features(inputs)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            state = self.activate(state @ weight.to(inputs.dtype) + bias.to(inputs.dtype))
+        return state
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[...] to [..., outputs]."""
+        values: Tensor = self.hidden(inputs) @ self.weights[-1].to(inputs.dtype) + self.biases[-1].to(inputs.dtype)
+        return values
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """He et al. 2015, with kinks spread over the domain: the first layer's biases are uniform."""
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            fan_in, last = weight.shape[0], index == len(self.weights) - 1
+            weight.normal_(0, math.sqrt((1 if last else 2) / fan_in), generator=generator)
+            bias.zero_()
+            if index == 0:
+                bias.uniform_(-1, 1, generator=generator)
+                bias.mul_(weight.square().sum(0).sqrt())
+
+    @torch.no_grad()
+    def zero_output(self) -> None:
+        """Zero the last layer."""
+        self.weights[-1].zero_()
+        self.biases[-1].zero_()
+
+    @torch.no_grad()
+    def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
+        """Ridge regression in float64."""
+        hidden = self.hidden(inputs.double())
+        design = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        penalty = _RIDGE * design.square().sum() / design.shape[1]
+        gram = design.T @ design + penalty * torch.eye(design.shape[1], dtype=design.dtype)
+        solution = torch.linalg.solve(gram, design.T @ targets.double())
+        self.weights[-1].copy_(solution[:-1])
+        self.biases[-1].copy_(solution[-1])
+
+    def flops(self) -> int:
+        """Two per weight, and bias, activation and features once each."""
+        products = sum(2 * weight.numel() for weight in self.weights)
+        sums = sum(bias.numel() for bias in self.biases)
+        activations = sums - self.outputs
+        return int(products + sums + activations + 2 * self.weights[0].shape[0])
+
+
+@NETS.register
+class MlpGelu(ScalarMLP):
+    """A plain MLP of the scaled input with GELU."""
+
+    name = "mlp-gelu"
+    source = "Hendrycks and Gimpel 2016; Hornik 1991"
+
+    def activate(self, state: Tensor) -> Tensor:
+        """GELU."""
+        return F.gelu(state)
+
+
+@NETS.register
+class MlpRelu(ScalarMLP):
+    """A plain MLP of the scaled input with ReLU: piecewise linear in its input."""
+
+    name = "mlp-relu"
+    source = "Nair and Hinton 2010; Arora et al. 2018"
+
+    def activate(self, state: Tensor) -> Tensor:
+        """ReLU."""
+        return F.relu(state)
+
+
+@NETS.register
+class Siren(ScalarMLP):
+    """An MLP with sine activations whose first layer spans the frequencies that the domain can hold."""
+
+    name = "siren"
+    source = "Sitzmann et al. 2020, Implicit Neural Representations with Periodic Activation Functions, section 3.2"
+    Size = SirenSize
+
+    def __init__(self, domain: Domain, outputs: int, size: SirenSize) -> None:
+        super().__init__(domain, outputs, size)
+        half_nyquist = math.pi * (domain.high - domain.low) / 4
+        self.omega = size.omega or (max(_PAPER_OMEGA, half_nyquist) if domain.integer else _PAPER_OMEGA)
+
+    def activate(self, state: Tensor) -> Tensor:
+        """Sine."""
+        return state.sin()
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Uniform: ±omega in the first layer, ±√(6 / fan-in) after it (section 3.2, with omega folded into W)."""
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            bound = self.omega if index == 0 else math.sqrt(6 / weight.shape[0])
+            weight.uniform_(-bound, bound, generator=generator)
+            bias.uniform_(-math.pi, math.pi, generator=generator)
+        self.biases[-1].zero_()
+
+
+@NETS.register
+class FourierMlp(ScalarMLP):
+    """An MLP with GELU on the sines and cosines of the input at F trained frequencies."""
+
+    name = "fourier-mlp"
+    source = (
+        "Tancik et al. 2020, Fourier Features Let Networks Learn High Frequency Functions, section 4; Li et al. 2021"
+    )
+    Size = FourierSize
+
+    def __init__(self, domain: Domain, outputs: int, size: FourierSize) -> None:
+        super().__init__(domain, outputs, size, features=2 * size.frequencies)
+        self.frequencies = nn.Parameter(torch.empty(size.frequencies))
+
+    def activate(self, state: Tensor) -> Tensor:
+        """GELU."""
+        return F.gelu(state)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """[sin(x w), cos(x w)], [B, 2F]."""
+        angles = inputs[..., None] * self.frequencies.to(inputs.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Frequencies geometric from Nyquist's, π per position, to one radian over the domain."""
+        super().initialise(generator)
+        size = max(1.0, self.domain.high - self.domain.low)
+        highest = math.pi if self.domain.integer else math.pi * 16 / size
+        count = len(self.frequencies)
+        steps = torch.arange(count) / max(1, count - 1)
+        self.frequencies.copy_(highest * (1 / (size * highest)) ** steps)

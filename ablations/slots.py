@@ -1,0 +1,232 @@
+"""Slots: the places in a model where a function is called, and the kinds of content that a slot can hold."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions import Domain, Function
+from trans4init.ablations.nets import Net
+from trans4init.ablations.seeding import keyed_generator
+
+__all__ = [
+    "Analytic",
+    "Content",
+    "Corrected",
+    "Folded",
+    "LeftOut",
+    "NetContent",
+    "OutsideDomainError",
+    "Slot",
+    "TrainableTable",
+    "observed_ranges",
+    "slots_named",
+]
+
+
+class OutsideDomainError(Exception):
+    """A slot was asked for an input for which its content has no value, such as a position beyond a table."""
+
+
+class Content(nn.Module):
+    """What is in a slot: from inputs [...] to the function's values, in the dtype of the model."""
+
+    def __init__(self, function: Function, shape: dict[str, int]) -> None:
+        super().__init__()
+        self.function, self.shape = function, shape
+        self.register_buffer("dtype_like", torch.empty(0), persistent=False)
+        self.dtype_like: Tensor
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """The values for floating-point inputs, in their dtype."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The values in the model's dtype; integers are taken as float32, which holds positions to 2^24."""
+        exact = inputs.to(torch.promote_types(self.dtype_like.dtype, torch.float32))
+        return self.value(exact).to(self.dtype_like.dtype)
+
+    def covered(self, domain: Domain, inputs: Tensor, highest: int | None) -> bool:
+        """Whether all (integer) inputs are in the domain; looks at them only where `highest` is not known."""
+        if highest is not None:
+            return highest <= domain.high
+        low, high = torch.aminmax(inputs)
+        return bool(low >= domain.low) and bool(high <= domain.high)
+
+
+class Analytic(Content):
+    """The closed form."""
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """The function itself."""
+        return self.function.analytic(inputs, **self.shape)
+
+
+class LeftOut(Content):
+    """What is left when the function is left out."""
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """Zeros or the identity, as the function says."""
+        return self.function.left_out(inputs, **self.shape)
+
+
+class NetContent(Content):
+    """A net in the function's place."""
+
+    def __init__(self, function: Function, shape: dict[str, int], net: Net) -> None:
+        super().__init__(function, shape)
+        if net.outputs != function.outputs(**shape):
+            raise InputError(
+                f"the net has {net.outputs} outputs and {function.name} needs {function.outputs(**shape)} here."
+            )
+        self.net = net
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """The net's values, in the function's shape."""
+        values: Tensor = self.net(inputs)
+        return values.squeeze(-1) if self.function.elementwise else values
+
+
+class Corrected(Content):
+    """The closed form plus a net."""
+
+    def __init__(self, function: Function, shape: dict[str, int], base: Content, correction: NetContent) -> None:
+        super().__init__(function, shape)
+        self.base, self.correction = base, correction
+
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The sum."""
+        values: Tensor = self.base(inputs, highest) + self.correction(inputs, highest)
+        return values
+
+
+class TrainableTable(Content):
+    """One trained row of values for each integer of a finite domain, [N, outputs]."""
+
+    def __init__(self, function: Function, shape: dict[str, int], domain: Domain, rows: Tensor) -> None:
+        super().__init__(function, shape)
+        self.domain = domain
+        self.table = nn.Parameter(rows)
+
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The rows of the inputs; raises OutsideDomainError beyond the table."""
+        if not self.covered(self.domain, inputs, highest):
+            raise OutsideDomainError(f"the table covers {self.domain} only")
+        return self.table[inputs - int(self.domain.low)]
+
+
+class Folded(Content):
+    """A content that doesn't change, tabulated once over a finite domain; beyond it, the content itself.
+
+    The table is not part of a checkpoint: it is made again whenever weights are loaded.
+    """
+
+    def __init__(self, content: Content, domain: Domain) -> None:
+        super().__init__(content.function, content.shape)
+        self.content, self.domain = content, domain
+        self.register_buffer("table", torch.empty(0), persistent=False)
+        self.table: Tensor
+        self.register_load_state_dict_post_hook(lambda module, _: module.fold())  # type: ignore[no-untyped-call]
+        self.fold()
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Tabulate the content, [N, outputs]; evaluated in float64, kept in the model's dtype."""
+        points = self.domain.points().to(self.dtype_like.device)
+        self.table = self.content.value(points).to(self.dtype_like.dtype)
+
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """Rows of the table, or the content's own values where an input is outside."""
+        if not self.covered(self.domain, inputs, highest):
+            values: Tensor = self.content(inputs, highest)
+            return values
+        return self.table[inputs - int(self.domain.low)]
+
+
+class Slot(nn.Module):
+    """A place in a model where a function is called.
+
+    It starts with the closed form, or, where the function has none, with a trainable table drawn from `seed`.
+    name: what kind of place it is, such as `position`. domain: the inputs that it gets in training.
+    """
+
+    def __init__(
+        self, name: str, function: Function, domain: Domain | None = None, *, seed: int = 0, **shape: int
+    ) -> None:
+        super().__init__()
+        function.check_shape(**shape)
+        if function.slot != name:
+            raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in {name!r}.")
+        self.name, self.function, self.shape = name, function, shape
+        self.domain = function.domain if domain is None else domain
+        closed = "analytic" in function.arms
+        self.content: Content = self.analytic() if closed else self.table(keyed_generator(seed, name, "table"))
+
+    def analytic(self) -> Content:
+        """The closed form for this slot, folded to a table where the slot's domain is finite."""
+        return self.fold(Analytic(self.function, self.shape))
+
+    def table(self, generator: torch.Generator) -> Content:
+        """The function's values as a trainable table; raises InputError where the slot's domain is not finite."""
+        if not self.domain.integer:
+            raise InputError(f"a table needs a finite domain, and {self.function.name} is asked for on the reals.")
+        rows = self.function.initial_table(self.domain.points(), generator, **self.shape)
+        return TrainableTable(self.function, self.shape, self.domain, rows.float())
+
+    def fold(self, content: Content) -> Content:
+        """The content as a table where that is possible; for contents that don't change."""
+        return Folded(content, self.domain) if self.domain.integer else content
+
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The function's values.
+
+        highest: the largest of integer inputs that count from the domain's start, where the caller knows it: saves
+        looking at the inputs, which on a GPU would wait for it.
+        """
+        values: Tensor = self.content(inputs, highest)
+        return values
+
+    @torch.no_grad()
+    def drift(self) -> tuple[float, float] | None:
+        """Largest and RMS distance of the content from the closed form on the slot's domain; None without one."""
+        if "analytic" not in self.function.arms:
+            return None
+        points = self.domain.points()
+        inputs = points.long() if self.domain.integer else points.to(self.content.dtype_like.dtype)
+        values = self.content(inputs.to(self.content.dtype_like.device)).double().cpu()
+        distance = values - self.function.analytic(points, **self.shape)
+        return distance.abs().max().item(), distance.square().mean().sqrt().item()
+
+
+def slots_named(model: nn.Module, name: str) -> dict[str, Slot]:
+    """The slots of that name by their path in the model; raises InputError where there is none."""
+    slots = {path: module for path, module in model.named_modules() if isinstance(module, Slot)}
+    found = {path: slot for path, slot in slots.items() if slot.name == name}
+    if not found:
+        known = ", ".join(sorted({slot.name for slot in slots.values()})) or "none"
+        raise InputError(f"the model has no slot {name!r}; its slots are: {known}.")
+    return found
+
+
+@contextmanager
+def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]]:
+    """Watch what each slot is really given: lowest and highest input by the slot's path, filled while it runs."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def watch(path: str, inputs: Tensor) -> None:
+        low, high = ranges.get(path, (math.inf, -math.inf))
+        ranges[path] = (min(low, inputs.min().item()), max(high, inputs.max().item()))
+
+    handles = [
+        module.register_forward_pre_hook(lambda _, arguments, path=path: watch(path, arguments[0]))
+        for path, module in model.named_modules()
+        if isinstance(module, Slot)
+    ]
+    try:
+        yield ranges
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,120 @@
+"""The coordinator: has the wanted runs run, and is the only one that writes what they found."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import optuna
+import sqlalchemy.exc
+
+from trans4init.ablations.errors import FaultError, shown
+from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.executors import Died, Event, Executor, Progress
+from trans4init.ablations.study.live import Display
+from trans4init.ablations.study.requests import Request
+from trans4init.ablations.study.tuner import Tuner
+from trans4init.reports.mirror import BackgroundMirror
+from trans4init.reports.schema import Measurement, RunRecord
+from trans4init.reports.store import write_run
+
+__all__ = ["Coordinator"]
+
+_PATIENCE_WITH_MIRROR = 30.0
+"""Seconds that the throughput session waits for MLflow to be quiet."""
+
+
+class Coordinator:
+    """Runs an agenda to its end, or until it is asked to stop."""
+
+    def __init__(
+        self, agenda: Agenda, executor: Executor, tuner: Tuner, mirror: BackgroundMirror, display: Display
+    ) -> None:
+        self._agenda, self._executor, self._tuner = agenda, executor, tuner
+        self._mirror, self._display = mirror, display
+        self._in_flight: dict[str, Request] = {}
+        self._stopping = False
+
+    def run(self) -> bool:
+        """Run what is left; whether that was all of it. Raises KeyboardInterrupt when told to stop now.
+
+        Raises FaultError where the disk refuses a result: nothing that was written before is lost.
+        """
+        try:
+            with self._answering_interrupts():
+                for cell in self._agenda.study.spec.cells():
+                    for record in self._agenda.trials(cell):
+                        self._tuner.tell(record)
+                while not self._stopping or self._executor.running():
+                    if not self._stopping and self._fill():
+                        continue
+                    if not self._executor.running():
+                        break
+                    self._executor.wait(self._on_event, timeout=0.25)
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            raise FaultError(f"Optuna's database can't be written: {str(error).splitlines()[0]}") from error
+        finally:
+            self._executor.stop()
+        return self._agenda.complete()
+
+    def _fill(self) -> bool:
+        """Start one more run if there is room and work."""
+        if self._executor.running() >= self._executor.capacity:
+            return False
+        requests = self._agenda.next(list(self._in_flight.values()), self._tuner.parameters)
+        if not requests:
+            return False
+        if requests[0].phase == "throughput":
+            self._mirror.drain(_PATIENCE_WITH_MIRROR)
+        self._in_flight |= {request.run_id: request for request in requests}
+        self._display.started(requests)
+        self._executor.submit(requests)
+        return True
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._display.progress(event)
+            return
+        records = self._obituaries(event) if isinstance(event, Died) else event.records
+        for record in records:
+            self._keep(record)
+
+    def _keep(self, record: RunRecord) -> None:
+        try:
+            write_run(record, self._agenda.study.results)
+        except OSError as error:
+            raise FaultError(
+                f"the result of a run can't be kept in {shown(self._agenda.study.results)}: {error.strerror}"
+            ) from error
+        self._in_flight.pop(record.run_id)
+        self._agenda.add(record)
+        if record.phase == "tune":
+            self._tuner.tell(record)
+        self._mirror.add(record)
+        self._display.finished(record)
+
+    def _obituaries(self, event: Died) -> list[RunRecord]:
+        study = self._agenda.study
+        nothing = [Measurement(study.spec.metric(), None)]
+        return [study.record(request, nothing, status="failed", error=event.reason) for request in event.requests]
+
+    @contextmanager
+    def _answering_interrupts(self) -> Iterator[None]:
+        """The first Ctrl-C lets the runs under way finish; the second stops at once."""
+
+        def answer(number: int, frame: FrameType | None) -> None:
+            if self._stopping:
+                raise KeyboardInterrupt
+            self._stopping = True
+            count = self._executor.running()
+            self._display.say(
+                f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
+                f"finished; Ctrl-C again stops now. To go on later: {study_command}"
+            )
+
+        study_command = self._agenda.study.command
+        before = signal.signal(signal.SIGINT, answer)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

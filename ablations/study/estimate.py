@@ -1,0 +1,97 @@
+"""`--dry-run`: what a study would run, and how long and how much that takes, from a few steps measured here."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trans4init.ablations.data.text import MULTIPLES
+from trans4init.ablations.study.live import duration
+from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.spec import StudySpec
+from trans4init.ablations.study.work import build_model, build_task, check_study, fit_function
+from trans4init.ablations.threads import threads
+from trans4init.ablations.training import TrainingStep
+from trans4init.reports.environment import capture, usable_cores
+
+__all__ = ["print_plan"]
+
+_WARM_UP_STEPS, _STEPS = 10, 20
+_FIT_STEPS = 100
+_START_SECONDS = 0.3
+"""Of a worker process, until it trains."""
+_BYTES_PER_RUN, _BYTES_PER_STUDY = 60_000, 7_000_000
+"""Of a run in Parquet and MLflow, and of a study's report, databases and checkpoints: measured on positional-text."""
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds on this machine, on the study's number of threads."""
+
+    step: float
+    evaluation: float
+    final_evaluation: float
+    fit: float
+
+
+def print_plan(spec: StudySpec, executor: str | None, console: Console) -> None:
+    """Print the cells and an estimate; raises InputError for a study that can't be run."""
+    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
+    check_study(study)
+    console.print(_cells(spec))
+    pace = _measure(study)
+    each = spec.tuning.trials + spec.evaluation.seeds
+    runs, fits = len(spec.cells()) * each, len(study.fits_needed())
+    workers = 1 if executor == "inline" else max(1, usable_cores() // spec.training.threads)
+    run = (
+        _START_SECONDS
+        + pace.step * spec.training.steps
+        + pace.evaluation * (spec.training.evaluations - 1)
+        + pace.final_evaluation
+    )
+    rounds = (spec.throughput.rounds + 2) * spec.throughput.steps_per_round
+    throughput = len(spec.cells()) * rounds * pace.step * 4 / 3
+    seconds = (fits * pace.fit + runs * run) / workers + throughput
+    size = (_BYTES_PER_STUDY + _BYTES_PER_RUN * (runs + fits)) / 1e6
+    console.print(
+        f"{fits} fit{'s' if fits != 1 else ''}, {runs} runs of {spec.training.steps} steps "
+        f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
+        f"About {duration(seconds)} on {workers} process{'es' if workers > 1 else ''}, and {size:.0f} MB of disk.",
+        highlight=False,
+    )
+
+
+def _cells(spec: StudySpec) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in ("function", "arm", "net", "trials", "seeds"):
+        table.add_column(title, justify="right" if title in ("trials", "seeds") else "left", no_wrap=True)
+    for cell in spec.cells():
+        table.add_row(cell.function, cell.arm, cell.net or "–", str(spec.tuning.trials), str(spec.evaluation.seeds))
+    return table
+
+
+def _measure(study: ResolvedStudy) -> _Pace:
+    """Time a few steps of the reference, its evaluations, and the beginning of a fit."""
+    spec = study.spec
+    task = build_task(study)
+    model, record = build_model(study, spec.reference(), 0, task)
+    step = TrainingStep(model, task, spec.training, record.moves)
+    batches = task.batches(0, spec.training.batch)
+    with threads(spec.training.threads):
+        for _ in range(_WARM_UP_STEPS):
+            step(next(batches)).item()
+        start = time.perf_counter()
+        for _ in range(_STEPS):
+            step(next(batches)).item()
+        per_step = (time.perf_counter() - start) / _STEPS
+        start = time.perf_counter()
+        task.evaluate(model, "tune", 0, final=False)
+        evaluation = time.perf_counter() - start
+    fit = 0.0
+    for net in study.fits_needed()[:1]:
+        start = time.perf_counter()
+        fit_function(study, net, _FIT_STEPS)
+        fit = (time.perf_counter() - start) * spec.fit.steps / _FIT_STEPS
+    return _Pace(per_step, evaluation, evaluation * len(MULTIPLES), fit)

@@ -1,0 +1,163 @@
+"""What a study has to run: requests with ids that depend on everything that decides the result. Imports no torch."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from trans4init.ablations.study.spec import StudySpec, spec_hash
+from trans4init.reports.environment import Environment
+from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
+from trans4init.reports.vocabulary import Phase, Status, arm_named
+
+__all__ = ["Request", "ResolvedStudy"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run that is wanted."""
+
+    run_id: str
+    phase: Phase
+    cell: CellKey
+    seed: int
+    trial: int | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """The training settings that the trial changes."""
+
+    def label(self, function: str) -> str:
+        """The run in words, in a study of `function`."""
+        which = {"tune": f" trial {self.trial}", "evaluate": f" seed {self.seed}"}.get(self.phase, "")
+        return f"{self.phase} {self.cell.label(function)}{which}"
+
+
+@dataclass(frozen=True)
+class ResolvedStudy:
+    """A study with its data looked at: what every run needs to know. Sent to the processes that run."""
+
+    spec: StudySpec
+    fingerprint: str
+    environment: Environment
+    folder: Path
+    command: str
+
+    @cached_property
+    def spec_hash(self) -> str:
+        """The name of the conditions that the study's runs share."""
+        return spec_hash(self.spec.conditions(self.fingerprint))
+
+    @property
+    def results(self) -> Path:
+        """The folder of the results."""
+        return self.folder / "results"
+
+    def card(self) -> StudyCard:
+        """What a report needs to know."""
+        return StudyCard(
+            name=self.spec.name,
+            question=self.spec.question,
+            metric=self.spec.evaluation.metric,
+            margin=self.spec.evaluation.margin,
+            reference=self.spec.reference(),
+            cells=self.spec.cells(),
+            seeds=self.spec.evaluation.seeds,
+            command=self.command,
+            setting=self.spec.setting(),
+        )
+
+    def record(
+        self,
+        request: Request,
+        found: Sequence[Measurement],
+        *,
+        accelerator: str = "",
+        status: Status = "ok",
+        error: str = "",
+        notes: Mapping[str, str] | None = None,
+    ) -> RunRecord:
+        """The record of a request with what was found."""
+        environment = dataclasses.replace(self.environment, accelerator=accelerator)
+        return RunRecord(
+            run_id=request.run_id,
+            study=self.spec.name,
+            spec_hash=self.spec_hash,
+            cell=request.cell,
+            task=self.spec.task.name,
+            model=str(self.spec.model),
+            trial=request.trial,
+            seed=request.seed,
+            phase=request.phase,
+            status=status,
+            device=environment.accelerator or environment.processor,
+            created_at=datetime.now(UTC),
+            measurements=tuple(found),
+            environment=environment,
+            card=self.card(),
+            parameters=dict(request.parameters),
+            notes=dict(notes or {}),
+            spec=self.spec.public() | {"fingerprint": self.fingerprint},
+            error=error,
+        )
+
+    def request_of(self, record: RunRecord) -> Request | None:
+        """The request for the record's run under this study: its id is another where the study is, None without one."""
+        if record.phase == "fit":
+            known = any(net.name == record.cell.net for net in self.spec.nets)
+            return self.fit_request(record.cell.net) if known else None
+        if record.cell not in self.spec.cells():
+            return None
+        return self._request(record.phase, record.cell, record.seed, record.trial, record.parameters)
+
+    def fit_request(self, net: str) -> Request:
+        """The fit of one net."""
+        cell = CellKey(self.spec.function, "", net)
+        return self._request("fit", cell, self.spec.fit.seed)
+
+    def tune_request(self, cell: CellKey, trial: int, parameters: Mapping[str, float]) -> Request:
+        """One trial of one cell."""
+        return self._request("tune", cell, self.spec.tuning.seed, trial, parameters)
+
+    def evaluate_request(self, cell: CellKey, seed: int, trial: int, parameters: Mapping[str, float]) -> Request:
+        """One seed of one cell, with the settings of its best trial."""
+        return self._request("evaluate", cell, seed, trial, parameters)
+
+    def throughput_requests(self) -> list[Request]:
+        """The speed of every cell: measured together, in turn."""
+        return [self._request("throughput", cell, 0) for cell in self.spec.cells()]
+
+    def fits_needed(self) -> list[str]:
+        """The nets that some cell needs fitted."""
+        return list(dict.fromkeys(cell.net for cell in self.spec.cells() if arm_named(cell.arm).needs_fit))
+
+    def checkpoint(self, net: str) -> Path:
+        """Where the fitted net is."""
+        return self.folder / "checkpoints" / self.fit_request(net).run_id
+
+    def _request(
+        self,
+        phase: Phase,
+        cell: CellKey,
+        seed: int,
+        trial: int | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> Request:
+        decides = {
+            "conditions": self.spec_hash,
+            "phase": phase,
+            "cell": [cell.function, cell.arm, cell.net],
+            "net": self.spec.net(cell.net).model_dump(mode="json") if cell.net else None,
+            "seed": seed,
+            "trial": trial if phase == "tune" else None,
+            "parameters": dict(parameters or {}),
+            "rounds": self._together() if phase == "throughput" else None,
+        }
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+        return Request(f"{phase}-{digest}", phase, cell, seed, trial, dict(parameters or {}))
+
+    def _together(self) -> list[object]:
+        """Speeds are ratios within one session: a session with other cells or other rounds is another."""
+        return [self.spec.throughput.model_dump(mode="json"), [str(cell) for cell in self.spec.cells()]]

@@ -1,0 +1,208 @@
+"""Run a study from its file to its report, or go on with one that was interrupted."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+
+from trans4init.ablations.errors import FaultError, InputError, shown
+from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.spec import StudySpec
+from trans4init.reports.environment import capture, usable_cores
+from trans4init.reports.pages import HTML, is_current, verdict_in
+from trans4init.reports.schema import RunRecord
+from trans4init.reports.store import load_results, remove_leftovers
+
+__all__ = ["INTERRUPTED", "Options", "run_study"]
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what."""
+
+    command: str
+    """The command line that goes on with the study."""
+    folder: Path
+    executor: str | None = None
+    """None: processes on a CPU, one run at a time on a GPU."""
+    retry_failed: bool = False
+
+
+def run_study(spec: StudySpec, options: Options, console: Console) -> int:
+    """Run what is left of the study and report; the exit code: 0 done, 1 a run failed, 130 stopped by Ctrl-C.
+
+    Raises InputError, before any run, for what can't be run, and FaultError where the machine refuses.
+    """
+    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
+    if not study.folder.exists():
+        _check(study)  # nothing is left behind by a study that can't be run
+    with _lock(study.folder):
+        remove_leftovers(study.results)
+        if options.retry_failed:
+            _set_failures_aside(study.results)
+        results = load_results(study.results)
+        for path in results.corrupt:
+            _say(console, f"{path.name} was torn or damaged and is set aside; its run is done again.")
+        _refuse_other_conditions(study, results.records)
+        agenda = Agenda(study, results.records, _fits_at_hand(study))
+        if agenda.complete():
+            _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
+            return _conclude(agenda, console)
+        try:
+            complete, mirror_error = _run(agenda, options, console)
+        except KeyboardInterrupt:
+            _say(console, f"Stopped. Finished runs are kept; to go on: {options.command}")
+            return INTERRUPTED
+        code = _conclude(agenda, console, mirror=True, mirror_error=mirror_error)
+        if not complete:
+            _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to go on: {options.command}")
+            return INTERRUPTED
+        return code
+
+
+def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]:
+    """Run the agenda; whether it was all, and what MLflow complained of."""
+    from trans4init.ablations.study.coordinator import Coordinator
+    from trans4init.ablations.study.executors import make_executor, warm_up
+    from trans4init.ablations.study.live import make_display
+    from trans4init.ablations.study.tuner import Tuner
+    from trans4init.reports.mirror import BackgroundMirror
+
+    study = agenda.study
+    if options.executor in (None, "process"):
+        warm_up()
+    _check(study)
+    name = options.executor or _default_executor()
+    executor = make_executor(name, study, max(1, usable_cores() // study.spec.training.threads))
+    study.results.mkdir(parents=True, exist_ok=True)
+    _write_spec(study)
+    mirror = BackgroundMirror(study.folder.parent, study.spec.name)
+    with make_display(agenda, console) as display:
+        complete = Coordinator(agenda, executor, Tuner(study.spec, study.folder), mirror, display).run()
+    return complete, mirror.error
+
+
+def _check(study: ResolvedStudy) -> None:
+    from trans4init.ablations.study.work import check_study
+
+    check_study(study)
+
+
+def _conclude(agenda: Agenda, console: Console, *, mirror: bool = False, mirror_error: str = "") -> int:
+    """Write the report where it is out of date, mirror it, and say where everything is; the exit code."""
+    folder = agenda.study.folder
+    if not is_current(folder):
+        if not agenda.finished:
+            return 0
+        from trans4init.reports.report import write_report
+
+        report = write_report(folder)
+        if mirror and not mirror_error:
+            mirror_error = _mirror(folder, report.results.records, report.files())
+    _say(console, f"\n{verdict_in(folder)}\n")
+    _say(console, f"report   {shown(folder / HTML)}")
+    _say(console, f"results  {shown(agenda.study.results)}")
+    if mirror_error:
+        _say(console, f"MLflow was not brought up to date ({mirror_error}); later: trans4init sync {shown(folder)}")
+    failed = [record for record in agenda.finished.values() if record.status in ("failed", "oom")]
+    if failed:
+        _say(console, f"{len(failed)} runs failed; the report says why, and --retry-failed runs them again.")
+    return 1 if failed else 0
+
+
+def _mirror(folder: Path, records: Sequence[RunRecord], files: Sequence[Path]) -> str:
+    from trans4init.reports.mirror import MirrorError, sync
+
+    try:
+        sync(folder, records, files)
+    except MirrorError as error:
+        return str(error)
+    return ""
+
+
+def _default_executor() -> str:
+    import torch
+
+    return "inline" if torch.cuda.is_available() else "process"
+
+
+def _fits_at_hand(study: ResolvedStudy) -> list[str]:
+    return [net for net in study.fits_needed() if (study.checkpoint(net) / "card.json").exists()]
+
+
+def _write_spec(study: ResolvedStudy) -> None:
+    """`spec.json`: what was asked, for a person who finds the folder."""
+    path = study.folder / "spec.json"
+    content = study.spec.public() | {
+        "fingerprint": study.fingerprint,
+        "spec_hash": study.spec_hash,
+        "command": study.command,
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
+    """Raise InputError where the folder holds runs that can't be compared with the study's."""
+    now = study.spec.public() | {"fingerprint": study.fingerprint}
+    for record in records:
+        request = study.request_of(record)
+        if record.study == study.spec.name and record.phase == "throughput":
+            continue  # a session is measured again when the cells change
+        if request is not None and request.run_id != record.run_id:
+            change = next(_differences(record.spec, now), "other conditions")
+            raise InputError(
+                f"{shown(study.folder)} holds runs of another version of this study ({change}); "
+                f"name another folder with --out, or give the study another name."
+            )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """What differs between two JSON values, in words; counts of runs and texts don't matter."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            if key not in ("trials", "seeds", "arms", "baselines", "question", "name", "throughput"):
+                yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield "the text changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"
+
+
+def _set_failures_aside(results: Path) -> None:
+    """Rename the runs that failed or ran out of memory, so that they are wanted again."""
+    for record in load_results(results).records:
+        if record.status in ("failed", "oom"):
+            path = results / f"{record.run_id}.parquet"
+            path.replace(path.with_name(path.name + ".retried"))
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the study: one coordinator at a time. The system lets go of it when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise FaultError(
+            f"another trans4init is at work on {shown(folder)}; wait for it, or name another folder with --out."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{shown(folder)} can't be written: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

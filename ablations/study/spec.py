@@ -1,0 +1,264 @@
+"""A study file: what is asked, with which arms, task, model, tuning budget and seeds. Imports no torch."""
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.errors import InputError, nearest, unknown_name
+from trans4init.ablations.model_config import ModelSize
+from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.validation import sentence
+from trans4init.reports.schema import CellKey, Metric
+from trans4init.reports.vocabulary import ARMS, REFERENCE_ARM, arm_named
+
+__all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
+
+TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
+"""The training settings that a search space may name."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetChoice(BaseModel):
+    """A net by name, with its size in the net's own words."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    def size(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Baseline(_Section):
+    """Another function in the same slot, in one of its arms."""
+
+    function: str
+    arm: str
+
+    @field_validator("arm")
+    @classmethod
+    def _known_arm(cls, arm: str) -> str:
+        return _known_arm(arm)
+
+
+class FitSection(_Section):
+    """How nets are fitted to the function before the models are trained."""
+
+    positions: Literal["training", "tested"] = "tested"
+    """The positions that a net is fitted on: those of the trained context, or also those of the longest test."""
+    steps: Count = 3000
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    seed: int = 0
+
+
+class Range(_Section):
+    """The values that a hyper-parameter may take."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high, and {self.low:g} and {self.high:g} were given")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low > 0, and {self.low:g} was given")
+        return self
+
+
+class TuningSection(_Section):
+    """The same tuning budget for every arm: trials of the training settings in `space`."""
+
+    trials: Count = 3
+    """The first tries the study's own settings, the others are drawn from the space."""
+    seed: int = 1000
+    """The seed of every tuning run; evaluation seeds count from 0."""
+    space: dict[str, Range] = {}
+
+    @field_validator("space")
+    @classmethod
+    def _known_settings(cls, space: dict[str, Range]) -> dict[str, Range]:
+        for name in space:
+            if name not in TUNABLE:
+                close = nearest(name, TUNABLE)
+                hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(TUNABLE)}"
+                raise ValueError(f"{name!r} can't be tuned; {hint}")
+        return space
+
+
+class EvaluationSection(_Section):
+    """What the verdict is about, stated before any run."""
+
+    seeds: Annotated[int, Field(ge=1, le=999)] = 10
+    metric: str = "validation_loss"
+    margin: Annotated[float, Field(gt=0)]
+    """Differences smaller than this count as equivalent; in the metric's unit."""
+
+
+class ThroughputSection(_Section):
+    """How speed is measured, when nothing else runs: rounds of every arm in turn."""
+
+    rounds: Annotated[int, Field(ge=2)] = 40
+    steps_per_round: Count = 3
+
+
+class StudySpec(_Section):
+    """A study: function × arms × task × model × tuning budget × seeds."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    question: str
+    function: str
+    arms: Annotated[tuple[str, ...], Field(min_length=1)]
+    nets: tuple[NetChoice, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    fit: FitSection = FitSection()
+    task: TextConfig = TextConfig()
+    model: ModelSize
+    training: TrainingConfig
+    tuning: TuningSection = TuningSection()
+    evaluation: EvaluationSection
+    throughput: ThroughputSection = ThroughputSection()
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_make_a_study(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        for arm in arms:
+            _known_arm(arm)
+        if len(set(arms)) < len(arms):
+            raise ValueError("an arm is named twice")
+        if REFERENCE_ARM not in arms:
+            raise ValueError(f"the arms must include {REFERENCE_ARM!r}, which the others are compared with")
+        return arms
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "StudySpec":
+        names = [net.name for net in self.nets]
+        if len(set(names)) < len(names):
+            raise ValueError("a net is named twice in [[nets]]")
+        if not names and any(arm_named(arm).uses_net for arm in self.arms):
+            raise ValueError("arms with a net need at least one in [[nets]]")
+        known = [metric.name for metric in self.task.metrics]
+        if self.evaluation.metric not in known:
+            raise ValueError(f"[evaluation] {unknown_name('metric', self.evaluation.metric, known)}")
+        outside = [
+            name
+            for name, allowed in self.tuning.space.items()
+            if not allowed.low <= getattr(self.training, name) <= allowed.high
+        ]
+        if outside:
+            raise ValueError(
+                f"[training] {outside[0]} = {getattr(self.training, outside[0]):g} is outside its range in "
+                f"[tuning.space]: the first trial tries the study's own settings"
+            )
+        return self
+
+    def metric(self) -> Metric:
+        """The metric that the verdict is about."""
+        return next(metric for metric in self.task.metrics if metric.name == self.evaluation.metric)
+
+    def reference(self) -> CellKey:
+        """The cell that the others are compared with."""
+        return CellKey(self.function, REFERENCE_ARM)
+
+    def cells(self) -> tuple[CellKey, ...]:
+        """Every function, arm and net of the study, the reference first."""
+        found = [self.reference()]
+        for arm in self.arms:
+            nets = [net.name for net in self.nets] if arm_named(arm).uses_net else [""]
+            found += [CellKey(self.function, arm, net) for net in nets]
+        found += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
+        return tuple(dict.fromkeys(found))
+
+    def net(self, name: str) -> NetChoice:
+        """The net of that name, with its size."""
+        return next(net for net in self.nets if net.name == name)
+
+    def conditions(self, fingerprint: str) -> dict[str, Any]:
+        """What all runs of a study must share for their numbers to be compared: all but how many there are."""
+        kept = self.model_dump(mode="json", exclude={"name", "question", "arms", "nets", "baselines", "throughput"})
+        kept["task"] |= {"source": fingerprint}
+        del kept["tuning"]["trials"], kept["evaluation"]["seeds"]
+        return kept
+
+    def public(self) -> dict[str, Any]:
+        """The spec as it goes into results: a user's file by its name alone."""
+        kept = self.model_dump(mode="json")
+        kept["task"]["source"] = Path(self.task.source).name
+        return kept
+
+    def setting(self) -> str:
+        """Task, data, model and training in one line."""
+        return f"{self.task}; {self.model}; {self.training}"
+
+
+def spec_hash(conditions: dict[str, Any]) -> str:
+    """A short name for the conditions of a study."""
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_study(
+    name_or_path: str, *, seeds: int | None = None, trials: int | None = None, data: Path | None = None
+) -> StudySpec:
+    """The study of that name or in that file, with what the command line changes.
+
+    A file named by `data` makes a study of its own, called after both. Raises InputError with the file, the key,
+    what was expected and the nearest right word.
+    """
+    path = _find(name_or_path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+    if seeds is not None:
+        content.setdefault("evaluation", {})["seeds"] = seeds
+    if trials is not None:
+        content.setdefault("tuning", {})["trials"] = trials
+    if data is not None:
+        content.setdefault("task", {})["source"] = str(data.expanduser().absolute())
+        content["name"] = f"{content.get('name', path.stem)}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"
+    try:
+        spec = StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise InputError(sentence(error, StudySpec, str(path))) from None
+    return spec.model_copy(update={"task": spec.task.located(path.parent)})
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with the project, by name."""
+    folder = Path(__file__).resolve().parent.parent / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = shipped_studies()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or "/" in name_or_path:
+        raise InputError(f"there is no study file {name_or_path!r}.")
+    raise unknown_name("study", name_or_path, shipped)
+
+
+def _known_arm(name: str) -> str:
+    try:
+        arm_named(name)
+    except KeyError:
+        raise ValueError(str(unknown_name("arm", name, (arm.name for arm in ARMS)))) from None
+    return name

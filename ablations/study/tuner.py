@@ -1,0 +1,87 @@
+"""Tuning by Optuna: proposals are a function of the finished trials, and the database is told of each one whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import sqlalchemy.exc
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from trans4init.ablations.errors import FaultError, shown
+from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.study.spec import StudySpec
+from trans4init.reports.schema import CellKey, RunRecord
+
+__all__ = ["Tuner"]
+
+
+class Tuner:
+    """Proposes training settings for each cell's trials, from the same space with the same budget.
+
+    The first trial is the study's own settings; the others are asked of Optuna's TPE sampler, seeded by the number of
+    the trial and shown the cell's finished trials. So a resumed study proposes what an uninterrupted one would, and
+    cells try the same settings until their results differ enough for the sampler to care. `optuna.db` holds one
+    Optuna study per cell. A trial is added to it when it is finished: a kill can leave no half-asked trial behind,
+    and a database that is lost comes back from the results.
+    """
+
+    def __init__(self, spec: StudySpec, folder: Path) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._spec = spec
+        self._storage = _open(folder / "optuna.db")
+        self._studies: dict[CellKey, optuna.Study] = {}
+
+    def parameters(self, cell: CellKey, trial: int, finished: Sequence[RunRecord]) -> dict[str, float]:
+        """The settings of a trial, given the cell's finished trials in order."""
+        if trial == 0:
+            return {name: getattr(self._spec.training, name) for name in self._spec.tuning.space}
+        seed = derived_seed(self._spec.tuning.seed, "trial", trial) % 2**32
+        study = optuna.create_study(direction=self._direction(), sampler=optuna.samplers.TPESampler(seed=seed))
+        study.add_trials([self._frozen(record) for record in finished])
+        return dict(study.ask(self._distributions()).params)
+
+    def tell(self, record: RunRecord) -> None:
+        """Add a finished trial to the database, unless it is there."""
+        study = self._study(record.cell)
+        if record.trial == len(study.get_trials(deepcopy=False)):
+            study.add_trial(self._frozen(record))
+
+    def _frozen(self, record: RunRecord) -> FrozenTrial:
+        value = record.last(self._spec.evaluation.metric)
+        return create_trial(
+            state=TrialState.COMPLETE if value is not None else TrialState.FAIL,
+            value=value,
+            params=dict(record.parameters),
+            distributions=self._distributions(),
+            user_attrs={"run_id": record.run_id, "status": record.status},
+        )
+
+    def _study(self, cell: CellKey) -> optuna.Study:
+        if cell not in self._studies:
+            self._studies[cell] = optuna.create_study(
+                study_name=f"{self._spec.name} / {cell.function} / {cell}",
+                storage=self._storage,
+                direction=self._direction(),
+                load_if_exists=True,
+            )
+        return self._studies[cell]
+
+    def _direction(self) -> str:
+        return "maximize" if self._spec.metric().higher_is_better else "minimize"
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        space = self._spec.tuning.space
+        return {name: FloatDistribution(allowed.low, allowed.high, log=allowed.log) for name, allowed in space.items()}
+
+
+def _open(path: Path) -> optuna.storages.RDBStorage:
+    """The storage; a file that is no longer a database is set aside, and what it knew comes back from the results."""
+    address = f"sqlite:///{path.resolve()}"
+    try:
+        return optuna.storages.RDBStorage(address)
+    except sqlalchemy.exc.OperationalError as error:  # the disk is full, the file is locked: it may be whole
+        raise FaultError(f"Optuna's database {shown(path)} can't be used: {error.orig}.") from error
+    except sqlalchemy.exc.DatabaseError:
+        path.replace(path.with_name(path.name + ".corrupt"))
+        return optuna.storages.RDBStorage(address)

@@ -1,0 +1,192 @@
+"""One run, from a request to its record: fit, train and measure, or time. What happens in a worker process."""
+
+import math
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+
+import torch
+
+from trans4init.ablations.arms import ArmRecord, apply_arm
+from trans4init.ablations.data.text import MULTIPLES
+from trans4init.ablations.device import accelerator_name, choose_device
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted
+from trans4init.ablations.functions import Domain, get_function
+from trans4init.ablations.nets import Net, build_net
+from trans4init.ablations.study.requests import Request, ResolvedStudy
+from trans4init.ablations.tasks import TASKS, Task
+from trans4init.ablations.throughput import TimedModel, interleaved
+from trans4init.ablations.training import DivergedError, TrainingStep, train
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.reports import metrics
+from trans4init.reports.schema import CellKey, Measurement, RunRecord
+from trans4init.reports.vocabulary import Status, arm_named
+
+__all__ = ["OnProgress", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
+
+OnProgress = Callable[[int, int, float], None]
+"""Called with the step, how many there are, and the loss."""
+
+
+def run_request(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> RunRecord:
+    """Do what the request says. A run that goes wrong is a record too: diverged, out of memory or failed."""
+    start = time.perf_counter()
+    status: Status = "ok"
+    error = ""
+    notes: dict[str, str] = {}
+    try:
+        work = _fit if request.phase == "fit" else _train
+        found, notes = work(study, request, on_progress)
+    except DivergedError as trouble:
+        found = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
+        status, error = "diverged", str(trouble)
+    except FitDivergedError as trouble:
+        found, status, error = [Measurement(metrics.FIT_LOSS, None)], "diverged", str(trouble)
+    except (MemoryError, torch.OutOfMemoryError) as trouble:
+        found, status, error = [Measurement(study.spec.metric(), None)], "oom", str(trouble) or "out of memory"
+    except Exception:  # noqa: BLE001  the traceback is kept, the run is a `failed` row
+        found, status, error = [Measurement(study.spec.metric(), None)], "failed", traceback.format_exc()
+    found.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start))
+    return study.record(request, found, accelerator=accelerator_name(), status=status, error=error, notes=notes)
+
+
+def check_study(study: ResolvedStudy) -> None:
+    """Build what the study names, once, so that what can't be run is found before any run; raises InputError."""
+    spec = study.spec
+    function = get_function(spec.function)
+    if function.slot in spec.model.model_fields_set and getattr(spec.model, function.slot) != spec.function:
+        raise InputError(f"[model] {function.slot}: the study is about {spec.function!r} there; leave the key out.")
+    Transformer(_config(study, spec.reference(), 2))
+    for cell in spec.cells():
+        cell_function = get_function(cell.function)
+        if cell_function.slot != function.slot:
+            raise InputError(
+                f"baseline {cell.function!r} belongs in slot {cell_function.slot!r}, not {function.slot!r}."
+            )
+        if cell.arm not in cell_function.arms:
+            known = ", ".join(cell_function.arms)
+            raise InputError(f"arm {cell.arm!r} makes no sense for {cell.function}; its arms are: {known}.")
+        if cell.net:
+            _bare_net(study, cell)
+    build_task(study)
+
+
+def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | None = None) -> Fitted:
+    """Fit the study's function with its net of that name, in `steps` steps."""
+    spec, choice = study.spec, study.spec.net(net)
+    return fit(
+        spec.function,
+        net,
+        seed=spec.fit.seed,
+        domain=_fit_domain(study),
+        size=choice.size(),
+        steps=steps,
+        learning_rate=spec.fit.learning_rate,
+        on_step=on_step,
+        **_shape(study),
+    )
+
+
+def _fit(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:
+    steps = study.spec.fit.steps
+    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_progress(step, steps, loss))
+    fitted.save(study.checkpoint(request.cell.net))
+    return list(fitted.fidelity.measurements()), {"fitted_on": str(fitted.net.domain)}
+
+
+def _train(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:
+    spec = study.spec
+    task = build_task(study)
+    model, record = build_model(study, request.cell, request.seed, task)
+    config = spec.training.model_copy(update=dict(request.parameters))
+    found = [
+        Measurement(metrics.PARAMETERS, sum(parameter.numel() for parameter in model.parameters())),
+        Measurement(metrics.PARAMETERS_ADDED, record.parameters_added),
+    ]
+    if not math.isnan(record.output_difference_max):
+        found.append(Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_max))
+        found.append(Measurement(metrics.OUTPUT_DIFFERENCE_RMS, record.output_difference_rms))
+    found += train(
+        model,
+        task,
+        config,
+        record,
+        seed=request.seed,
+        split="tune" if request.phase == "tune" else "evaluate",
+        on_progress=lambda step, loss: on_progress(step, config.steps, loss),
+    )
+    return found, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
+
+
+def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRecord]:
+    """Time every cell in turn: training steps and forward passes, alone on the machine."""
+    try:
+        task = build_task(study)
+        plan, cores = study.spec.throughput, study.spec.training.threads
+        timings = interleaved(
+            lambda: [_timed(study, request, task) for request in requests],
+            rounds=plan.rounds,
+            steps=plan.steps_per_round,
+            cores=cores,
+        )
+    except Exception:  # noqa: BLE001  the traceback is kept, the session is `failed` rows
+        nothing, error = [Measurement(metrics.TRAINING_THROUGHPUT, None)], traceback.format_exc()
+        return [study.record(request, nothing, status="failed", error=error) for request in requests]
+    name, session = accelerator_name(), {"session": uuid.uuid4().hex[:12]}
+    return [
+        study.record(request, found, accelerator=name, notes=session)
+        for request, found in zip(requests, timings, strict=True)
+    ]
+
+
+def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
+    model, record = build_model(study, request.cell, 0, task)
+    step = TrainingStep(model, task, study.spec.training, record.moves)
+    return TimedModel(step, next(task.batches(0, study.spec.training.batch)))
+
+
+def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:
+    """The study's model with the cell's arm in it, started from `seed`."""
+    model = Transformer(_config(study, cell, task.vocabulary), seed=seed).to(choose_device())
+    net: Fitted | Net | None = None
+    if arm_named(cell.arm).needs_fit:
+        net = load_fitted(study.checkpoint(cell.net))
+    elif cell.net:
+        net = _bare_net(study, cell)
+    return model, apply_arm(model, get_function(cell.function).slot, cell.arm, net, seed=seed)
+
+
+def _config(study: ResolvedStudy, cell: CellKey, vocabulary: int) -> TransformerConfig:
+    slot = get_function(cell.function).slot
+    return TransformerConfig(**study.spec.model.model_dump() | {"vocabulary": vocabulary, slot: cell.function})
+
+
+def build_task(study: ResolvedStudy) -> Task:
+    """The study's task with its data; raises InputError where the data is not what the study began with."""
+    task = TASKS.get(study.spec.task.name)(study.spec.task, study.spec.model.context, choose_device())
+    if task.fingerprint != study.fingerprint:
+        raise InputError(f"{study.spec.task.source} changed while the study was running.")
+    return task
+
+
+def _shape(study: ResolvedStudy) -> dict[str, int]:
+    """The shape that the model gives to the function."""
+    sizes = {"width": study.spec.model.width, "heads": study.spec.model.heads}
+    return {name: sizes[name] for name in get_function(study.spec.function).default_shape}
+
+
+def _fit_domain(study: ResolvedStudy) -> Domain:
+    """The positions that the net stands in for, as the study says; the function's own domain on the reals."""
+    domain = get_function(study.spec.function).domain
+    if not domain.integer:
+        return domain
+    reach = max(MULTIPLES) if study.spec.fit.positions == "tested" else 1
+    return Domain(0, reach * study.spec.model.context - 1, integer=True)
+
+
+def _bare_net(study: ResolvedStudy, cell: CellKey) -> Net:
+    choice = study.spec.net(cell.net)
+    outputs = get_function(study.spec.function).outputs(**_shape(study))
+    return build_net(choice.name, _fit_domain(study), outputs, **choice.size())

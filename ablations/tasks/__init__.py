@@ -1,0 +1,13 @@
+"""Tasks: data + loss + metrics. One class per task, in a file of its own."""
+
+from trans4init.ablations.registry import import_all
+from trans4init.ablations.tasks.base import TASKS, Task
+
+__all__ = ["TASKS", "Task", "list_tasks"]
+
+import_all(__name__, __path__)
+
+
+def list_tasks() -> list[str]:
+    """The names of all tasks."""
+    return TASKS.names()

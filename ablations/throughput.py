@@ -1,0 +1,100 @@
+"""Speed: models timed in turn, round after round, so that whatever drifts on the machine drifts for all of them."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.threads import threads
+from trans4init.ablations.training import TrainingStep
+from trans4init.reports import metrics
+from trans4init.reports.schema import Measurement
+
+__all__ = ["TimedModel", "interleaved"]
+
+ROUNDS_PER_BUILD = 5
+WARM_UP_ROUNDS = 1
+
+
+@dataclass(frozen=True)
+class TimedModel:
+    """A model in training, and the batch that it is timed on."""
+
+    step: TrainingStep
+    batch: Tensor
+
+
+def interleaved(
+    build: Callable[[], Sequence[TimedModel]], *, rounds: int, steps: int, cores: int
+) -> list[list[Measurement]]:
+    """Tokens per second of training steps and of forward passes, one row per round, for each model.
+
+    Every round times each model once, over `steps` steps, in an order drawn anew: no model always follows the same
+    other. `build` makes the models again every few rounds, since where their memory happens to lie is worth a
+    percent or two; each time, rounds that are not kept warm them up.
+    """
+    found: list[list[Measurement]] = []
+    usage, order = _Usage(), random.Random(0)
+    with threads(cores):
+        for first in range(0, rounds, ROUNDS_PER_BUILD):
+            models = build()
+            found = found or [[] for _ in models]
+            for round_ in range(first - WARM_UP_ROUNDS, min(first + ROUNDS_PER_BUILD, rounds)):
+                for index in order.sample(range(len(models)), len(models)):
+                    training = _tokens_per_second(models[index], steps, training=True)
+                    forward = _tokens_per_second(models[index], steps, training=False)
+                    if round_ >= first:
+                        found[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
+                        found[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
+    others = Measurement(metrics.OTHERS_SHARE, usage.of_others())
+    return [[*rows, others] for rows in found]
+
+
+def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> float:
+    batch = timed.batch
+    _wait(batch)
+    start = time.perf_counter()
+    if training:
+        for _ in range(steps):
+            timed.step(batch)
+    else:
+        with torch.no_grad():
+            for _ in range(steps):
+                timed.step.task.loss(timed.step.model, batch)
+    _wait(batch)
+    return steps * timed.step.task.tokens_in(batch) / (time.perf_counter() - start)
+
+
+def _wait(batch: Tensor) -> None:
+    if batch.is_cuda:
+        torch.cuda.synchronize(batch.device)
+
+
+class _Usage:
+    """Processor time since it was made: the machine's, and that of this process."""
+
+    def __init__(self) -> None:
+        self._machine, self._own = _machine_seconds(), time.process_time()
+
+    def of_others(self) -> float | None:
+        """The share of the machine's processor time that went to others; None where the system doesn't say."""
+        if self._machine is None or (now := _machine_seconds()) is None:
+            return None
+        busy, total = now[0] - self._machine[0], now[1] - self._machine[1]
+        return max(0.0, busy - (time.process_time() - self._own)) / total if total else None
+
+
+def _machine_seconds() -> tuple[float, float] | None:
+    """Busy and total seconds of all cores since boot, from Linux's /proc/stat; None elsewhere."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, idle, waiting, *rest = (int(field) for field in path.read_text().split("\n")[0].split()[1:9])
+    ticks = os.sysconf("SC_CLK_TCK")
+    busy = user + nice + system + sum(rest)
+    return busy / ticks, (busy + idle + waiting) / ticks

@@ -1,0 +1,85 @@
+"""Attention in eager PyTorch: the specification that every other implementation is held against.
+
+B batch, H query heads, Hkv key/value heads, Lq queries, Lk keys, D head dimension.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["RelativeBias", "reference_attention", "visible"]
+
+
+@dataclass(frozen=True)
+class RelativeBias:
+    """A bias on attention scores that depends on the head and on i - j alone.
+
+    table: [H, Lq + Lk - 1] float32; entry [h, i - j + Lk - 1] is added to the scaled score of query i and key j,
+    both counted from 0. T5, ALiBi, KERPLE and any network of i - j are such tables.
+    """
+
+    table: Tensor
+
+    def dense(self, queries: int, keys: int) -> Tensor:
+        """The bias of every pair, [H, Lq, Lk]."""
+        offset = torch.arange(queries, device=self.table.device)[:, None]
+        offset = offset - torch.arange(keys, device=self.table.device) + keys - 1
+        return self.table[:, offset]
+
+
+def reference_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: RelativeBias | Tensor | None,
+    causal: bool,
+    window: int | None,
+    key_lengths: Tensor | None,
+    scale: float,
+    dropout_p: float,
+) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
+
+    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> [B, H, Lq, D]. A row that sees no key gives 0.
+    """
+    queries, keys = q.shape[-2], k.shape[-2]
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = scale * (q @ k.transpose(-1, -2))  # [B, H, Lq, Lk]
+    if isinstance(bias, RelativeBias):
+        scores = scores + bias.dense(queries, keys).to(scores.dtype)
+    elif bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    some = seen.any(dim=-1, keepdim=True)  # a row of -inf alone would make NaN, here and in the gradient
+    weights = scores.masked_fill(~seen & some, -math.inf).softmax(dim=-1).masked_fill(~some, 0.0)
+    return torch.dropout(weights, dropout_p, train=dropout_p > 0) @ v
+
+
+def visible(
+    queries: int,
+    keys: int,
+    *,
+    causal: bool,
+    window: int | None,
+    key_lengths: Tensor | None,
+    device: torch.device,
+) -> Tensor:
+    """Which query sees which key: bool, broadcastable to [B, H, Lq, Lk].
+
+    Query i stands at key position i + Lk - Lq: the ends are aligned. Causal, it sees j up to there; with a window w,
+    only keys with i + Lk - Lq - w < j. `key_lengths` [B] hides keys at and beyond each length.
+    """
+    position = torch.arange(queries, device=device)[:, None] + keys - queries
+    key = torch.arange(keys, device=device)
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    if causal:
+        seen = seen & (key <= position)
+    if window is not None:
+        seen = seen & (key > position - window)
+    if key_lengths is not None:
+        return seen & (key < key_lengths[:, None, None, None])
+    return seen

@@ -1,0 +1,70 @@
+"""The project's sessions: `nox -s tests | lint | typing | ablate | report | ui`. Words after `--` go to the command."""
+
+import shlex
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.needs_version = ">=2025.2.9"
+
+GROUPS = nox.project.dependency_groups
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite, without a GPU."""
+    install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    install(session, *GROUPS(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, against an installed wheel: what a user's checker sees."""
+    install(session, ".", *GROUPS(PYPROJECT, "typing"))
+    config = Path("pyproject.toml").resolve()
+    packages = [word for floor in ("ablations", "kernels", "reports") for word in ("-p", f"trans4init.{floor}")]
+    with session.chdir(session.create_tmp()):  # away from the sources, so that the wheel is what is checked
+        session.run("mypy", "--config-file", str(config), *packages)
+
+
+@nox.session
+def ablate(session: nox.Session) -> None:
+    """A study, from data to verdict: `nox -s ablate [-- STUDY …]`, by default positional-text."""
+    named = session.posargs[:1] and not session.posargs[0].startswith("-")
+    trans4init(session, "run", *([] if named else ["positional-text"]), *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """The report of a study: `nox -s report [-- DIR]`, by default runs/positional-text."""
+    trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
+
+
+@nox.session
+def ui(session: nox.Session) -> None:
+    """MLflow's pages on the runs, until Ctrl-C."""
+    trans4init(session, "ui", *session.posargs)
+
+
+def trans4init(session: nox.Session, *words: str) -> None:
+    """Install the project and run its command; what it prints names the nox session that goes on."""
+    install(session, "-e", ".")
+    again = ["nox", "-s", session.name, *(["--", *session.posargs] if session.posargs else [])]
+    # Ctrl-C is the command's to answer: it finishes the runs under way.
+    session.run("trans4init", *words, env={"TRANS4INIT_INVOKED_AS": shlex.join(again)}, interrupt_timeout=None)
+
+
+def install(session: nox.Session, *what: str) -> None:
+    """Install within the pinned set, which was resolved for Python 3.11."""
+    session.install("-c", "constraints.txt", *what)

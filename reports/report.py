@@ -1,0 +1,148 @@
+"""Reports: one HTML page and one Markdown page from the results of a study. Needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from trans4init.reports.figures import accuracy_against_speed, draw_differences, loss_curves
+from trans4init.reports.pages import DRAWING, HTML, MARKDOWN, VERDICT_MARK
+from trans4init.reports.statistics import Interval
+from trans4init.reports.store import Results, load_results
+from trans4init.reports.summary import Estimate, Summary, summarise
+from trans4init.reports.vocabulary import ARMS
+
+__all__ = ["NoResultsError", "Report", "write_report"]
+
+
+class NoResultsError(ValueError):
+    """A folder without a result to report on."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    html: Path
+    markdown: Path
+    drawing: Path | None
+    summary: Summary
+    results: Results
+
+    def files(self) -> list[Path]:
+        """Every file of it."""
+        return [path for path in (self.html, self.markdown, self.drawing) if path is not None]
+
+
+def write_report(folder: Path) -> Report:
+    """Render `report.html`, `report.md` and `report.svg` into a study's folder from its `results/*.parquet`.
+
+    Raises NoResultsError where there is none, and UnreadableSchemaError for results of another version.
+    """
+    results = load_results(folder / "results")
+    if not results.records:
+        raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
+    summary = summarise(results.records)
+    drawing = draw_differences(summary)
+    pages = _environment()
+    shared = {
+        "summary": summary,
+        "corrupt": results.corrupt,
+        "arms": _arms_in(summary),
+        "drawing": drawing,
+        "mark": VERDICT_MARK,
+    }
+    html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
+    figures = _figures(summary)
+    _write(html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)}))
+    _write(markdown, pages.get_template("report.md.j2").render(shared))
+    if drawing is not None:
+        _write(svg, drawing)
+    return Report(html, markdown, svg if drawing is not None else None, summary, results)
+
+
+def _figures(summary: Summary) -> dict[str, str]:
+    """The interactive figures as HTML, by their title."""
+    if summary.card is None:
+        return {}
+    drawn = {
+        "Accuracy against throughput": accuracy_against_speed(summary),
+        "Loss over training": loss_curves(summary),
+    }
+    options = {"displaylogo": False, "responsive": True}
+    return {
+        title: figure.to_html(
+            full_html=False, include_plotlyjs=False, config=options, div_id=title.lower().replace(" ", "-")
+        )
+        for title, figure in drawn.items()
+        if figure is not None
+    }
+
+
+def _script(figures: Mapping[str, str]) -> str:
+    """plotly.js itself, so that the page asks nothing of any network; nothing where there is no figure."""
+    if not figures:
+        return ""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _arms_in(summary: Summary) -> list[object]:
+    used = {cell.cell.arm for cell in summary.cells}
+    return [arm for arm in ARMS if arm.name in used]
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _environment() -> jinja2.Environment:
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {
+        "number": _number,
+        "signed": _signed,
+        "value": _value,
+        "limits": _limits,
+        "interval": _interval,
+        "count": lambda value: "–" if value is None else f"{value:,}".replace(",", " "),
+        "words": lambda name: name.replace("_", " "),
+    }
+    return pages
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """`digits` significant digits; a dash for what was not measured."""
+    if value is None:
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def _value(estimate: Estimate | None, digits: int = 4) -> str:
+    return "–" if estimate is None else f"{estimate.value:.{digits}f}"
+
+
+def _limits(estimate: Estimate | None, digits: int = 4) -> str:
+    """The interval of an estimate; empty where it has none."""
+    if estimate is None or estimate.interval is None:
+        return ""
+    return f"[{estimate.interval.low:.{digits}f}, {estimate.interval.high:.{digits}f}]"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "–" if interval is None else f"[{_signed(interval.low)}, {_signed(interval.high)}]"

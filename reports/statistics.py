@@ -1,0 +1,138 @@
+"""Statistics of paired differences: exact sign-flip tests, BCa intervals, Holm, equivalence, what could be seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+__all__ = [
+    "Interval",
+    "bca_interval",
+    "bootstrap_median",
+    "equivalence_test",
+    "holm",
+    "seed_floor",
+    "sign_flip_test",
+    "smallest_visible_effect",
+]
+
+_LARGEST_EXACT = 20
+"""Up to this many differences all 2^n sign patterns are counted; beyond, a seeded sample of them."""
+_SAMPLED_PATTERNS = 2**20
+_RESAMPLES = 10_000
+_PATTERNS_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+def sign_flip_test(differences: Sequence[float], alternative: str = "two-sided") -> float:
+    """p of the paired sign-flip (Fisher) test that the mean difference is 0.
+
+    Under the null hypothesis every difference is as likely with the other sign; p is the share of the 2^n sign
+    patterns whose mean is at least as extreme as the observed one. Exact up to 20 differences; beyond that a seeded
+    sample of 2^20 patterns, counted as (hits + 1) / (patterns + 1) (Phipson and Smyth 2010).
+
+    differences: n values. alternative: "two-sided", "greater" (mean > 0) or "less". Raises ValueError for none.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("a sign-flip test needs at least one difference")
+    if alternative == "less":
+        return sign_flip_test(list(-values), "greater")
+    exact = values.size <= _LARGEST_EXACT
+    total = 2**values.size if exact else _SAMPLED_PATTERNS
+    observed, hits = values.sum(), 0
+    generator = np.random.default_rng(0)
+    # Sums that are equal but for rounding count as equal.
+    slack = 1e-12 * float(np.abs(values).sum())
+    for start in range(0, total, _PATTERNS_AT_ONCE):
+        count = min(_PATTERNS_AT_ONCE, total - start)
+        if exact:
+            bits = (np.arange(start, start + count)[:, None] >> np.arange(values.size)) & 1
+        else:
+            bits = generator.integers(0, 2, size=(count, values.size))
+        sums = (1 - 2 * bits) @ values
+        if alternative == "two-sided":
+            hits += int((np.abs(sums) >= abs(observed) - slack).sum())
+        else:
+            hits += int((sums >= observed - slack).sum())
+    return hits / total if exact else (hits + 1) / (total + 1)
+
+
+def equivalence_test(differences: Sequence[float], margin: float) -> float:
+    """p of two one-sided sign-flip tests (Schuirmann 1987) that the mean difference is within ±margin."""
+    values = np.asarray(differences, dtype=np.float64)
+    above = sign_flip_test(list(values + margin), "greater")
+    below = sign_flip_test(list(values - margin), "less")
+    return max(above, below)
+
+
+def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """The bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), from 10 000 resamples.
+
+    None for fewer than two values; a point where all values are the same.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size < 2:
+        return None
+    if np.ptp(sample) <= 1e-12 * max(1.0, float(np.abs(sample).max())):
+        return Interval(float(sample[0]), float(sample[0]))
+    found = stats.bootstrap(
+        (sample,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=_RESAMPLES,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def bootstrap_median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval]:
+    """The median, and the percentile bootstrap interval of it; for timing samples, whose tails are long."""
+    sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    drawn = np.random.default_rng(0).choice(sample, size=(_RESAMPLES, sample.size))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(np.median(sample)), Interval(float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values adjusted for having been looked at together (Holm 1979), in the order given."""
+    count = len(p_values)
+    adjusted, largest = [0.0] * count, 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def seed_floor(comparisons: int, level: float = 0.05) -> int:
+    """The fewest seeds with which `comparisons` two-sided sign-flip tests can reach `level`: 2/2^n < level/m."""
+    seeds = 1
+    while 2 / 2**seeds >= level / max(1, comparisons):
+        seeds += 1
+    return seeds
+
+
+def smallest_visible_effect(
+    differences: Sequence[float], comparisons: int, level: float = 0.05, power: float = 0.8
+) -> float | None:
+    """The mean difference that a paired study of this size and spread finds with probability `power`.
+
+    (t[1 - level/2m] + t[power]) · s / √n with n - 1 degrees of freedom: the t approximation to the sign-flip test,
+    with the strictest of Holm's levels. None for fewer than two differences.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    if sample.size < 2:
+        return None
+    freedom = sample.size - 1
+    quantiles = stats.t.ppf(1 - level / (2 * max(1, comparisons)), freedom) + stats.t.ppf(power, freedom)
+    return float(quantiles * sample.std(ddof=1) / np.sqrt(sample.size))

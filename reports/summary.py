@@ -1,0 +1,306 @@
+"""From the runs of a study to what its report says: tables of numbers with intervals, verdicts, what went wrong."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trans4init.reports import metrics
+from trans4init.reports.environment import Environment
+from trans4init.reports.schema import CellKey, Metric, RunRecord, StudyCard
+from trans4init.reports.statistics import Interval, bca_interval, bootstrap_median
+from trans4init.reports.verdict import Comparison, PairedRuns, judge
+from trans4init.reports.vocabulary import arm_named
+
+__all__ = ["CellSummary", "Curve", "Estimate", "FidelityRow", "Summary", "summarise"]
+
+_BUSY = 0.1
+"""Share of the machine that others may use before a speed is marked."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, from `count` values."""
+
+    value: float
+    interval: Interval | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric against training steps: the mean over seeds, the lowest and the highest."""
+
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """Everything that a study found out about one cell."""
+
+    cell: CellKey
+    label: str
+    runs: int
+    """Evaluation runs that ended, well or not."""
+    metric: Estimate | None
+    comparison: Comparison | None
+    """None for the reference."""
+    others: Mapping[str, Estimate]
+    """The other judged metrics of the evaluation runs, by name."""
+    training_speed: Estimate | None
+    """Training throughput as a multiple of the reference's, median over interleaved rounds."""
+    forward_speed: Estimate | None
+    tokens_per_second: float | None
+    parameters: int | None
+    parameters_added: int | None
+    output_difference: float | None
+    drift: Estimate | None
+    settings: Mapping[str, float]
+    curve: Curve | None
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """One region of one fit."""
+
+    function: str
+    net: str
+    region: str
+    fitted: bool
+    errors: Mapping[str, float]
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study, or a folder of single fits (`card` is None), as its report shows it."""
+
+    card: StudyCard | None
+    metric: Metric | None
+    sentence: str
+    cells: tuple[CellSummary, ...]
+    fidelity: tuple[FidelityRow, ...]
+    failures: tuple[RunRecord, ...]
+    environments: tuple[Environment, ...]
+    tuning_trials: int
+    runs: int
+    notes: tuple[str, ...] = field(default=())
+
+    def other_metrics(self) -> tuple[str, ...]:
+        """The names of the metrics beside the judged one that some cell has, in order."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.others))
+
+
+def summarise(records: Sequence[RunRecord]) -> Summary:
+    """Put the runs of one study together; raises ValueError where there are none."""
+    if not records:
+        raise ValueError("there are no results")
+    newest = max(records, key=lambda record: record.created_at)
+    card = newest.card
+    cells = _cells(records, card) if card else ()
+    return Summary(
+        card=card,
+        metric=_metric_called(card.metric, records) if card else None,
+        sentence=_sentence(card, cells) if card else "",
+        cells=cells,
+        fidelity=tuple(row for record in records if record.phase == "fit" for row in _fidelity(record)),
+        failures=tuple(record for record in records if record.status != "ok"),
+        environments=_environments(records),
+        tuning_trials=len({record.trial for record in records if record.phase == "tune"}),
+        runs=len(records),
+        notes=_notes(records) if card else (),
+    )
+
+
+def _cells(records: Sequence[RunRecord], card: StudyCard) -> tuple[CellSummary, ...]:
+    evaluated = {cell: _evaluated(records, cell) for cell in card.cells}
+    higher = bool(_metric_called(card.metric, records).higher_is_better)
+    reference = {record.seed: record.last(card.metric) for record in evaluated[card.reference]}
+    pairs = [
+        PairedRuns(cell, {record.seed: record.last(card.metric) for record in evaluated[cell]}, reference)
+        for cell in card.comparisons()
+    ]
+    judged = judge(pairs, comparisons=len(card.comparisons()), margin=card.margin, higher_is_better=higher)
+    comparisons = {comparison.cell: comparison for comparison in judged}
+    speeds = _speeds(records, card)
+    return tuple(_cell(cell, card, evaluated[cell], comparisons.get(cell), speeds.get(cell, {})) for cell in card.cells)
+
+
+def _cell(
+    cell: CellKey,
+    card: StudyCard,
+    runs: Sequence[RunRecord],
+    comparison: Comparison | None,
+    speed: Mapping[str, Estimate],
+) -> CellSummary:
+    once = _measured_once(runs)
+    throughput = speed.get("tokens_per_second")
+    return CellSummary(
+        cell=cell,
+        label=cell.label(card.reference.function),
+        runs=len(runs),
+        metric=_mean(record.last(card.metric) for record in runs),
+        comparison=comparison,
+        others={
+            metric.name: estimate
+            for metric in once
+            if metric.higher_is_better is not None
+            and metric.name != card.metric
+            and (estimate := _mean(record.last(metric.name) for record in runs))
+        },
+        training_speed=speed.get(metrics.TRAINING_THROUGHPUT.name),
+        forward_speed=speed.get(metrics.FORWARD_THROUGHPUT.name),
+        tokens_per_second=throughput.value if throughput else None,
+        parameters=_first(runs, metrics.PARAMETERS),
+        parameters_added=_first(runs, metrics.PARAMETERS_ADDED),
+        output_difference=_largest(runs, metrics.OUTPUT_DIFFERENCE_MAX),
+        drift=_mean(record.last(metrics.SLOT_DRIFT_RMS.name) for record in runs),
+        settings=runs[-1].parameters if runs else {},
+        curve=_curve(runs, card.metric),
+    )
+
+
+def _evaluated(records: Iterable[RunRecord], cell: CellKey) -> list[RunRecord]:
+    """The evaluation runs of a cell by seed: those with the settings of the newest, where tuning was extended."""
+    runs = [record for record in records if record.phase == "evaluate" and record.cell == cell]
+    if not runs:
+        return []
+    settings = max(runs, key=lambda record: record.created_at).parameters
+    return sorted((record for record in runs if record.parameters == settings), key=lambda record: record.seed)
+
+
+def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
+    """The metrics that a run measures once, at its end, in the order in which they are measured."""
+    found: dict[Metric, None] = {}
+    for record in runs:
+        names = [m.metric.name for m in record.measurements]
+        found |= dict.fromkeys(m.metric for m in record.measurements if names.count(m.metric.name) == 1)
+    return list(found)
+
+
+def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, dict[str, Estimate]]:
+    """Each cell's speed over the reference's in the same round, for the newest session that has both."""
+    sessions: dict[str, dict[CellKey, RunRecord]] = {}
+    for record in sorted(records, key=lambda record: record.created_at):
+        if record.phase == "throughput" and record.status == "ok":
+            sessions.setdefault(record.notes.get("session", ""), {})[record.cell] = record
+    if not sessions:
+        return {}
+    newest = max(sessions.values(), key=lambda session: max(record.created_at for record in session.values()))
+    if card.reference not in newest:
+        return {}
+    found: dict[CellKey, dict[str, Estimate]] = {}
+    for cell, record in newest.items():
+        found[cell] = {}
+        for metric in (metrics.TRAINING_THROUGHPUT, metrics.FORWARD_THROUGHPUT):
+            own, base = _rounds(record, metric), _rounds(newest[card.reference], metric)
+            ratios = [own[round_] / base[round_] for round_ in own if round_ in base]
+            value, interval = bootstrap_median(ratios)
+            found[cell][metric.name] = Estimate(value, interval, len(ratios))
+        median, interval = bootstrap_median(list(_rounds(record, metrics.TRAINING_THROUGHPUT).values()))
+        found[cell]["tokens_per_second"] = Estimate(median, interval, len(own))
+    return found
+
+
+def _rounds(record: RunRecord, metric: Metric) -> dict[int, float]:
+    return {m.step: m.value for m in record.measurements if m.metric.name == metric.name and m.value is not None}
+
+
+def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
+    by_step: dict[int, list[float]] = {}
+    for record in runs:
+        for m in record.measurements:
+            if m.metric.name == metric and m.value is not None:
+                by_step.setdefault(m.step, []).append(m.value)
+    if not by_step:
+        return None
+    steps = sorted(by_step)
+    return Curve(
+        steps=tuple(steps),
+        mean=tuple(float(np.mean(by_step[step])) for step in steps),
+        lowest=tuple(min(by_step[step]) for step in steps),
+        highest=tuple(max(by_step[step]) for step in steps),
+    )
+
+
+def _fidelity(record: RunRecord) -> list[FidelityRow]:
+    by_region: dict[str, dict[str, float]] = {}
+    costs: dict[str, float] = {}
+    for m in record.measurements:
+        quantity, _, region = m.metric.name.partition("/")
+        if m.value is not None:
+            (by_region.setdefault(region, {}) if region else costs)[quantity] = m.value
+    fitted_on = record.notes.get("fitted_on", "")
+    return [
+        FidelityRow(record.cell.function, record.cell.net, region, region == fitted_on, errors, costs)
+        for region, errors in by_region.items()
+    ]
+
+
+def _sentence(card: StudyCard, cells: Sequence[CellSummary]) -> str:
+    """The verdict on what was asked: the fitted nets, or every cell where the study has none."""
+    asked = [cell for cell in cells if cell.comparison and arm_named(cell.cell.arm).needs_fit]
+    asked = asked or [cell for cell in cells if cell.comparison]
+    parts = [_clause(cell, card) for cell in asked]
+    seeds = max((cell.comparison.pairs for cell in asked if cell.comparison), default=0)
+    reference = f"{card.reference.arm} {card.reference.function}"
+    plural = "s" if seeds != 1 else ""
+    return (
+        f"Against {reference}, over {seeds} paired seed{plural}: {'; '.join(parts)}."
+        if parts
+        else "Nothing is compared."
+    )
+
+
+def _clause(cell: CellSummary, card: StudyCard) -> str:
+    comparison = cell.comparison
+    assert comparison is not None
+    if comparison.mean is None:
+        return f"{cell.label} has no result yet"
+    numbers = f"{card.metric.replace('_', ' ')} {comparison.mean:+.4f}"
+    if comparison.interval:
+        numbers += f" [{comparison.interval.low:+.4f}, {comparison.interval.high:+.4f}]"
+    if cell.training_speed:
+        numbers += f", training speed ×{cell.training_speed.value:.2f}"
+    if comparison.verdict == "no verdict":
+        return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
+    return f"{cell.label} is {comparison.verdict} ({numbers})"
+
+
+def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    notes = []
+    hashes = {record.spec_hash for record in records}
+    if len(hashes) > 1:
+        notes.append(f"The results are of {len(hashes)} different conditions ({', '.join(sorted(hashes))}).")
+    if len({record.environment.fingerprint() for record in records}) > 1:
+        notes.append("Not all runs were made in the same environment; see below.")
+    busy = _largest(records, metrics.OTHERS_SHARE)
+    if busy is not None and busy > _BUSY:
+        notes.append(f"Other processes used {busy:.0%} of the machine while speed was measured: trust the speeds less.")
+    return tuple(notes)
+
+
+def _environments(records: Iterable[RunRecord]) -> tuple[Environment, ...]:
+    return tuple({record.environment.fingerprint(): record.environment for record in records}.values())
+
+
+def _metric_called(name: str, records: Iterable[RunRecord]) -> Metric:
+    found = (m.metric for record in records for m in record.measurements if m.metric.name == name)
+    return next(found, Metric(name, "", None))
+
+
+def _mean(values: Iterable[float | None]) -> Estimate | None:
+    known = [value for value in values if value is not None]
+    return Estimate(float(np.mean(known)), bca_interval(known), len(known)) if known else None
+
+
+def _first(runs: Sequence[RunRecord], metric: Metric) -> int | None:
+    values = [value for record in runs if (value := record.last(metric.name)) is not None]
+    return int(values[0]) if values else None
+
+
+def _largest(runs: Sequence[RunRecord], metric: Metric) -> float | None:
+    return max((value for record in runs if (value := record.last(metric.name)) is not None), default=None)

@@ -1,0 +1,212 @@
+"""Arms: for every function and arm, what may move moves, what may not doesn't, and the record says so."""
+
+import pytest
+import torch
+
+from trans4init.ablations.arms import FrozenGuard, FrozenMovedError, apply_arm
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.fit import fit
+from trans4init.ablations.functions import Domain, get_function, list_functions
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.slots import slots_named
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.reports.vocabulary import ARMS, arm_named
+
+SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
+CASES = [(name, arm) for name in list_functions() for arm in get_function(name).arms]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A fitted net for each function that can have one."""
+    return {
+        "sinusoidal": fit("sinusoidal", "fourier-mlp", domain=Domain(0, 31, integer=True), width=8, steps=50),
+        "gelu": fit("gelu", "mlp-relu", steps=50),
+    }
+
+
+def model_with(function, seed=0):
+    slot = get_function(function).slot
+    return Transformer(TransformerConfig(**SIZES, **{slot: function}), seed=seed)
+
+
+def put(model, function, arm, fitted, seed=0):
+    net = fitted[function] if arm_named(arm).uses_net else None
+    return apply_arm(model, get_function(function).slot, arm, net, seed=seed)
+
+
+def train(model, record, steps=3):
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for step in range(steps):
+        tokens = torch.randint(11, (4, 9), generator=torch.Generator().manual_seed(step))
+        logits = model(tokens[:, :-1])
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize(("function", "arm"), CASES)
+def test_what_may_move_moves_and_what_may_not_does_not(function, arm, fitted):
+    model = model_with(function)
+    record = put(model, function, arm, fitted)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    guard = FrozenGuard(model, record)
+    train(model, record)
+    guard.check()
+    after = dict(model.named_parameters())
+    assert (record.function, record.arm) == (function, arm)
+    assert bool(record.moves) == arm_named(arm).trains
+    assert all(not torch.equal(before[name], after[name]) for name in record.moves)
+    assert all(torch.equal(before[name], after[name]) for name in record.frozen)
+    assert all(after[name].grad is None for name in record.frozen)
+    in_slots = {name for name in after if ".content." in name}
+    assert in_slots == {*record.moves, *record.frozen}
+    assert all(not torch.equal(before[name], after[name]) for name in set(after) - in_slots)
+
+
+@pytest.mark.parametrize("function", ["sinusoidal", "gelu"])
+def test_corrected_is_analytic_at_step_zero_and_not_after(function, fitted):
+    model, reference = model_with(function), model_with(function)
+    record = put(model, function, "corrected", fitted)
+    tokens = model.example_inputs()
+    assert torch.equal(model(tokens), reference(tokens))
+    assert record.output_difference_max == 0
+    train(model, record)
+    drifts = [slot.drift()[0] for slot in slots_named(model, record.slot).values()]
+    assert max(drifts) > 0
+
+
+@pytest.mark.parametrize(("function", "arm"), CASES)
+def test_the_output_difference_is_that_of_the_models(function, arm, fitted):
+    if "analytic" not in get_function(function).arms:
+        pytest.skip("no closed form to differ from")
+    model, reference = model_with(function), model_with(function)
+    record = put(model, function, arm, fitted)
+    difference = model(model.example_inputs()) - reference(model.example_inputs())
+    assert record.output_difference_max == pytest.approx(difference.abs().max().item())
+    assert record.output_difference_rms == pytest.approx(difference.square().mean().sqrt().item(), rel=1e-5)
+    if arm in ("analytic", "free-table", "corrected"):
+        assert record.output_difference_max <= 1e-6
+    elif arm_named(arm).needs_fit:
+        assert 0 < record.output_difference_max < 1
+    elif function != "none":
+        assert record.output_difference_max > 1e-3
+
+
+def test_frozen_and_fine_tuned_start_from_the_same_net_and_leave_it_alone(fitted):
+    frozen, tuned = model_with("sinusoidal"), model_with("sinusoidal")
+    kept = {name: value.clone() for name, value in fitted["sinusoidal"].net.state_dict().items()}
+    put(frozen, "sinusoidal", "learned-frozen", fitted)
+    record = put(tuned, "sinusoidal", "learned-fine-tuned", fitted)
+    torch.testing.assert_close(frozen(frozen.example_inputs()), tuned(tuned.example_inputs()), rtol=0, atol=1e-5)
+    train(tuned, record)
+    assert all(torch.equal(kept[name], value) for name, value in fitted["sinusoidal"].net.state_dict().items())
+
+
+def test_scratch_and_random_frozen_share_their_random_start_by_seed(fitted):
+    scratch, frozen, other = (model_with("sinusoidal") for _ in range(3))
+    put(scratch, "sinusoidal", "learned-from-scratch", fitted, seed=3)
+    put(frozen, "sinusoidal", "random-frozen", fitted, seed=3)
+    put(other, "sinusoidal", "random-frozen", fitted, seed=4)
+    positions = torch.arange(8)
+    torch.testing.assert_close(scratch.position(positions), frozen.position(positions), rtol=0, atol=1e-5)
+    assert not torch.allclose(frozen.position(positions), other.position(positions))
+
+
+def test_each_layer_has_a_net_of_its_own(fitted):
+    model = model_with("gelu")
+    record = put(model, "gelu", "learned-fine-tuned", fitted)
+    assert record.parameters_added == 2 * fitted["gelu"].net.parameter_count()
+    assert {name.split(".")[1] for name in record.moves} == {"0", "1"}
+
+
+def test_slots_compose():
+    """Two slots replaced in one model: each record speaks of its own."""
+    model = model_with("sinusoidal")
+    first = apply_arm(model, "position", "free-table")
+    net = build_net("mlp-gelu", Domain(-4, 4, integer=False), 1)
+    second = apply_arm(model, "activation", "learned-from-scratch", net)
+    assert all(name.startswith("position.") for name in first.moves)
+    assert all("activation" in name for name in second.moves)
+    guard = FrozenGuard(model, first)
+    train(model, second)
+    guard.check()
+
+
+def test_applying_another_arm_starts_from_the_closed_form_again(fitted):
+    model = model_with("sinusoidal")
+    put(model, "sinusoidal", "none", fitted)
+    record = put(model, "sinusoidal", "corrected", fitted)
+    assert record.output_difference_max == 0
+
+
+def test_a_frozen_net_is_watched_bit_by_bit(fitted):
+    model = model_with("sinusoidal")
+    record = put(model, "sinusoidal", "learned-frozen", fitted)
+    guard = FrozenGuard(model, record)
+    guard.check()
+    weight = model.get_parameter(record.frozen[0])
+    with torch.no_grad():
+        flat = weight.view(-1)
+        flat[0] = torch.nextafter(flat[0], torch.tensor(torch.inf))
+    with pytest.raises(FrozenMovedError, match="moved in training"):
+        guard.check()
+
+
+def test_a_frozen_net_that_would_get_a_gradient_is_noticed(fitted):
+    model = model_with("sinusoidal")
+    guard = FrozenGuard(model, put(model, "sinusoidal", "learned-frozen", fitted))
+    model.position.content.requires_grad_(True)
+    with pytest.raises(FrozenMovedError, match="takes part in the gradient"):
+        guard.check()
+
+
+def test_the_table_of_a_frozen_net_is_watched_too(fitted):
+    model = model_with("sinusoidal")
+    guard = FrozenGuard(model, put(model, "sinusoidal", "learned-frozen", fitted))
+    model.position.content.table[0, 0] += 1
+    with pytest.raises(FrozenMovedError, match="table"):
+        guard.check()
+
+
+@pytest.mark.parametrize(
+    ("slot", "arm", "net", "sentence"),
+    [
+        ("softmax", "analytic", None, "no slot 'softmax'"),
+        ("position", "learned-frosen", None, "unknown arm 'learned-frosen'; did you mean 'learned-frozen'"),
+        ("position", "learned-frozen", None, "needs a fitted net"),
+        ("position", "learned-frozen", "bare", "needs a fitted net"),
+        ("position", "corrected", None, "needs a net"),
+        ("activation", "free-table", None, "arm 'free-table' makes no sense for gelu; its arms are: analytic"),
+    ],
+)
+def test_bad_arms_are_refused_and_leave_the_model_alone(slot, arm, net, sentence):
+    model = model_with("sinusoidal")
+    bare = build_net("siren", Domain(0, 7, integer=True), 8) if net else None
+    before = model(model.example_inputs())
+    with pytest.raises(InputError) as caught:
+        apply_arm(model, slot, arm, bare)
+    assert sentence in str(caught.value)
+    assert torch.equal(model(model.example_inputs()), before)
+
+
+def test_any_model_with_a_slot_will_do():
+    """Nothing but a slot, and inputs to compare on, is asked of a model."""
+
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model_with("gelu").blocks[0].feed_forward
+
+        def forward(self, x):
+            return self.inner(x)
+
+    record = apply_arm(Other(), "activation", "none", inputs=torch.randn(2, 3, 8))
+    assert record.output_difference_max > 0
+    with pytest.raises(InputError, match="has no example_inputs"):
+        apply_arm(Other(), "activation", "none")
+
+
+def test_every_arm_of_the_vocabulary_has_a_content():
+    known = {arm for function in list_functions() for arm in get_function(function).arms}
+    assert known == {arm.name for arm in ARMS}

@@ -1,0 +1,115 @@
+"""The command line as a user meets it: quick to answer, plain about mistakes, whole from study to report."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trans4init.reports.store import load_results
+
+SCRIPT = Path(sys.executable).with_name("trans4init")
+
+
+def test_help_answers_within_three_tenths_of_a_second():
+    """The best of a few: the time of the command, not of a busy machine."""
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert all(name in done.stdout for name in ("ls", "fit", "run", "report", "sync", "ui", "doctor"))
+    assert min(times) < 0.3, times
+
+
+@pytest.mark.parametrize("name", ["ls", "fit", "run", "report", "sync", "ui", "doctor"])
+def test_every_command_explains_itself(run_command, name):
+    code, output = run_command(name, "--help")
+    assert code == 0
+    assert f"usage: trans4init {name}" in output
+    assert "None}" not in output  # an option that may be left out says what happens then
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rnu"], "Unrecognized options: rnu"),
+        (["run"], "Missing from trans4init run: STR"),
+        (["run", "positional-text", "--sedes", "3"], "Unrecognized options: --sedes, 3; did you mean --seeds?"),
+        (["run", "positional-text", "--seeds", "three"], "Error parsing --seeds"),
+        (["run", "positional-text", "--seeds", "0"], "[evaluation] seeds: input should be greater than or equal to 1"),
+        (["run", "positional-txt"], "unknown study 'positional-txt'; did you mean 'positional-text'?"),
+        (["run", "missing.toml"], "there is no study file 'missing.toml'"),
+        (["run", "positional-text", "--data", "missing.txt"], "there is no file"),
+        (["run", "positional-text", "--executor", "procss"], "--executor"),
+        (["fit", "sinusodial"], "unknown function 'sinusodial'; did you mean 'sinusoidal'?"),
+        (["fit", "sinusoidal", "--net", "sirne"], "unknown net 'sirne'; did you mean 'siren'?"),
+        (["fit", "sinusoidal", "--width", "15"], "sinusoidal needs an even width"),
+        (["fit", "sinusoidal", "--positions", "0"], "--positions must be at least 1"),
+        (["fit", "gelu", "--positions", "5"], "--positions doesn't apply"),
+        (["fit", "gelu", "--width", "4"], "gelu has no width"),
+        (["report", "nowhere"], "nowhere has no results to report on"),
+        (["sync", "nowhere"], "nowhere has no results to mirror"),
+        (["ui", "--runs", "nowhere"], "nowhere has no mlflow.db"),
+        (["ls", "everything"], "everything"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_two(run_command, words, sentence):
+    code, output = run_command(*words)
+    assert code == 2
+    assert sentence in output
+    assert output.count("\n") == 1
+    assert output.startswith("trans4init: ")
+
+
+def test_lists_come_from_the_registries(run_command):
+    code, output = run_command("ls")
+    assert code == 0
+    words = [
+        "sinusoidal",
+        "learned-table",
+        "fourier-mlp",
+        "siren",
+        "learned-fine-tuned",
+        "text",
+        "positional-text-full",
+    ]
+    assert all(word in output for word in words)
+    code, output = run_command("ls", "nets")
+    assert "fourier-mlp" in output
+    assert "learned-fine-tuned" not in output
+
+
+def test_doctor_says_what_is_here(run_command):
+    code, output = run_command("doctor")
+    assert code == 0
+    assert all(word in output for word in ("python", "processor", "torch", "accelerator", "TRANS4INIT_DATA"))
+
+
+def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_path):
+    words = ["fit", "sinusoidal", "--net", "siren", "--positions", "16", "--width", "8", "--steps", "50"]
+    code, output = run_command(*words, "--hidden", "8", "8")
+    assert code == 0
+    expected = ("step 13 of 50", "0..15 (fitted)", "16..31", "32..63", "parameters", "µs per call", "s to fit")
+    assert all(words in output for words in expected), output
+    [record] = load_results(tmp_path / "runs" / "fit" / "results").records
+    assert (record.phase, record.cell.function, record.cell.net) == ("fit", "sinusoidal", "siren")
+    [checkpoint] = (tmp_path / "runs" / "fit" / "checkpoints").iterdir()
+    assert {path.name for path in checkpoint.iterdir()} == {"net.safetensors", "card.json"}
+    first = (checkpoint / "net.safetensors").read_bytes()
+    run_command(*words, "--hidden", "8", "8")
+    assert (checkpoint / "net.safetensors").read_bytes() == first
+    code, output = run_command("report", "runs/fit")
+    assert code == 0
+    assert "report.html" in output
+
+
+def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(run_command, tiny_study, tmp_path):
+    code, output = run_command("run", tiny_study(), "--dry-run")
+    assert code == 0
+    assert "learned-fine-tuned" in output
+    assert re.search(r"1 fit, 20 runs of 6 steps \(.* ms a step here\), then 5 cells timed in turn", output)
+    assert re.search(r"About \d+ s on \d+ process(es)?, and \d+ MB of disk", output)
+    assert not (tmp_path / "runs").exists()

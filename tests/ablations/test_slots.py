@@ -1,0 +1,108 @@
+"""Slots: what a model calls instead of a function, whatever is inside."""
+
+import pytest
+import torch
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions import Domain, get_function
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.slots import (
+    Folded,
+    NetContent,
+    OutsideDomainError,
+    Slot,
+    TrainableTable,
+    observed_ranges,
+    slots_named,
+)
+
+POSITIONS = Domain(0, 7, integer=True)
+
+
+def position_slot(function="sinusoidal", **options):
+    return Slot("position", get_function(function), POSITIONS, width=4, **options)
+
+
+def test_a_slot_begins_with_the_closed_form():
+    positions = torch.arange(20)
+    expected = get_function("sinusoidal").analytic(positions.double(), width=4).float()
+    torch.testing.assert_close(position_slot()(positions), expected)
+    inputs = torch.randn(2, 3)
+    torch.testing.assert_close(Slot("activation", get_function("gelu"))(inputs), torch.nn.functional.gelu(inputs))
+
+
+def test_inside_and_outside_of_the_fold_are_one_function():
+    slot = position_slot()
+    assert isinstance(slot.content, Folded)
+    torch.testing.assert_close(slot(torch.arange(8)), slot(torch.arange(9))[:8])
+    torch.testing.assert_close(slot(torch.arange(8), highest=7), slot(torch.arange(8)))
+
+
+def test_a_function_without_closed_form_begins_as_a_table_drawn_from_the_seed():
+    one, same, other = (position_slot("learned-table", seed=seed) for seed in (0, 0, 1))
+    assert isinstance(one.content, TrainableTable)
+    assert torch.equal(one(torch.arange(8)), same(torch.arange(8)))
+    assert not torch.equal(one(torch.arange(8)), other(torch.arange(8)))
+
+
+@pytest.mark.parametrize("highest", [None, 8])
+def test_a_table_has_no_value_beyond_its_end(highest):
+    with pytest.raises(OutsideDomainError, match=r"0\.\.7 only"):
+        position_slot("learned-table")(torch.arange(9), highest)
+
+
+def test_a_fold_follows_the_weights_that_are_loaded():
+    """A frozen net is tabulated once; loading other weights tabulates it again."""
+    slot = position_slot()
+    net = build_net("mlp-gelu", POSITIONS, 4)
+    slot.content = slot.fold(NetContent(slot.function, slot.shape, net))
+    other = build_net("mlp-gelu", POSITIONS, 4)
+    other.initialise(torch.Generator().manual_seed(5))
+    slot.content.load_state_dict({f"content.net.{name}": value for name, value in other.state_dict().items()})
+    torch.testing.assert_close(slot(torch.arange(8)), other(torch.arange(8.0)))
+
+
+def test_the_dtype_is_the_models():
+    slot = position_slot().double()
+    assert slot(torch.arange(3)).dtype == torch.float64
+    assert slot(torch.arange(30)).dtype == torch.float64
+
+
+def test_drift_is_the_distance_from_the_closed_form():
+    slot = position_slot()
+    assert slot.drift() == pytest.approx((0, 0), abs=1e-7)
+    slot.content = slot.table(torch.Generator())
+    with torch.no_grad():
+        slot.content.table[3, 1] += 0.5
+    largest, rms = slot.drift()
+    assert largest == pytest.approx(0.5, abs=1e-6)
+    assert rms == pytest.approx(0.5 / 32**0.5, abs=1e-6)
+    assert position_slot("learned-table").drift() is None
+
+
+def test_a_net_with_the_wrong_outputs_is_refused():
+    slot = position_slot()
+    with pytest.raises(InputError, match="the net has 3 outputs and sinusoidal needs 4"):
+        NetContent(slot.function, slot.shape, build_net("siren", POSITIONS, 3))
+
+
+def test_a_function_in_the_wrong_slot_is_refused():
+    with pytest.raises(InputError, match="gelu belongs in slot 'activation', not in 'position'"):
+        Slot("position", get_function("gelu"))
+
+
+def test_slots_are_found_by_name_and_a_missing_one_is_named():
+    model = torch.nn.ModuleDict({"a": position_slot(), "b": Slot("activation", get_function("gelu"))})
+    assert list(slots_named(model, "position")) == ["a"]
+    with pytest.raises(InputError, match="no slot 'softmax'; its slots are: activation, position"):
+        slots_named(model, "softmax")
+
+
+def test_the_inputs_that_a_slot_really_gets_are_recorded():
+    model = torch.nn.Sequential(Slot("activation", get_function("gelu")))
+    with observed_ranges(model) as ranges:
+        model(torch.tensor([-3.0, 1.0]))
+        model(torch.tensor([0.0, 7.0]))
+    assert ranges == {"0": (-3.0, 7.0)}
+    model(torch.tensor([99.0]))
+    assert ranges == {"0": (-3.0, 7.0)}

@@ -1,0 +1,145 @@
+"""Training: it learns, groups move at their own pace, divergence is noticed, arms are paired."""
+
+import itertools
+
+import pytest
+import torch
+
+from trans4init.ablations.arms import FrozenMovedError, apply_arm
+from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.tasks.text import TextTask
+from trans4init.ablations.training import DivergedError, TrainingStep, learning_rate_factor, train
+from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+
+CONFIG = TrainingConfig(steps=12, batch=4, learning_rate=1e-2, warmup_steps=3, evaluations=3, log_every=5)
+MODEL = TransformerConfig(layers=1, width=8, heads=2, vocabulary=256, context=8)
+
+
+@pytest.fixture
+def task(text_file):
+    return TextTask(TextConfig(source=str(text_file), evaluation_tokens=64), 8, torch.device("cpu"))
+
+
+def arm(name="analytic", seed=0):
+    model = Transformer(MODEL, seed=seed)
+    net = build_net("siren", Domain(0, 7, integer=True), 8, hidden=(8,))
+    return model, apply_arm(model, "position", name, net, seed=seed)
+
+
+def run(task, name="analytic", config=CONFIG, seed=0):
+    model, record = arm(name, seed)
+    return model, train(model, task, config, record, seed=seed, split="evaluate")
+
+
+def series(found, metric):
+    return [(m.step, m.value) for m in found if m.metric.name == metric]
+
+
+def test_it_learns(task):
+    found = run(task, config=CONFIG.model_copy(update={"steps": 150}))[1]
+    losses = [value for _, value in series(found, "training_loss")]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_rows_come_when_they_were_asked_for(task):
+    found = run(task)[1]
+    assert [step for step, _ in series(found, "training_loss")] == [5, 10, 12]
+    assert [step for step, _ in series(found, "validation_loss")] == [4, 8, 12]
+    assert [step for step, _ in series(found, "slot_drift_rms")] == [4, 8, 12]
+    assert series(found, "slot_input_high/position") == [(12, 31.0)]
+    assert series(found, "slot_input_low/position") == [(12, 0.0)]
+
+
+def test_a_training_loss_is_the_mean_since_the_last(task):
+    model, record = arm()
+    step = TrainingStep(model, task, CONFIG, record.moves)
+    losses = [step(batch).item() for batch in itertools.islice(task.batches(0, 4), 5)]
+    assert series(run(task)[1], "training_loss")[0][1] == pytest.approx(sum(losses) / 5, rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_threads(task):
+    first = run(task)
+    torch.set_num_threads(2)
+    second = run(task)
+    torch.set_num_threads(1)
+    third = run(task)
+    assert first[1] == second[1] == third[1]
+    for one, other in zip(first[0].parameters(), second[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert run(task, seed=1)[1] != first[1]
+
+
+def test_arms_of_a_seed_see_the_same_batches_from_the_same_start(task):
+    """`corrected` equals `analytic` at step 0, so its first loss is the same number; later ones are not."""
+    analytic, corrected = run(task, "analytic")[1], run(task, "corrected")[1]
+    eager = CONFIG.model_copy(update={"log_every": 1})
+    first = [series(run(task, name, eager)[1], "training_loss")[0] for name in ("analytic", "corrected")]
+    assert first[0] == first[1]
+    assert series(analytic, "training_loss")[-1] != series(corrected, "training_loss")[-1]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_at_the_next_check(task):
+    """The rows made before are kept, and the step is that of the check."""
+    model, record = arm()
+    calls = 0
+    plain = task.loss
+
+    def spoiled(model, batch):
+        nonlocal calls
+        calls += 1
+        return plain(model, batch) * (float("nan") if calls > 6 else 1)
+
+    task.loss = spoiled
+    with pytest.raises(DivergedError, match="nan at step 10") as caught:
+        train(model, task, CONFIG.model_copy(update={"evaluations": 1}), record, seed=0, split="evaluate")
+    assert caught.value.step == 10
+    assert [m.step for m in caught.value.measurements] == [5]
+
+
+def test_a_frozen_value_that_moves_stops_the_run(task):
+    model, record = arm("random-frozen")
+    model.position.content.content.net.weights[0].requires_grad_(True)
+    with pytest.raises(FrozenMovedError):
+        train(model, task, CONFIG, record, seed=0, split="evaluate")
+
+
+def test_what_moves_in_the_slot_has_a_rate_and_a_decay_of_its_own(task):
+    model, record = arm("learned-from-scratch")
+    config = CONFIG.model_copy(update={"slot_learning_rate_ratio": 0.25, "warmup_steps": 0})
+    groups = TrainingStep(model, task, config, record.moves).optimiser.param_groups
+    slot = {id(model.get_parameter(name)) for name in record.moves}
+    found = {frozenset(id(p) for p in group["params"]) == slot: group for group in groups}
+    assert found[True]["initial_lr"] == 0.25 * config.learning_rate
+    assert found[True]["weight_decay"] == 0.0
+    matrices, norms = (group for group in groups if group is not found[True])
+    assert (matrices["weight_decay"], norms["weight_decay"]) == (0.1, 0.0)
+    assert all(p.dim() >= 2 for p in matrices["params"])
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_the_rate_goes_up_in_a_line_and_down_on_a_cosine():
+    config = TrainingConfig(steps=100, batch=1, warmup_steps=9, final_learning_rate_ratio=0.1)
+    factors = [learning_rate_factor(config, step) for step in range(101)]
+    assert factors[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert factors[9] == 1.0
+    assert factors[100] == pytest.approx(0.1)
+    assert all(after <= before for before, after in itertools.pairwise(factors[9:]))
+    assert factors[54] == pytest.approx(0.55, abs=0.01)
+
+
+def test_drift_tells_a_net_that_leaves_its_function(task):
+    still = series(run(task, "random-frozen")[1], "slot_drift_rms")
+    moving = series(run(task, "corrected", CONFIG.model_copy(update={"learning_rate": 0.1}))[1], "slot_drift_rms")
+    assert len({value for _, value in still}) == 1
+    assert moving[0][1] < moving[-1][1]
+
+
+def test_progress_is_told(task):
+    model, record = arm()
+    told = []
+    train(model, task, CONFIG, record, seed=0, split="tune", on_progress=lambda step, loss: told.append((step, loss)))
+    assert [step for step, _ in told] == [5, 10, 12]
+    assert all(0 < loss < 20 for _, loss in told)

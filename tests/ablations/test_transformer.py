@@ -1,0 +1,107 @@
+"""The Transformer: causal, started by name, and refusing sizes that don't fit."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from trans4init.ablations.arms import apply_arm
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+
+CONFIG = TransformerConfig(layers=2, width=16, heads=4, vocabulary=13, context=12)
+
+
+@pytest.mark.parametrize("position", ["sinusoidal", "none", "learned-table"])
+def test_no_output_depends_on_a_later_token(position):
+    model = Transformer(CONFIG.model_copy(update={"position": position}))
+    tokens = torch.randint(13, (1, 12))
+    embedded = model.embedding(tokens).detach().requires_grad_()
+    model.embedding.register_forward_hook(lambda *_: embedded)
+    logits = model(tokens)
+    for row in range(12):
+        [gradient] = torch.autograd.grad(logits[0, row].sum(), embedded, retain_graph=True)
+        assert torch.count_nonzero(gradient[0, row + 1 :]) == 0
+        assert (gradient[0, : row + 1].abs().amax(dim=-1) > 0).all()
+
+
+def test_every_parameter_starts_from_the_seed_and_its_own_name():
+    """Models of different arms and depths start the parameters they share alike."""
+    small, deep = Transformer(CONFIG, seed=7), Transformer(CONFIG.model_copy(update={"position": "none"}), seed=7)
+    apply_arm(deep, "position", "analytic")
+    for (name, one), (_, other) in zip(small.named_parameters(), deep.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    assert not torch.equal(small.embedding.weight, Transformer(CONFIG, seed=8).embedding.weight)
+    net = build_net("siren", Domain(0, 11, integer=True), 16)
+    learned = Transformer(CONFIG, seed=7)
+    apply_arm(learned, "position", "learned-from-scratch", net, seed=7)
+    assert torch.equal(learned.blocks[1].feed_forward.up.weight, small.blocks[1].feed_forward.up.weight)
+
+
+def test_the_spread_at_the_start_is_one_over_root_of_fan_in():
+    model = Transformer(TransformerConfig(layers=2, width=128, heads=4, vocabulary=300))
+    assert model.embedding.weight.std().item() == pytest.approx(1 / math.sqrt(128), rel=0.02)
+    assert model.blocks[0].feed_forward.up.weight.std().item() == pytest.approx(1 / math.sqrt(128), rel=0.02)
+    out = model.blocks[0].feed_forward.out.weight
+    assert out.std().item() == pytest.approx(1 / math.sqrt(512) / math.sqrt(4), rel=0.02)
+
+
+def test_longer_inputs_than_the_context_are_possible_where_the_encoding_can():
+    assert Transformer(CONFIG)(torch.zeros(1, 40, dtype=torch.long)).shape == (1, 40, 13)
+
+
+def test_layers_have_norms_of_their_own_and_the_output_is_the_embedding():
+    model = Transformer(CONFIG)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert len({id(norm.weight) for norm in norms}) == 2 * 2 + 1
+    model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    assert model.embedding.weight.grad[5].abs().max() > 0  # a token that was not in the input: through the output
+
+
+def test_permuting_heads_with_their_output_weights_changes_nothing():
+    model, tokens = Transformer(CONFIG), torch.randint(13, (2, 12))
+    before = model(tokens)
+    order, attention = torch.tensor([2, 0, 3, 1]), model.blocks[0].attention
+    with torch.no_grad():
+        qkv = attention.queries_keys_values.weight.view(3, 4, 4, 16)
+        attention.queries_keys_values.weight.copy_(qkv[:, order].reshape(48, 16))
+        attention.out.weight.copy_(attention.out.weight.view(16, 4, 4)[:, order].reshape(16, 16))
+    torch.testing.assert_close(model(tokens), before)
+
+
+def test_a_learned_table_is_a_parameter_of_the_model():
+    model = Transformer(CONFIG.model_copy(update={"position": "learned-table"}), seed=1)
+    assert model.position.content.table.shape == (12, 16)
+    assert "position.content.table" in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 3}, "can't be shared by 3 heads"),
+        ({"layers": 0}, "greater than or equal to 1"),
+        ({"wdth": 3}, "wdth"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        TransformerConfig(**{"layers": 1, "width": 8, "heads": 2, "vocabulary": 5} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"width": 15, "heads": 3}, "even width"), ({"position": "sinus"}, "did you mean 'sinusoidal'")],
+)
+def test_functions_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Transformer(CONFIG.model_copy(update=change))
+
+
+def test_the_contracts_first_lines_work():
+    config = TransformerConfig(
+        kind="decoder", layers=2, width=64, heads=4, vocabulary=256, position="sinusoidal", activation="gelu"
+    )
+    assert Transformer(config)(torch.zeros(1, 5, dtype=torch.long)).shape == (1, 5, 256)

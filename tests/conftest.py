@@ -1,0 +1,220 @@
+"""What tests share: a tiny text, a tiny study that takes seconds, and records to write."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from trans4init.reports import metrics
+from trans4init.reports.environment import Environment
+from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
+
+ANALYTIC = CellKey("sinusoidal", "analytic")
+FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
+ENVIRONMENT = Environment("3.11.7", "Linux x86_64", "a processor", 2, 8.0, 2000.0, "", "abc", {"torch": "2.13.0"})
+
+WORDS = ["net", "slot", "arm", "trial", "study", "function", "verdict"]
+
+TINY_STUDY = """
+name = "tiny"
+question = "Does it run?"
+function = "sinusoidal"
+arms = ["analytic", "learned-frozen", "learned-fine-tuned", "free-table"]
+
+[[nets]]
+name = "fourier-mlp"
+hidden = [8]
+frequencies = 4
+
+[[baselines]]
+function = "learned-table"
+arm = "free-table"
+
+[fit]
+steps = 20
+
+[task]
+source = "text.txt"
+evaluation_tokens = 64
+
+[model]
+layers = 1
+width = 8
+heads = 2
+context = 8
+
+[training]
+steps = 6
+batch = 2
+learning_rate = 1e-2
+warmup_steps = 2
+evaluations = 2
+log_every = 2
+
+[tuning]
+trials = 2
+
+[tuning.space]
+learning_rate = { low = 1e-3, high = 1e-1, log = true }
+
+[evaluation]
+seeds = 2
+margin = 0.05
+
+[throughput]
+rounds = 2
+steps_per_round = 1
+"""
+
+
+def write_tiny_study(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The tiny study and its text, with pieces of the study's words replaced; the study's file."""
+    (folder / "text.txt").write_text(" ".join(random.Random(0).choices(WORDS, k=1000)))
+    content = TINY_STUDY
+    for old, new in changes:
+        assert content.count(old) == 1, f"{old!r} is not once in the tiny study"
+        content = content.replace(old, new)
+    path = folder / "tiny.toml"
+    path.write_text(content)
+    return path
+
+
+def start_command(folder: Path, *words: object, **environment: str) -> subprocess.Popen[str]:
+    """`trans4init …` in a folder, as a user's shell would start it: in a process group of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRANS4INIT"))}
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("trans4init")), *map(str, words)],
+        cwd=folder,
+        env=clean | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A text of a thousand words, always the same."""
+    write_tiny_study(tmp_path)
+    return tmp_path / "text.txt"
+
+
+@pytest.fixture
+def tiny_study(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the tiny study, with pieces of its text replaced; its file."""
+    return lambda *changes: write_tiny_study(tmp_path, *changes)
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study that was run to its end by the command."""
+
+    folder: Path
+    """Where the command was run; the study is in runs/tiny below it."""
+    output: str
+    code: int
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> FinishedStudy:
+    """The tiny study, run once for all tests that only look: copy it to change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_tiny_study(folder)
+    process = start_command(folder, "run", "tiny.toml")
+    output, _ = process.communicate(timeout=300)
+    return FinishedStudy(folder, output, process.returncode)
+
+
+@pytest.fixture
+def study_copy(finished_study: FinishedStudy, tmp_path: Path) -> Path:
+    """A copy of the finished study that a test may break; the folder to run commands in."""
+    shutil.copytree(finished_study.folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def card() -> StudyCard:
+    """A study of one comparison."""
+    return StudyCard(
+        name="s",
+        question="Is it?",
+        metric="validation_loss",
+        margin=0.05,
+        reference=ANALYTIC,
+        cells=(ANALYTIC, FROZEN),
+        seeds=10,
+        command="trans4init run s",
+        setting="a task; a model",
+    )
+
+
+@pytest.fixture
+def make_record(card: StudyCard) -> Callable[..., RunRecord]:
+    """Makes a run of the study, with what a test wants to be special."""
+
+    def make(**special: object) -> RunRecord:
+        seed = special.get("seed", 0)
+        cell = special.get("cell", ANALYTIC)
+        value = special.pop("value", 2.0)
+        plain = {
+            "run_id": f"evaluate-{cell}-{seed}".replace(" · ", "-"),
+            "study": "s",
+            "spec_hash": "h",
+            "cell": cell,
+            "task": "text",
+            "model": "decoder",
+            "trial": 0,
+            "seed": seed,
+            "phase": "evaluate",
+            "status": "ok",
+            "device": "cpu",
+            "created_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC) + timedelta(seconds=int(str(seed))),
+            "measurements": (
+                Measurement(metrics.VALIDATION_LOSS, 3.0, 1),
+                Measurement(metrics.VALIDATION_LOSS, value, 2),
+            ),
+            "environment": ENVIRONMENT,
+            "card": card,
+        }
+        return RunRecord(**plain | special)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `trans4init …` in a folder of the test's, as a user's shell would: in a process group of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **environment: str) -> subprocess.Popen[str]:
+        started.append(start_command(tmp_path, *words, **environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def run_command(command: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str]]:
+    """Runs `trans4init …` to its end: exit code and everything it printed."""
+
+    def run(*words: object, **environment: str) -> tuple[int, str]:
+        process = command(*words, **environment)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    return run

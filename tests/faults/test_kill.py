@@ -1,0 +1,160 @@
+"""Kill it: whatever is killed, whenever, the same command goes on, nothing is torn and nothing is run twice."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from trans4init.reports.store import load_results
+
+
+def results(folder):
+    return folder / "runs" / "tiny" / "results"
+
+
+def values(folder):
+    """What the runs found, without what clocks measured and the order they were made in."""
+    timed = ("wall_time", "fit_time", "call_time", "folded_call_time")
+    return {
+        record.run_id: [(m.metric.name, m.step, m.value) for m in record.measurements if m.metric.name not in timed]
+        for record in load_results(results(folder)).records
+        if record.phase != "throughput"
+    }
+
+
+def group_members(group):
+    """The processes of a process group that are alive."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def wait_for_results(process, folder, count):
+    wait_for(lambda: len(list(results(folder).glob("*.parquet"))) >= count or process.poll() is not None)
+
+
+def wait_for_end_of_group(group):
+    wait_for(lambda: not group_members(group), 10)
+
+
+def children_of(pid):
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for orphans in /proc")
+def test_killed_at_any_moment_the_same_command_goes_on(finished_study, tiny_study, command, run_command, tmp_path):
+    """Kill the coordinator at several moments, from its start to its last runs."""
+    study = tiny_study()
+    kept = {}
+    for enough in (0, 1, 4, 9, 15, 21):
+        process = command("run", study)
+        wait_for_results(process, tmp_path, enough)
+        time.sleep(0.03 * enough % 0.2)
+        process.kill()
+        process.wait()
+        wait_for_end_of_group(process.pid)  # no worker goes on without its coordinator
+        torn = load_results(results(tmp_path)).corrupt if results(tmp_path).exists() else ()
+        assert torn == ()
+        now = {path: path.stat().st_mtime_ns for path in results(tmp_path).glob("*.parquet")}
+        assert kept.items() <= now.items()  # what was finished was not run again
+        kept = {path: when for path, when in now.items() if not path.name.startswith("throughput")}
+    code, output = run_command("run", study)
+    assert code == 0, output
+    assert values(tmp_path) == values(finished_study.folder)
+    assert list(results(tmp_path).glob("*.tmp")) == []
+    code, output = run_command("run", study)
+    assert "Nothing left to run" in output
+
+
+def test_a_worker_that_is_killed_is_a_failed_row_and_can_be_retried(tiny_study, command, run_command, tmp_path):
+    study = tiny_study(("steps = 6", "steps = 400"), ("seeds = 2", "seeds = 1"), ("trials = 2", "trials = 1"))
+    process = command("run", study)
+    wait_for(lambda: len(list(results(tmp_path).glob("tune-*.parquet"))) >= 1)
+    # The workers are the children of the server that they are forked from.
+    workers = [worker for server in children_of(process.pid) for worker in children_of(server)]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "failed (the run's process was ended by SIGKILL: perhaps for want of memory)" in output
+    assert "1 runs failed" in output or "1 run failed" in output
+    records = load_results(results(tmp_path)).records
+    assert sum(record.status == "failed" for record in records) == 1
+    assert "ended by SIGKILL" in (tmp_path / "runs" / "tiny" / "report.md").read_text()
+    code, output = run_command("run", study)
+    assert (code, "Nothing left to run" in output) == (1, True)
+    code, output = run_command("run", study, "--retry-failed")
+    assert code == 0, output
+    assert all(record.status == "ok" for record in load_results(results(tmp_path)).records)
+
+
+def test_the_first_interrupt_lets_runs_finish_and_the_command_goes_on(tiny_study, command, run_command, tmp_path):
+    study = tiny_study(("steps = 6", "steps = 300"))
+    process = command("run", study)
+    wait_for(lambda: len(list(results(tmp_path).glob("tune-*.parquet"))) >= 2)
+    before = len(list(results(tmp_path).glob("*.parquet")))
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Ctrl-C again stops now" in output
+    assert f"to go on: trans4init run {study}" in output.splitlines()[-1]
+    after = list(results(tmp_path).glob("*.parquet"))
+    assert before <= len(after) <= before + 3
+    assert (tmp_path / "runs" / "tiny" / "report.html").exists()
+    kept = {path: path.stat().st_mtime_ns for path in after}
+    code, output = run_command("run", study)
+    assert code == 0, output
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+
+
+def test_the_second_interrupt_stops_at_once(tiny_study, command, tmp_path):
+    study = tiny_study(("steps = 6", "steps = 100000"))
+    process = command("run", study)
+    wait_for(lambda: len(list(results(tmp_path).glob("fit-*.parquet"))) == 1)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 130, output
+    assert f"to go on: trans4init run {study}" in output.splitlines()[-1]
+    wait_for_end_of_group(process.pid)
+
+
+def test_an_interrupt_between_inline_runs_stops_there(tiny_study, command, run_command, tmp_path):
+    study = tiny_study(("steps = 6", "steps = 300"))
+    process = command("run", study, "--executor", "inline")
+    wait_for(lambda: len(list(results(tmp_path).glob("tune-*.parquet"))) >= 1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert all(record.status == "ok" for record in load_results(results(tmp_path)).records)
+
+
+def test_two_coordinators_do_not_share_a_study(tiny_study, command, run_command, tmp_path):
+    study = tiny_study(("steps = 6", "steps = 100000"))
+    process = command("run", study)
+    wait_for(lambda: len(list(results(tmp_path).glob("fit-*.parquet"))) == 1)
+    code, output = run_command("run", study)
+    assert code == 1
+    assert "another trans4init is at work on runs/tiny" in output
+    assert output.count("\n") == 1
+    assert process.poll() is None

@@ -1,0 +1,129 @@
+"""The attention function: its specification against a loop in words, and its implementations against each other."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trans4init.kernels.attention import RelativeBias, attention
+
+LENGTHS = st.integers(1, 9)
+
+
+def by_the_book(q, k, v, bias, causal, window, key_lengths, scale):
+    """The definition, entry by entry, in float64."""
+    batch, heads, queries, width = q.shape
+    keys, groups = k.shape[2], heads // k.shape[1]
+    out = torch.zeros(batch, heads, queries, width, dtype=torch.float64)
+    for b in range(batch):
+        for h in range(heads):
+            for i in range(queries):
+                end = i + keys - queries
+                seen = [
+                    j
+                    for j in range(keys)
+                    if (not causal or j <= end)
+                    and (window is None or end - window < j)
+                    and (key_lengths is None or j < key_lengths[b])
+                ]
+                if not seen:
+                    continue
+                scores = torch.stack(
+                    [
+                        scale * (q[b, h, i] * k[b, h // groups, j]).sum()
+                        + (bias.table[h, i - j + keys - 1] if bias is not None else 0.0)
+                        for j in seen
+                    ]
+                )
+                weights = scores.softmax(0)
+                out[b, h, i] = sum(w * v[b, h // groups, j] for w, j in zip(weights, seen, strict=True))
+    return out
+
+
+@st.composite
+def calls(draw):
+    queries, keys = draw(LENGTHS), draw(LENGTHS)
+    kv_heads = draw(st.sampled_from([1, 2]))
+    heads = kv_heads * draw(st.sampled_from([1, 3]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+
+    def tensor(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    q, k, v = tensor(2, heads, queries, 4), tensor(2, kv_heads, keys, 4), tensor(2, kv_heads, keys, 4)
+    options = {
+        "causal": draw(st.booleans()),
+        "window": draw(st.none() | st.integers(1, 6)),
+        "key_lengths": draw(st.none() | st.just(torch.tensor([keys, draw(st.integers(0, keys))]))),
+        "scale": draw(st.sampled_from([0.5, 1.0])),
+    }
+    bias = RelativeBias(tensor(heads, queries + keys - 1)) if draw(st.booleans()) else None
+    return q, k, v, bias, options
+
+
+@settings(deadline=None, max_examples=60)
+@given(calls())
+def test_reference_is_the_definition(call):
+    q, k, v, bias, options = call
+    found = attention(q, k, v, bias=bias, impl="reference", **options)
+    torch.testing.assert_close(found, by_the_book(q, k, v, bias, **options), rtol=1e-10, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(calls())
+def test_sdpa_and_auto_are_the_reference(call):
+    q, k, v, bias, options = call
+    expected = attention(q, k, v, impl="reference", **options)
+    torch.testing.assert_close(attention(q, k, v, impl="sdpa", **options), expected, rtol=1e-9, atol=1e-11)
+    biased = attention(q, k, v, bias=bias, impl="reference", **options)
+    torch.testing.assert_close(attention(q, k, v, bias=bias, **options), biased, rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_reach_the_table_and_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 5, 3, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3))
+    table = torch.randn(2, 9, dtype=torch.float64, generator=generator, requires_grad=True)
+    torch.autograd.gradcheck(lambda *t: attention(*t[:3], bias=RelativeBias(t[3]), causal=True), (q, k, v, table))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
+def test_a_query_without_keys_gives_zero_and_finite_gradients(impl):
+    q, k, v = (torch.randn(2, 1, 4, 3, requires_grad=True) for _ in range(3))
+    found = attention(q, k, v, key_lengths=torch.tensor([4, 0]), impl=impl)
+    assert found[1].abs().max() == 0
+    found.sum().backward()
+    assert all(torch.isfinite(tensor.grad).all() for tensor in (q, k, v))
+
+
+def test_causal_aligns_the_ends():
+    """One query on many keys is the last position: it sees them all."""
+    q, k, v = torch.randn(1, 1, 1, 4), torch.randn(1, 1, 6, 4), torch.randn(1, 1, 6, 4)
+    torch.testing.assert_close(attention(q, k, v, causal=True), attention(q, k, v, causal=False))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"impl": "magic"}, "impl 'magic' is not one of"),
+        ({"q": torch.zeros(2, 4, 3)}, "q must be"),
+        ({"k": torch.zeros(1, 2, 5, 3)}, "k and v must share a shape"),
+        ({"k": torch.zeros(1, 3, 4, 8), "v": torch.zeros(1, 3, 4, 8)}, "2 query heads can't share 3"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"key_lengths": torch.tensor([1, 2, 3])}, "key_lengths must be [1]"),
+        ({"bias": RelativeBias(torch.zeros(2, 3))}, "the bias table must be [2, 7]"),
+        ({"bias": RelativeBias(torch.zeros(2, 7)), "impl": "sdpa"}, "takes no bias"),
+        ({"v": torch.zeros(1, 2, 4, 8, dtype=torch.float64)}, "must share dtype"),
+    ],
+)
+def test_bad_calls_are_refused_in_one_sentence(change, sentence):
+    call = {name: torch.zeros(1, 2, 4, 8) for name in ("q", "k", "v")} | change
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        attention(call.pop("q"), call.pop("k"), call.pop("v"), **call)
+    assert sentence in str(caught.value)
+
+
+def test_scale_is_one_over_root_of_head_dim():
+    q, k, v = (torch.randn(1, 1, 3, 16) for _ in range(3))
+    torch.testing.assert_close(attention(q, k, v), attention(q, k, v, scale=1 / math.sqrt(16)))

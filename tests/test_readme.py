@@ -1,0 +1,95 @@
+"""The README: every command and snippet in it is run, and its numbers come from published results."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from trans4init.reports.pages import verdict_in
+from trans4init.reports.vocabulary import ARMS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+NOX_COMMANDS = [line for line in COMMANDS if line.startswith("pip install nox && nox -s ")]
+LONG = {"trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"]}
+"""Commands that take minutes: run with a smaller budget, otherwise as they stand."""
+
+
+def test_every_command_is_of_a_kind_that_is_checked():
+    assert len(NOX_COMMANDS) == 2
+    assert all(line.startswith("trans4init ") for line in COMMANDS if line not in NOX_COMMANDS)
+    assert set(LONG) <= set(COMMANDS)
+
+
+def test_the_nox_sessions_it_names_exist():
+    sessions = set(re.findall(r"nox -s ([a-z]+)", README))
+    defined = set(re.findall(r"@nox\.session\ndef ([a-z]+)\(", (ROOT / "noxfile.py").read_text()))
+    assert sessions <= defined
+    assert {"tests", "lint", "typing", "ablate", "report", "ui"} == defined
+
+
+def test_the_commands_run_in_their_order(tmp_path):
+    """In an empty folder with a text and the study that the README shows, one after the other."""
+    [study] = [block for language, block in BLOCKS if language == "toml"]
+    (tmp_path / "my-study.toml").write_text(study)
+    (tmp_path / "my.txt").write_bytes((ROOT / "LICENSE-docs").read_bytes() * 2)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    data = os.environ.get("TRANS4INIT_DATA")
+    has_shakespeare = data is not None and (Path(data) / "tinyshakespeare").is_dir()
+    if has_shakespeare:
+        environment["TRANS4INIT_DATA"] = str(Path(data).resolve())
+    for line in COMMANDS:
+        if line in NOX_COMMANDS or ("positional-text-full" in line and not has_shakespeare):
+            continue
+        words = [*shlex.split(line), *LONG.get(line, [])]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "runs" / "my-study" / "report.html").exists()
+    assert (tmp_path / "runs" / "positional-text-my" / "report.html").exists()
+
+
+def test_the_python_snippet_runs(tmp_path):
+    [snippet] = [block for language, block in BLOCKS if language == "python"]
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"largest error on \[-4, 4\]: 0\.0\d\d", done.stdout)
+
+
+def section(name):
+    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1].strip()
+
+
+def published():
+    return ROOT / Path(re.search(r"!\[[^\]]*\]\((bench/results/[^)]+)\)", README)[1]).parent
+
+
+def test_the_figure_and_the_verdict_are_those_of_published_results(tmp_path):
+    """Rendered again from the committed Parquet files, the words of the README come out."""
+    from trans4init.reports.report import write_report
+
+    folder = published()
+    assert (folder / "report.svg").exists()
+    shutil.copytree(folder / "results", tmp_path / "results")
+    write_report(tmp_path)
+    sentence = verdict_in(tmp_path)
+    assert sentence in section("verdict").replace("\n> ", " ").replace("\n", " ")
+    assert sentence == verdict_in(folder)
+
+
+def test_the_arms_are_those_of_the_vocabulary():
+    rows = [f"| `{arm.name}` | {arm.holds} | {arm.moves} |" for arm in ARMS]
+    assert section("arms").splitlines()[2:] == rows
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:ablations|kernels|reports|bench|tests)/[\w./-]*)`", README)))
+)
+def test_the_paths_it_names_exist(path):
+    assert (ROOT / path).exists()
