@@ -88,8 +88,7 @@ def test_the_arms_are_those_of_the_vocabulary():
     assert section("arms").splitlines()[2:] == rows
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"`((?:ablations|kernels|reports|bench|tests)/[\w./-]*)`", README)))
-)
-def test_the_paths_it_names_exist(path):
-    assert (ROOT / path).exists()
+def test_the_paths_it_names_exist():
+    paths = set(re.findall(r"`((?:ablations|kernels|reports|bench|tests)/[\w./-]*)`", README))
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
