@@ -60,8 +60,9 @@ def train(
     split: Split,
     on_progress: OnProgress | None = None,
 ) -> list[Measurement]:
-    """Train the model and measure it on `split`: training loss, validation loss, drift of the slot, final metrics.
+    """Train the model on what comes before `split`, and measure it there.
 
+    Training loss, validation loss, drift of the slot; at the end the final metrics and the ranges of the slots' inputs.
     Raises DivergedError at the first check at which the loss is not a finite number, and FrozenMovedError where a
     value moved that the arm doesn't let move.
     """
@@ -71,7 +72,7 @@ def train(
     since_check: list[Tensor] = []
     evaluate_at = {round(config.steps * (n + 1) / config.evaluations) for n in range(config.evaluations)}
     with threads(config.threads):
-        batches = task.batches(seed, config.batch)
+        batches = task.batches(seed, config.batch, split)
         for step in range(1, config.steps + 1):
             since_check.append(step_once(next(batches)))
             if step % config.log_every == 0 or step == config.steps:

@@ -21,9 +21,10 @@ BITS_PER_BYTE = Metric("bits_per_byte", "bit/byte", higher_is_better=False)
 MULTIPLES = (1, 2, 4)
 """Evaluated contexts, as multiples of the trained one; all predict the same tokens."""
 
-Split = Literal["train", "tune", "evaluate"]
-SPLITS: dict[Split, tuple[float, float]] = {"train": (0.0, 0.85), "tune": (0.85, 0.9), "evaluate": (0.9, 1.0)}
-"""Shares of the text, in order: the last tenth is what public character models are validated on."""
+Split = Literal["tune", "evaluate"]
+SPLITS: dict[Split, tuple[float, float]] = {"tune": (0.85, 0.9), "evaluate": (0.9, 1.0)}
+"""What models are measured on, as shares of the text; each is trained on all the text before. The last tenth is what
+public character models are validated on, with the first nine tenths to learn from."""
 
 STDLIB = "python-stdlib"
 
@@ -70,10 +71,14 @@ class Text:
     fingerprint: str
     """SHA-256 of the bytes."""
 
-    def split(self, split: Split) -> NDArray[np.uint8] | NDArray[np.int32]:
-        """One of the three stretches."""
+    def held_out(self, split: Split) -> NDArray[np.uint8] | NDArray[np.int32]:
+        """The stretch that a model is measured on."""
         first, last = (round(share * len(self.tokens)) for share in SPLITS[split])
         return self.tokens[first:last]
+
+    def training(self, split: Split) -> NDArray[np.uint8] | NDArray[np.int32]:
+        """The text before that stretch: what such a model learns from."""
+        return self.tokens[: round(SPLITS[split][0] * len(self.tokens))]
 
 
 def read_text(config: TextConfig) -> Text:

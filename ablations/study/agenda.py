@@ -39,11 +39,11 @@ class Agenda:
         """How many runs the study is made of, without those that can never run; a throughput session counts once."""
         spec = self.study.spec
         possible = sum(not self.blocked(cell) for cell in spec.cells())
-        return len(self._fits()) + possible * (spec.tuning.trials + spec.evaluation.seeds) + 1
+        return len(self._fits()) + possible * (spec.trials() + spec.evaluation.seeds) + 1
 
     def done(self) -> int:
         """How many of them are finished."""
-        budget = self.study.spec.tuning.trials
+        budget = self.study.spec.trials()
         fitted = sum(run.run_id in self.finished for run in self._fits())
         tuned = sum(trial < budget for trials in self._trials.values() for trial in trials)
         evaluated = sum(run.run_id in self.finished for run in self._evaluations())
@@ -82,7 +82,7 @@ class Agenda:
         tuning_now = {run.cell for run in in_flight if run.phase == "tune"}
         idle = [cell for cell in self._open_cells() if cell not in tuning_now and not self._tuned(cell)]
         for cell in sorted(idle, key=lambda cell: len(self._trials[cell])):
-            trial = next(trial for trial in range(self.study.spec.tuning.trials) if trial not in self._trials[cell])
+            trial = next(trial for trial in range(self.study.spec.trials()) if trial not in self._trials[cell])
             yield self.study.tune_request(cell, trial, propose(cell, trial, self.trials(cell)))
         yield from (run for run in self._evaluations() if run.run_id not in busy)
 
@@ -104,7 +104,7 @@ class Agenda:
         return open_cells
 
     def _tuned(self, cell: CellKey) -> bool:
-        return all(trial in self._trials[cell] for trial in range(self.study.spec.tuning.trials))
+        return all(trial in self._trials[cell] for trial in range(self.study.spec.trials()))
 
     def _evaluations(self) -> Iterator[Request]:
         """Seed by seed, so that a study that is interrupted has pairs."""
@@ -125,8 +125,13 @@ class Agenda:
         return all(run.run_id in self.finished for run in self._throughput())
 
 
-def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int, Mapping[str, float]]:
-    """The number and settings of the best trial; the first where none has a value. Ties go to the earlier trial."""
+def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int | None, Mapping[str, float]]:
+    """The number and settings of the best trial; the first where none has a value. Ties go to the earlier trial.
+
+    A study with nothing to tune has no trials: no number, and the study's own settings.
+    """
+    if not finished:
+        return None, {}
     metric = spec.metric()
     ordered = sorted(finished, key=lambda record: record.trial or 0)
     best, best_value = ordered[0], None
@@ -137,4 +142,4 @@ def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int, Map
         )
         if record.status == "ok" and better:
             best, best_value = record, value
-    return best.trial or 0, best.parameters
+    return best.trial, best.parameters

@@ -42,7 +42,7 @@ def print_plan(spec: StudySpec, executor: str | None, console: Console) -> None:
     check_study(study)
     console.print(_cells(spec))
     pace = _measure(study)
-    each = spec.tuning.trials + spec.evaluation.seeds
+    each = spec.trials() + spec.evaluation.seeds
     runs, fits = len(spec.cells()) * each, len(study.fits_needed())
     workers = 1 if executor == "inline" else max(1, usable_cores() // spec.training.threads)
     run = (
@@ -68,7 +68,7 @@ def _cells(spec: StudySpec) -> Table:
     for title in ("function", "arm", "net", "trials", "seeds"):
         table.add_column(title, justify="right" if title in ("trials", "seeds") else "left", no_wrap=True)
     for cell in spec.cells():
-        table.add_row(cell.function, cell.arm, cell.net or "–", str(spec.tuning.trials), str(spec.evaluation.seeds))
+        table.add_row(cell.function, cell.arm, cell.net or "–", str(spec.trials()), str(spec.evaluation.seeds))
     return table
 
 
@@ -78,7 +78,7 @@ def _measure(study: ResolvedStudy) -> _Pace:
     task = build_task(study)
     model, record = build_model(study, spec.reference(), 0, task)
     step = TrainingStep(model, task, spec.training, record.moves)
-    batches = task.batches(0, spec.training.batch)
+    batches = task.batches(0, spec.training.batch, "evaluate")
     with threads(spec.training.threads):
         for _ in range(_WARM_UP_STEPS):
             step(next(batches)).item()

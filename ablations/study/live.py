@@ -153,7 +153,7 @@ class LiveDisplay:
             trials, evaluated = self._agenda.trials(cell), self._agenda.evaluated(cell)
             table.add_row(
                 cell.label(spec.function),
-                f"{len(trials)}/{spec.tuning.trials}",
+                f"{len(trials)}/{spec.trials()}",
                 f"{len(evaluated)}/{spec.evaluation.seeds}",
                 _best(spec.metric().higher_is_better, trials, spec.evaluation.metric),
                 _mean(evaluated, spec.evaluation.metric),

@@ -121,8 +121,8 @@ class ResolvedStudy:
         """One trial of one cell."""
         return self._request("tune", cell, self.spec.tuning.seed, trial, parameters)
 
-    def evaluate_request(self, cell: CellKey, seed: int, trial: int, parameters: Mapping[str, float]) -> Request:
-        """One seed of one cell, with the settings of its best trial."""
+    def evaluate_request(self, cell: CellKey, seed: int, trial: int | None, parameters: Mapping[str, float]) -> Request:
+        """One seed of one cell, with the settings of its best trial, if it had any."""
         return self._request("evaluate", cell, seed, trial, parameters)
 
     def throughput_requests(self) -> list[Request]:

@@ -83,7 +83,7 @@ class TuningSection(_Section):
     """The same tuning budget for every arm: trials of the training settings in `space`."""
 
     trials: Count = 3
-    """The first tries the study's own settings, the others are drawn from the space."""
+    """The first tries the study's own settings, the others are drawn from the space; none where there is no space."""
     seed: int = 1000
     """The seed of every tuning run; evaluation seeds count from 0."""
     space: dict[str, Range] = {}
@@ -158,12 +158,18 @@ class StudySpec(_Section):
             for name, allowed in self.tuning.space.items()
             if not allowed.low <= getattr(self.training, name) <= allowed.high
         ]
+        if "trials" in self.tuning.model_fields_set and not self.tuning.space:
+            raise ValueError("[tuning] trials needs a [tuning.space]: without one there is nothing to try")
         if outside:
             raise ValueError(
                 f"[training] {outside[0]} = {getattr(self.training, outside[0]):g} is outside its range in "
                 f"[tuning.space]: the first trial tries the study's own settings"
             )
         return self
+
+    def trials(self) -> int:
+        """Tuning trials of each cell; none where there is nothing to tune."""
+        return self.tuning.trials if self.tuning.space else 0
 
     def metric(self) -> Metric:
         """The metric that the verdict is about."""

@@ -27,8 +27,8 @@ class Task(ABC):
         """Read the data; raises InputError where it isn't there or too little for the context."""
 
     @abstractmethod
-    def batches(self, seed: int, size: int) -> Iterator[Tensor]:
-        """Training batches without end; the same seed gives the same batches to every arm."""
+    def batches(self, seed: int, size: int, split: Split) -> Iterator[Tensor]:
+        """Batches without end to train a model that is measured on `split`; the same seed gives every arm the same."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:

@@ -29,11 +29,12 @@ class TextTask(Task):
         self.text: Text = read_text(config)
         self.vocabulary, self.fingerprint = self.text.vocabulary, self.text.fingerprint
         _check_length(self.text, context)
-        self._tokens = {split: torch.from_numpy(self.text.split(split).copy()) for split in SPLITS}
+        self._training = {split: torch.from_numpy(self.text.training(split).copy()) for split in SPLITS}
+        self._held_out = {split: torch.from_numpy(self.text.held_out(split).copy()) for split in SPLITS}
 
-    def batches(self, seed: int, size: int) -> Iterator[Tensor]:
-        """Windows [size, context + 1] that start anywhere in the training text."""
-        tokens, generator = self._tokens["train"], keyed_generator(seed, "batches")
+    def batches(self, seed: int, size: int, split: Split) -> Iterator[Tensor]:
+        """Windows [size, context + 1] that start anywhere in the text before `split`."""
+        tokens, generator = self._training[split], keyed_generator(seed, "batches")
         offsets = torch.arange(self.context + 1)
         while True:
             starts = torch.randint(len(tokens) - self.context, (size, 1), generator=generator)
@@ -81,7 +82,7 @@ class TextTask(Task):
 
     def _windows(self, split: Split, multiple: int) -> Tensor:
         """Windows [n, multiple · context + 1]; the tokens that they predict are the same for every multiple."""
-        tokens, longest = self._tokens[split], MULTIPLES[-1] * self.context
+        tokens, longest = self._held_out[split], MULTIPLES[-1] * self.context
         stretches = max(1, min(self.config.evaluation_tokens // longest, (len(tokens) - 1) // longest))
         starts = torch.linspace(0, len(tokens) - longest - 1, stretches, dtype=torch.float64).long()
         length = multiple * self.context
@@ -92,7 +93,7 @@ class TextTask(Task):
 def _check_length(text: Text, context: int) -> None:
     """Raise InputError where a split can't hold one window of the longest test."""
     longest = MULTIPLES[-1] * context + 1
-    short = [split for split in SPLITS if len(text.split(split)) < longest]
+    short = [split for split in SPLITS if len(text.held_out(split)) < longest]
     if short:
         smallest = min(last - first for first, last in SPLITS.values())
         raise InputError(

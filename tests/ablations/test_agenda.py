@@ -85,6 +85,18 @@ def test_evaluation_uses_the_settings_of_the_best_trial(study):
     assert {request.parameters["learning_rate"] for request in played if request.phase == "evaluate"} == {0.02}
 
 
+def test_a_study_with_nothing_to_tune_has_no_trials(tiny_study, tmp_path):
+    """Its models have the study's own settings, and no run is spent on finding that out."""
+    space = "trials = 2\n\n[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }\n"
+    study = ResolvedStudy(load_study(str(tiny_study((space, "")))), "f", capture(), tmp_path / "runs", "")
+    agenda = Agenda(study, [], [])
+    played = run_all(study, agenda)
+    assert agenda.complete()
+    assert agenda.total() == 1 + 5 * 2 + 1
+    assert {request.phase for request in played} == {"fit", "evaluate", "throughput"}
+    assert {(request.trial, *request.parameters) for request in played} == {(None,)}
+
+
 def test_evaluation_goes_seed_by_seed(study):
     played = run_all(study, Agenda(study, [], []))
     seeds = [request.seed for request in played if request.phase == "evaluate"]

@@ -53,6 +53,7 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ("low = 1e-3", "low = 1", "low must be less than high"),
         ("low = 1e-3", "low = 0", "a logarithmic range needs low > 0"),
         ("low = 1e-3", "low = 0.05", "learning_rate = 0.01 is outside its range in [tuning.space]"),
+        ("[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", "", "needs a [tuning.space]"),
         ("learning_rate = {", "learning_rat = {", "'learning_rat' can't be tuned; did you mean 'learning_rate'?"),
         ('source = "text.txt"', 'name = "txt"', "[task] name: input should be 'text', and 'txt' was given. Did you"),
         ('[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', "", "arms with a net need at least one"),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.data.text import SPLITS, TextConfig
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.tasks.text import TextTask
 from trans4init.ablations.transformer import Transformer, TransformerConfig
@@ -28,17 +28,18 @@ def model(position="sinusoidal"):
 
 def test_the_same_seed_gives_the_same_batches_and_another_others(task):
     def first(seed):
-        return torch.stack(list(itertools.islice(task.batches(seed, 4), 5)))
+        return torch.stack(list(itertools.islice(task.batches(seed, 4, "evaluate"), 5)))
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
     assert first(1).shape == (5, 4, 9)
 
 
-def test_batches_are_windows_of_the_training_text_and_reach_its_end(task):
-    train = bytes(task.text.split("train"))
+@pytest.mark.parametrize("split", SPLITS)
+def test_batches_are_windows_of_the_text_before_the_split_and_reach_its_end(task, split):
+    train = bytes(task.text.training(split))
     starts = set()
-    for batch in itertools.islice(task.batches(0, 256), 40):
+    for batch in itertools.islice(task.batches(0, 256, split), 40):
         for window in batch:
             place = train.find(bytes(window.tolist()))
             assert place >= 0

@@ -27,7 +27,7 @@ def build(text_file):
             model = Transformer(TransformerConfig(layers=layers, width=16, heads=2, vocabulary=256, context=8))
             record = apply_arm(model, "position", "analytic")
             step = TrainingStep(model, task, TrainingConfig(steps=10, batch=4), record.moves)
-            models.append(TimedModel(step, next(task.batches(0, 4))))
+            models.append(TimedModel(step, next(task.batches(0, 4, "evaluate"))))
         return models
 
     make.built = built

@@ -56,7 +56,7 @@ def test_rows_come_when_they_were_asked_for(task):
 def test_a_training_loss_is_the_mean_since_the_last(task):
     model, record = arm()
     step = TrainingStep(model, task, CONFIG, record.moves)
-    losses = [step(batch).item() for batch in itertools.islice(task.batches(0, 4), 5)]
+    losses = [step(batch).item() for batch in itertools.islice(task.batches(0, 4, "evaluate"), 5)]
     assert series(run(task)[1], "training_loss")[0][1] == pytest.approx(sum(losses) / 5, rel=1e-6)
 
 

@@ -121,6 +121,6 @@ def test_runs_without_a_value_are_failed_trials(study):
 
 
 def test_a_study_without_a_space_has_nothing_to_choose(study, tiny_study, tmp_path):
-    path = tiny_study(("[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", ""))
+    path = tiny_study(("trials = 2\n\n[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", ""))
     (tmp_path / "other").mkdir()
     assert Tuner(load_study(str(path)), tmp_path / "other").parameters(ANALYTIC, 0, []) == {}
