@@ -1,6 +1,7 @@
 """What one run leaves behind: a typed record; as an Arrow table, tidy rows with the rest in the metadata."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ __all__ = [
     "ROWS",
     "SCHEMA_VERSION",
     "CellKey",
+    "DigestError",
     "Measurement",
     "Metric",
     "RunRecord",
@@ -26,7 +28,7 @@ __all__ = [
     "to_table",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a reader of the old rows would misread the new ones."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -59,6 +61,10 @@ ROWS = pa.schema(
 
 class UnreadableSchemaError(ValueError):
     """A results file of a schema version that this code does not know."""
+
+
+class DigestError(ValueError):
+    """A results file whose rows or metadata are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -193,34 +199,47 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
         ),
     }
     arrays = [pa.array(columns[column.name], type=column.type) for column in ROWS]
-    return pa.Table.from_arrays(arrays, schema=ROWS.with_metadata(metadata))
+    table = pa.Table.from_arrays(arrays, schema=ROWS)
+    return table.replace_schema_metadata(metadata | {"digest": _digest(table.to_pylist(), metadata)})
+
+
+def _digest(rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of everything that is written: Parquet's own checksums leave the metadata out."""
+    content = [sorted(metadata.items()), [list(row.values()) for row in rows]]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def from_table(table: pa.Table) -> list[RunRecord]:
-    """The runs that `to_table` was given; raises UnreadableSchemaError for a version this code does not know."""
+    """The runs that `to_table` was given.
+
+    Raises UnreadableSchemaError for a version this code does not know, DigestError where anything was changed since.
+    """
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     version = metadata.get("schema_version", "none")
     if version != str(SCHEMA_VERSION):
         raise UnreadableSchemaError(f"schema version {version}; this trans4init reads version {SCHEMA_VERSION}")
+    rows = table.to_pylist()
+    if metadata.pop("digest") != _digest(rows, metadata):
+        raise DigestError("the content does not match its digest")
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
     spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
     rows_of: dict[str, list[dict[str, Any]]] = {run_id: [] for run_id in runs}
-    for row in table.to_pylist():
+    for row in rows:
         rows_of[row["run_id"]].append(row)
     return [
         RunRecord(
-            **{name: rows[0][name] for name in _OF_THE_RUN},
-            cell=CellKey(*(rows[0][name] for name in _OF_THE_CELL)),
+            **{name: own[0][name] for name in _OF_THE_RUN},
+            cell=CellKey(*(own[0][name] for name in _OF_THE_CELL)),
             measurements=tuple(
                 Measurement(Metric(row["metric"], row["unit"], row["higher_is_better"]), row["value"], row["step"])
-                for row in rows
+                for row in own
             ),
             environment=environment,
             card=card,
             spec=spec,
             **runs[run_id],
         )
-        for run_id, rows in rows_of.items()
+        for run_id, own in rows_of.items()
     ]
 
 

@@ -1,5 +1,6 @@
 """The store: what is written comes back, whole or not at all."""
 
+import contextlib
 import dataclasses
 import errno
 import subprocess
@@ -100,11 +101,23 @@ def test_a_flipped_bit_in_the_data_is_found(tmp_path, make_record):
         read_runs(path)
 
 
+def test_a_flipped_bit_in_the_footer_is_found_or_changes_nothing(tmp_path, make_record):
+    """Parquet's page checksums leave the footer out: settings, notes, the environment, the spec."""
+    record = make_record(parameters={"learning_rate": 0.01}, notes={"moves": "position.content.net"})
+    path = write_run(record, tmp_path)
+    whole = path.read_bytes()
+    end = len(whole) - 8
+    for place in range(end - int.from_bytes(whole[end : end + 4], "little"), end, 9):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with contextlib.suppress(CorruptResultError, UnreadableSchemaError):
+            assert read_runs(path) == [record], place
+
+
 def test_another_schema_version_is_refused_not_set_aside(tmp_path, make_record):
     table = to_table([make_record()])
     newer = table.schema.metadata | {b"schema_version": b"99"}
     pq.write_table(table.replace_schema_metadata(newer), tmp_path / "a.parquet")
-    with pytest.raises(UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads version 1"):
+    with pytest.raises(UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads version 2"):
         load_results(tmp_path)
 
 
