@@ -7,9 +7,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trans4init.reports.schema import CellKey
 from trans4init.reports.statistics import Interval
 from trans4init.reports.summary import CellSummary, Summary
 from trans4init.reports.vocabulary import arm_named
+from trans4init.reports.wording import words
 
 __all__ = ["accuracy_against_speed", "draw_differences", "loss_curves"]
 
@@ -24,7 +26,7 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
     assert summary.metric is not None
     figure = _figure(
         f"training speed, × {summary.card.reference.arm}",
-        f"{_words(summary.metric.name)} ({summary.metric.unit})",
+        f"{words(summary.metric.name)} ({summary.metric.unit})",
     )
     for cell in summary.cells:
         if cell.training_speed is None or cell.metric is None:
@@ -48,7 +50,7 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
 def loss_curves(summary: Summary) -> go.Figure | None:
     """The metric over training, mean over seeds with the range of seeds; None before there is one."""
     assert summary.metric is not None
-    figure = _figure("training step", f"{_words(summary.metric.name)} ({summary.metric.unit})")
+    figure = _figure("training step", f"{words(summary.metric.name)} ({summary.metric.unit})")
     for index, cell in enumerate(summary.cells):
         if cell.curve is None:
             continue
@@ -95,7 +97,7 @@ def draw_differences(summary: Summary) -> str | None:
         figure = Figure(figsize=(8.4, 1.3 + 0.36 * len(cells)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _draw_metric(left, cells, summary)
-        _draw_speed(right, cells, summary.card.reference.arm)
+        _draw_speed(right, cells, summary.card.reference)
         left.set_yticks(range(len(cells)), [cell.label for cell in cells])
         left.set_ylim(len(cells) - 0.5, -0.5)
         text = io.StringIO()
@@ -113,7 +115,7 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         comparison = cell.comparison
         assert comparison is not None
         assert comparison.mean is not None
-        _draw_estimate(axes, row, comparison.mean, comparison.interval, cell)
+        _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card.reference)
         axes.annotate(
             comparison.verdict,
             (comparison.mean, row),
@@ -124,23 +126,30 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         )
     better = "right" if summary.metric.higher_is_better else "left"
     axes.set_xlabel(
-        f"{_words(summary.metric.name)} − {summary.card.reference.arm}  ({summary.metric.unit}; {better} is better)"
+        f"{words(summary.metric.name)} − {summary.card.reference.arm}  ({summary.metric.unit}; {better} is better)"
     )
 
 
-def _draw_speed(axes: Axes, cells: list[CellSummary], reference: str) -> None:
+def _draw_speed(axes: Axes, cells: list[CellSummary], reference: CellKey) -> None:
     axes.axvline(1, color="#999999", linewidth=1, zorder=1)
     for row, cell in enumerate(cells):
         if cell.training_speed is not None:
-            _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell)
-    axes.set_xlabel(f"training speed, × {reference}")
+            _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, reference)
+    axes.set_xlabel(f"training speed, × {reference.arm}")
 
 
-def _draw_estimate(axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary) -> None:
+def _draw_estimate(
+    axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary, reference: CellKey
+) -> None:
+    """A mark with its interval; hollow for a cell of another function than the study's."""
+    hollow = cell.cell.function != reference.function
     arm = arm_named(cell.cell.arm)
     if interval is not None:
         axes.plot([interval.low, interval.high], [row, row], color=arm.colour, linewidth=2, solid_capstyle="butt")
-    axes.plot([value], [row], marker=_MATPLOTLIB_MARKS[arm.symbol], color=arm.colour, markersize=7)
+    face = "white" if hollow else arm.colour
+    axes.plot(
+        [value], [row], marker=_MATPLOTLIB_MARKS[arm.symbol], color=arm.colour, markerfacecolor=face, markersize=7
+    )
 
 
 _MATPLOTLIB_MARKS = {
@@ -188,7 +197,3 @@ def _symbol(summary: Summary, cell: CellSummary) -> str:
     assert summary.card is not None
     symbol = arm_named(cell.cell.arm).symbol
     return symbol if cell.cell.function == summary.card.reference.function else f"{symbol}-open"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

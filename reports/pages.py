@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-__all__ = ["DRAWING", "HTML", "MARKDOWN", "VERDICT_MARK", "is_current", "verdict_in"]
+__all__ = ["DRAWING", "HTML", "MARKDOWN", "MARKS", "is_current", "verdict_in"]
 
 HTML, MARKDOWN, DRAWING = "report.html", "report.md", "report.svg"
-VERDICT_MARK = "**Verdict.** "
-"""What the verdict's line begins with in the Markdown page."""
+MARKS = ("Verdict", "Controls", "Limits")
+"""What the verdict's paragraphs begin with in the Markdown page, each in bold and with a full stop."""
 
 
 def is_current(folder: Path) -> bool:
@@ -20,6 +20,9 @@ def is_current(folder: Path) -> bool:
 
 
 def verdict_in(folder: Path) -> str:
-    """The verdict's sentence out of a report that is there; empty where it has none."""
+    """The verdict's paragraphs out of a report that is there, a line each; empty where it has none."""
+    marked = {f"**{mark}.** ": "" if mark == MARKS[0] else f"{mark}: " for mark in MARKS}
     lines = (folder / MARKDOWN).read_text(encoding="utf-8").splitlines()
-    return next((line.removeprefix(VERDICT_MARK) for line in lines if line.startswith(VERDICT_MARK)), "")
+    return "\n".join(
+        word + line.removeprefix(mark) for line in lines for mark, word in marked.items() if line.startswith(mark)
+    )

@@ -1,16 +1,17 @@
 """Reports: one HTML page and one Markdown page from the results of a study. Needs no torch."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
+from trans4init.reports import wording
 from trans4init.reports.figures import accuracy_against_speed, draw_differences, loss_curves
-from trans4init.reports.pages import DRAWING, HTML, MARKDOWN, VERDICT_MARK
-from trans4init.reports.statistics import Interval
+from trans4init.reports.pages import DRAWING, HTML, MARKDOWN, MARKS
 from trans4init.reports.store import Results, load_results
-from trans4init.reports.summary import Estimate, Summary, summarise
+from trans4init.reports.summary import Summary, summarise
 from trans4init.reports.vocabulary import ARMS
 
 __all__ = ["NoResultsError", "Report", "write_report"]
@@ -27,7 +28,7 @@ class Report:
     html: Path
     markdown: Path
     drawing: Path | None
-    summary: Summary
+    text: wording.VerdictText
     results: Results
 
     def files(self) -> list[Path]:
@@ -44,14 +45,14 @@ def write_report(folder: Path) -> Report:
     if not results.records:
         raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
     summary = summarise(results.records)
-    drawing = draw_differences(summary)
+    drawing, text = draw_differences(summary), wording.verdict_text(summary)
     pages = _environment()
     shared = {
         "summary": summary,
         "corrupt": results.corrupt,
         "arms": _arms_in(summary),
         "drawing": drawing,
-        "mark": VERDICT_MARK,
+        "verdict": dict(zip(MARKS, dataclasses.astuple(text), strict=True)),
     }
     html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
     figures = _figures(summary)
@@ -59,7 +60,7 @@ def write_report(folder: Path) -> Report:
     _write(markdown, pages.get_template("report.md.j2").render(shared))
     if drawing is not None:
         _write(svg, drawing)
-    return Report(html, markdown, svg if drawing is not None else None, summary, results)
+    return Report(html, markdown, svg if drawing is not None else None, text, results)
 
 
 def _figures(summary: Summary) -> dict[str, str]:
@@ -108,41 +109,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {
-        "number": _number,
-        "signed": _signed,
-        "value": _value,
-        "limits": _limits,
-        "interval": _interval,
-        "count": lambda value: "–" if value is None else f"{value:,}".replace(",", " "),
-        "words": lambda name: name.replace("_", " "),
-    }
+    filters = ("count", "interval", "limits", "number", "signed", "value", "words")
+    pages.filters |= {name: getattr(wording, name) for name in filters}
     return pages
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant digits; a dash for what was not measured."""
-    if value is None:
-        return "–"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
-
-
-def _value(estimate: Estimate | None, digits: int = 4) -> str:
-    return "–" if estimate is None else f"{estimate.value:.{digits}f}"
-
-
-def _limits(estimate: Estimate | None, digits: int = 4) -> str:
-    """The interval of an estimate; empty where it has none."""
-    if estimate is None or estimate.interval is None:
-        return ""
-    return f"[{estimate.interval.low:.{digits}f}, {estimate.interval.high:.{digits}f}]"
-
-
-def _interval(interval: Interval | None) -> str:
-    return "–" if interval is None else f"[{_signed(interval.low)}, {_signed(interval.high)}]"

@@ -10,7 +10,6 @@ from trans4init.reports.environment import Environment
 from trans4init.reports.schema import CellKey, Metric, RunRecord, StudyCard
 from trans4init.reports.statistics import Interval, bca_interval, bootstrap_median
 from trans4init.reports.verdict import Comparison, PairedRuns, judge
-from trans4init.reports.vocabulary import arm_named
 
 __all__ = ["CellSummary", "Curve", "Estimate", "FidelityRow", "Summary", "summarise"]
 
@@ -50,6 +49,8 @@ class CellSummary:
     """None for the reference."""
     others: Mapping[str, Estimate]
     """The other judged metrics of the evaluation runs, by name."""
+    elsewhere: Mapping[str, Comparison]
+    """The same comparison on those of them that are in the judged metric's unit, where the margin means the same."""
     training_speed: Estimate | None
     """Training throughput as a multiple of the reference's, median over interleaved rounds."""
     forward_speed: Estimate | None
@@ -80,13 +81,14 @@ class Summary:
 
     card: StudyCard | None
     metric: Metric | None
-    sentence: str
     cells: tuple[CellSummary, ...]
     fidelity: tuple[FidelityRow, ...]
     failures: tuple[RunRecord, ...]
     environments: tuple[Environment, ...]
     tuning_trials: int
     runs: int
+    inputs: Mapping[str, tuple[float, float]]
+    """The lowest and highest input that each slot of the reference's models was given, by its path in the model."""
     notes: tuple[str, ...] = field(default=())
 
     def other_metrics(self) -> tuple[str, ...]:
@@ -104,29 +106,49 @@ def summarise(records: Sequence[RunRecord]) -> Summary:
     return Summary(
         card=card,
         metric=_metric_called(card.metric, records) if card else None,
-        sentence=_sentence(card, cells) if card else "",
         cells=cells,
         fidelity=tuple(row for record in records if record.phase == "fit" for row in _fidelity(record)),
         failures=tuple(record for record in records if record.status != "ok"),
         environments=_environments(records),
         tuning_trials=len({record.trial for record in records if record.phase == "tune"}),
         runs=len(records),
+        inputs=_inputs(_evaluated(records, card.reference)) if card else {},
         notes=_notes(records) if card else (),
     )
 
 
 def _cells(records: Sequence[RunRecord], card: StudyCard) -> tuple[CellSummary, ...]:
     evaluated = {cell: _evaluated(records, cell) for cell in card.cells}
-    higher = bool(_metric_called(card.metric, records).higher_is_better)
-    reference = {record.seed: record.last(card.metric) for record in evaluated[card.reference]}
-    pairs = [
-        PairedRuns(cell, {record.seed: record.last(card.metric) for record in evaluated[cell]}, reference)
-        for cell in card.comparisons()
-    ]
-    judged = judge(pairs, comparisons=len(card.comparisons()), margin=card.margin, higher_is_better=higher)
-    comparisons = {comparison.cell: comparison for comparison in judged}
+    judged = _metric_called(card.metric, records)
+    comparisons = _compare(evaluated, card, judged)
+    elsewhere = {
+        metric.name: _compare(evaluated, card, metric)
+        for metric in _measured_once(evaluated[card.reference])
+        if metric.higher_is_better is not None and metric.unit == judged.unit and metric != judged
+    }
     speeds = _speeds(records, card)
-    return tuple(_cell(cell, card, evaluated[cell], comparisons.get(cell), speeds.get(cell, {})) for cell in card.cells)
+    return tuple(
+        _cell(
+            cell,
+            card,
+            evaluated[cell],
+            comparisons.get(cell),
+            {name: found[cell] for name, found in elsewhere.items() if cell in found and found[cell].pairs},
+            speeds.get(cell, {}),
+        )
+        for cell in card.cells
+    )
+
+
+def _compare(
+    evaluated: Mapping[CellKey, Sequence[RunRecord]], card: StudyCard, metric: Metric
+) -> dict[CellKey, Comparison]:
+    """Every cell against the reference, seed by seed, in one metric."""
+    values = {cell: {run.seed: run.last(metric.name) for run in runs} for cell, runs in evaluated.items()}
+    pairs = [PairedRuns(cell, values[cell], values[card.reference]) for cell in card.comparisons()]
+    higher = bool(metric.higher_is_better)
+    judged = judge(pairs, comparisons=len(pairs), margin=card.margin, higher_is_better=higher)
+    return {comparison.cell: comparison for comparison in judged}
 
 
 def _cell(
@@ -134,6 +156,7 @@ def _cell(
     card: StudyCard,
     runs: Sequence[RunRecord],
     comparison: Comparison | None,
+    elsewhere: Mapping[str, Comparison],
     speed: Mapping[str, Estimate],
 ) -> CellSummary:
     once = _measured_once(runs)
@@ -151,6 +174,7 @@ def _cell(
             and metric.name != card.metric
             and (estimate := _mean(record.last(metric.name) for record in runs))
         },
+        elsewhere=elsewhere,
         training_speed=speed.get(metrics.TRAINING_THROUGHPUT.name),
         forward_speed=speed.get(metrics.FORWARD_THROUGHPUT.name),
         tokens_per_second=throughput.value if throughput else None,
@@ -240,34 +264,15 @@ def _fidelity(record: RunRecord) -> list[FidelityRow]:
     ]
 
 
-def _sentence(card: StudyCard, cells: Sequence[CellSummary]) -> str:
-    """The verdict on what was asked: the fitted nets, or every cell where the study has none."""
-    asked = [cell for cell in cells if cell.comparison and arm_named(cell.cell.arm).needs_fit]
-    asked = asked or [cell for cell in cells if cell.comparison]
-    parts = [_clause(cell, card) for cell in asked]
-    seeds = max((cell.comparison.pairs for cell in asked if cell.comparison), default=0)
-    reference = f"{card.reference.arm} {card.reference.function}"
-    plural = "s" if seeds != 1 else ""
-    return (
-        f"Against {reference}, over {seeds} paired seed{plural}: {'; '.join(parts)}."
-        if parts
-        else "Nothing is compared."
-    )
-
-
-def _clause(cell: CellSummary, card: StudyCard) -> str:
-    comparison = cell.comparison
-    assert comparison is not None
-    if comparison.mean is None:
-        return f"{cell.label} has no result yet"
-    numbers = f"{card.metric.replace('_', ' ')} {comparison.mean:+.4f}"
-    if comparison.interval:
-        numbers += f" [{comparison.interval.low:+.4f}, {comparison.interval.high:+.4f}]"
-    if cell.training_speed:
-        numbers += f", training speed ×{cell.training_speed.value:.2f}"
-    if comparison.verdict == "no verdict":
-        return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
-    return f"{cell.label} is {comparison.verdict} ({numbers})"
+def _inputs(runs: Sequence[RunRecord]) -> dict[str, tuple[float, float]]:
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in runs:
+        for m in record.measurements:
+            quantity, _, path = m.metric.name.partition("/")
+            if path and m.value is not None:
+                found.setdefault(path, {}).setdefault(quantity, []).append(m.value)
+    low, high = metrics.SLOT_INPUT_LOW.name, metrics.SLOT_INPUT_HIGH.name
+    return {path: (min(seen[low]), max(seen[high])) for path, seen in found.items() if low in seen and high in seen}
 
 
 def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class Report:
     def run(self, command: str) -> int:
         """Render, and say where."""
         from trans4init.ablations.errors import InputError
+        from trans4init.reports.pages import verdict_in
         from trans4init.reports.report import NoResultsError, write_report
         from trans4init.reports.schema import UnreadableSchemaError
         from trans4init.reports.store import write_bundle
@@ -32,8 +33,8 @@ class Report:
                 report = write_report(self.publish)
         except (NoResultsError, UnreadableSchemaError) as error:
             raise InputError(str(error)) from None
-        if report.summary.sentence:
-            print(f"{report.summary.sentence}\n")
+        if verdict := verdict_in(report.markdown.parent):
+            print(f"{verdict}\n")
         for path in report.files():
             print(path)
         return 0

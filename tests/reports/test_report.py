@@ -89,7 +89,7 @@ def test_the_page_asks_nothing_of_any_network(study):
 def test_markdown_and_drawing_say_the_same(study):
     report = write_report(study)
     markdown = report.markdown.read_text(encoding="utf-8")
-    assert report.summary.sentence in markdown
+    assert report.text.verdict in markdown
     assert "![Paired differences and training speed](report.svg)" in markdown
     tables = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)]
     assert len(tables) == 2
