@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trans4init.reports.metrics import WALL_TIME
+from trans4init.reports.pages import DRAWING, HTML, MARKDOWN, verdict_in
 from trans4init.reports.schema import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["BackgroundMirror", "Mirror", "MirrorError", "sync", "tracking_uri"]
+__all__ = ["BackgroundMirror", "Mirror", "MirrorError", "experiments", "sync", "tracking_uri"]
 
 _RUN_TAG = "trans4init.run_id"
 _PARENT_TAG = "trans4init.spec_hash"
@@ -63,12 +64,16 @@ class Mirror:
             self._write(record)
         self._known.add(record.run_id)
 
-    def attach(self, spec_hash: str, files: Iterable[Path]) -> None:
-        """Put files, such as the report, beside the study's parent run; raises MirrorError where MLflow can't."""
+    def attach(self, spec_hash: str, description: str, files: Iterable[Path]) -> None:
+        """Describe the study's parent run, and put files such as the report beside it.
+
+        Raises MirrorError where MLflow can't.
+        """
         parent = self._parents.get(spec_hash)
         if parent is None:
             return
         with _translated():
+            self._client.set_tag(parent, "mlflow.note.content", description)
             for path in files:
                 self._client.log_artifact(parent, str(path))
 
@@ -116,7 +121,9 @@ class Mirror:
         }
         child = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=_name(record))
         found = [Metric(m.metric.name, m.value, moment, m.step) for m in record.measurements if m.value is not None]
-        settings = {**record.parameters, "model": record.model, "device": record.device}
+        # MLflow's comparisons plot and group by parameters; its list of runs groups by tags.
+        names = {"function": record.cell.function, "arm": record.cell.arm, "net": record.cell.net, "seed": record.seed}
+        settings = {**names, **record.parameters, "model": record.model, "device": record.device}
         params = [Param(name, str(value)) for name, value in settings.items()]
         self._client.log_batch(child.info.run_id, metrics=found[:_BATCH], params=params)
         for start in range(_BATCH, len(found), _BATCH):
@@ -128,8 +135,6 @@ class Mirror:
         """The MLflow id of the run that stands for the study under these conditions."""
         if record.spec_hash not in self._parents:
             tags = self._tags(record) | {_PARENT_TAG: record.spec_hash}
-            if record.card is not None:
-                tags["mlflow.note.content"] = f"{record.card.question}\n\n{record.card.setting}"
             name = f"{self._study} ({record.spec_hash})"
             parent = self._client.create_run(self._experiment, start_time=moment, tags=tags, run_name=name)
             self._client.set_terminated(parent.info.run_id, end_time=moment)
@@ -200,8 +205,8 @@ def _translated() -> Iterator[None]:
         raise MirrorError(f"{type(error).__name__}: {first[0] if first else ''}") from error
 
 
-def sync(folder: Path, records: Sequence[RunRecord], files: Iterable[Path] = ()) -> None:
-    """Bring MLflow up to date with the records of the study in `folder`, and put `files` beside them.
+def sync(folder: Path, records: Sequence[RunRecord]) -> None:
+    """Bring MLflow up to date with the records of the study in `folder`, and with its report where there is one.
 
     The store is that of the runs folder around it. Raises MirrorError where MLflow can't be written.
     """
@@ -211,4 +216,15 @@ def sync(folder: Path, records: Sequence[RunRecord], files: Iterable[Path] = ())
     mirror = Mirror(folder.resolve().parent, newest.study)
     for record in records:
         mirror.add(record)
-    mirror.attach(newest.spec_hash, files)
+    pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
+    parts = [newest.card.question, newest.card.setting] if newest.card else []
+    if folder / MARKDOWN in pages:
+        parts[1:1] = [verdict_in(folder).replace("\n", "\n\n")]
+    mirror.attach(newest.spec_hash, "\n\n".join(parts), pages)
+
+
+def experiments(runs: Path) -> dict[str, str]:
+    """The studies that MLflow's store has, by name, with its id of each; raises MirrorError where it can't be read."""
+    with _translated():
+        found = _open(tracking_uri(runs)).search_experiments(order_by=["name"])
+        return {experiment.name: str(experiment.experiment_id) for experiment in found}

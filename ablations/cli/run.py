@@ -23,11 +23,8 @@ class Run:
     """Tuning trials of each cell."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
     """A text file to use instead of the study's data; makes a study of its own, named after both."""
-    executor: Annotated[
-        Literal["inline", "process", "ray"] | None,
-        arg(metavar="{inline,process,ray}", help_behavior_hint="(default: process on a CPU, inline on a GPU)"),
-    ] = None
-    """Where runs happen: here, a process each, or a Ray cluster."""
+    executor: Literal["inline", "process", "ray"] = "process"
+    """Where runs happen: here, a process each (one at a time on a GPU), or a Ray cluster."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")] = None
     """The study's folder."""
     retry_failed: bool = False

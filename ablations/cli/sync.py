@@ -26,9 +26,8 @@ class Sync:
             raise InputError(
                 f"{self.folder} has no results to mirror (no readable {self.folder / 'results'}/*.parquet)."
             )
-        pages = [path for name in ("report.html", "report.md") if (path := self.folder / name).exists()]
         try:
-            sync(self.folder, records, pages)
+            sync(self.folder, records)
         except MirrorError as error:
             raise FaultError(f"MLflow could not be written: {error}") from error
         print(f"{len(records)} runs of {records[0].study} are in {tracking_uri(self.folder.resolve().parent)}")

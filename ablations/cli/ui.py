@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,15 +23,23 @@ class Ui:
 
     def run(self, command: str) -> int:
         """Start the servers and wait."""
-        from trans4init.ablations.errors import InputError
-        from trans4init.reports.mirror import tracking_uri
+        from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.reports.mirror import MirrorError, experiments, tracking_uri
 
         uri = tracking_uri(self.runs)
         if uri.startswith("sqlite:") and not (self.runs / "mlflow.db").exists():
             raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
+        if _answers(self.port):
+            raise InputError(f"port {self.port} is taken; name another with --port.")
+        try:
+            studies = experiments(self.runs)
+        except MirrorError as error:
+            raise FaultError(f"MLflow's store {uri} can't be read: {error}") from error
         artifacts = (self.runs.resolve() / "mlartifacts").as_uri()
+        # MLflow's own first page is about traces of language models; these are the lists of runs.
+        pages = [f"http://127.0.0.1:{self.port}/#/experiments/{id_}/runs  {name}" for name, id_ in studies.items()]
         servers = {
-            f"http://127.0.0.1:{self.port}  MLflow": [
+            "\n".join(pages): [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
                 *("--backend-store-uri", uri, "--default-artifact-root", artifacts),
             ]
@@ -43,6 +52,11 @@ class Ui:
                     *("--host", "127.0.0.1", "--port", str(port)),
                 ]
         return _serve(servers)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _serve(servers: dict[str, list[str]]) -> int:

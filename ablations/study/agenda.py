@@ -20,7 +20,7 @@ class Agenda:
         """`fits_at_hand`: the nets whose checkpoint is there; a fit without one is done again."""
         self.study = study
         self.finished: dict[str, RunRecord] = {}
-        self._asked: dict[tuple[CellKey, int, int], Request] = {}
+        self._asked: dict[tuple[CellKey, int, int | None], Request] = {}
         self._trials: dict[CellKey, dict[int, RunRecord]] = {cell: {} for cell in study.spec.cells()}
         for record in records:
             if record.phase != "fit" or record.status != "ok" or record.cell.net in fits_at_hand:

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from trans4init.ablations.data.text import MULTIPLES
+from trans4init.ablations.device import parallel_runs
 from trans4init.ablations.study.live import duration
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_function
 from trans4init.ablations.threads import threads
 from trans4init.ablations.training import TrainingStep
-from trans4init.reports.environment import capture, usable_cores
+from trans4init.reports.environment import capture
 
 __all__ = ["print_plan"]
 
@@ -36,7 +37,7 @@ class _Pace:
     fit: float
 
 
-def print_plan(spec: StudySpec, executor: str | None, console: Console) -> None:
+def print_plan(spec: StudySpec, executor: str, console: Console) -> None:
     """Print the cells and an estimate; raises InputError for a study that can't be run."""
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
     check_study(study)
@@ -44,7 +45,7 @@ def print_plan(spec: StudySpec, executor: str | None, console: Console) -> None:
     pace = _measure(study)
     each = spec.trials() + spec.evaluation.seeds
     runs, fits = len(spec.cells()) * each, len(study.fits_needed())
-    workers = 1 if executor == "inline" else max(1, usable_cores() // spec.training.threads)
+    workers = 1 if executor == "inline" else parallel_runs(spec.training.threads)
     run = (
         _START_SECONDS
         + pace.step * spec.training.steps

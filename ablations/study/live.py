@@ -188,10 +188,10 @@ def _outcome(record: RunRecord, spec: StudySpec) -> str:
     """What a run found, in a few words."""
     if record.status != "ok":
         return f"{record.status} ({record.error.strip().splitlines()[-1]})" if record.error else record.status
-    for name in (spec.evaluation.metric, metrics.TRAINING_THROUGHPUT.name):
-        value = record.last(name)
-        if value is not None:
-            return f"{name} {value:.4f}" if abs(value) < 1000 else f"{name} {value:,.0f}"
+    if (value := record.last(spec.evaluation.metric)) is not None:
+        return f"{spec.evaluation.metric} {value:.4f}"
+    if (speed := record.last(metrics.TRAINING_THROUGHPUT.name)) is not None:
+        return f"{speed:,.0f} {metrics.TRAINING_THROUGHPUT.unit} in training"
     return "done"
 
 

@@ -14,7 +14,7 @@ from trans4init.ablations.errors import FaultError, InputError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.environment import capture, usable_cores
+from trans4init.reports.environment import capture
 from trans4init.reports.pages import HTML, is_current, verdict_in
 from trans4init.reports.schema import RunRecord
 from trans4init.reports.store import load_results, remove_leftovers
@@ -32,8 +32,7 @@ class Options:
     command: str
     """The command line that goes on with the study."""
     folder: Path
-    executor: str | None = None
-    """None: processes on a CPU, one run at a time on a GPU."""
+    executor: str = "process"
     retry_failed: bool = False
 
 
@@ -71,6 +70,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
 
 def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]:
     """Run the agenda; whether it was all, and what MLflow complained of."""
+    from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import Coordinator
     from trans4init.ablations.study.executors import make_executor, warm_up
     from trans4init.ablations.study.live import make_display
@@ -78,11 +78,10 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     from trans4init.reports.mirror import BackgroundMirror
 
     study = agenda.study
-    if options.executor in (None, "process"):
+    if options.executor == "process":
         warm_up()
     _check(study)
-    name = options.executor or _default_executor()
-    executor = make_executor(name, study, max(1, usable_cores() // study.spec.training.threads))
+    executor = make_executor(options.executor, study, parallel_runs(study.spec.training.threads))
     study.results.mkdir(parents=True, exist_ok=True)
     _write_spec(study)
     mirror = BackgroundMirror(study.folder.parent, study.spec.name)
@@ -107,7 +106,7 @@ def _conclude(agenda: Agenda, console: Console, *, mirror: bool = False, mirror_
 
         report = write_report(folder)
         if mirror and not mirror_error:
-            mirror_error = _mirror(folder, report.results.records, report.files())
+            mirror_error = _mirror(folder, report.results.records)
     _say(console, f"\n{verdict_in(folder)}\n")
     _say(console, f"report   {shown(folder / HTML)}")
     _say(console, f"results  {shown(agenda.study.results)}")
@@ -119,20 +118,14 @@ def _conclude(agenda: Agenda, console: Console, *, mirror: bool = False, mirror_
     return 1 if failed else 0
 
 
-def _mirror(folder: Path, records: Sequence[RunRecord], files: Sequence[Path]) -> str:
+def _mirror(folder: Path, records: Sequence[RunRecord]) -> str:
     from trans4init.reports.mirror import MirrorError, sync
 
     try:
-        sync(folder, records, files)
+        sync(folder, records)
     except MirrorError as error:
         return str(error)
     return ""
-
-
-def _default_executor() -> str:
-    import torch
-
-    return "inline" if torch.cuda.is_available() else "process"
 
 
 def _fits_at_hand(study: ResolvedStudy) -> list[str]:

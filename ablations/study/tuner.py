@@ -6,6 +6,7 @@ from pathlib import Path
 import optuna
 import sqlalchemy.exc
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trans4init.ablations.errors import FaultError, shown
@@ -67,8 +68,8 @@ class Tuner:
             )
         return self._studies[cell]
 
-    def _direction(self) -> str:
-        return "maximize" if self._spec.metric().higher_is_better else "minimize"
+    def _direction(self) -> StudyDirection:
+        return StudyDirection.MAXIMIZE if self._spec.metric().higher_is_better else StudyDirection.MINIMIZE
 
     def _distributions(self) -> dict[str, BaseDistribution]:
         space = self._spec.tuning.space

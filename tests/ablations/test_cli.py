@@ -1,9 +1,13 @@
 """The command line as a user meets it: quick to answer, plain about mistakes, whole from study to report."""
 
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -86,6 +90,31 @@ def test_doctor_says_what_is_here(run_command):
     code, output = run_command("doctor")
     assert code == 0
     assert all(word in output for word in ("python", "processor", "torch", "accelerator", "TRANS4INIT_DATA"))
+
+
+def test_ui_serves_the_runs_and_links_to_each_study(study_copy, command):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = command("ui", "--port", port)
+    link = process.stdout.readline().strip()
+    while not link.endswith("tiny"):
+        link = process.stdout.readline().strip()
+    assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs  tiny", link)
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                assert answer.status == 200
+                break
+        except OSError:
+            time.sleep(0.2)
+    else:
+        pytest.fail("MLflow did not answer in a minute")
+    other = command("ui", "--port", port)
+    said, _ = other.communicate(timeout=60)
+    assert (other.returncode, said) == (2, f"trans4init: port {port} is taken; name another with --port.\n")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 0
 
 
 def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_path):

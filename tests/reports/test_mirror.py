@@ -31,10 +31,10 @@ def split(runs):
 def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     records = [make_record(seed=seed, parameters={"learning_rate": 0.01}) for seed in range(3)]
     records.append(make_record(cell=FROZEN, seed=0, status="diverged", value=None, error="nan"))
-    page = tmp_path / "s" / "report.html"
-    page.parent.mkdir()
-    page.write_text("<p>")
-    sync(tmp_path / "s", records, [page])
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "report.html").write_text("<p>")
+    (tmp_path / "s" / "report.md").write_text("# s\n\n**Verdict.** It is better.\n\n**Controls.** None.\n")
+    sync(tmp_path / "s", records)
     [parent], children = split(runs_in(tmp_path))
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert len(children) == 4
@@ -53,10 +53,12 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     assert diverged.info.status == "FAILED"
     finished = next(run for run in children if run.data.tags["status"] == "ok")
     assert finished.data.metrics["validation_loss"] == 2.0
-    assert finished.data.params["learning_rate"] == "0.01"
+    wanted = {"learning_rate": "0.01", "function": "sinusoidal", "arm": "analytic", "net": ""}
+    assert wanted.items() <= finished.data.params.items()
+    assert parent.data.tags["mlflow.note.content"] == "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model"
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
     assert [m.step for m in client.get_metric_history(finished.info.run_id, "validation_loss")] == [1, 2]
-    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html"]
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html", "report.md"]
 
 
 def test_syncing_again_changes_nothing(tmp_path, make_record):
