@@ -1,8 +1,10 @@
 """The sizes of a Transformer: what a study file or a caller may set. Imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trans4init.ablations.errors import unknown_name
 
 __all__ = ["ModelSize", "TransformerConfig"]
 
@@ -34,7 +36,21 @@ class ModelSize(BaseModel):
         return f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.context}"
 
 
+_PRESETS = {
+    "toy": {"layers": 1, "width": 128, "heads": 4},
+    "nano": {"layers": 4, "width": 128, "heads": 4, "context": 64},  # nanoGPT's recipe for a CPU
+}
+
+
 class TransformerConfig(ModelSize):
     """One Transformer, with the number of different tokens."""
 
-    vocabulary: Count
+    vocabulary: Count = 256
+    """One token per byte unless another number is given."""
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "TransformerConfig":
+        """The sizes called `name` (`toy` or `nano`), with some of them changed; raises InputError for another name."""
+        if name not in _PRESETS:
+            raise unknown_name("preset", name, _PRESETS)
+        return cls(**_PRESETS[name] | changes)

@@ -105,3 +105,12 @@ def test_the_contracts_first_lines_work():
         kind="decoder", layers=2, width=64, heads=4, vocabulary=256, position="sinusoidal", activation="gelu"
     )
     assert Transformer(config)(torch.zeros(1, 5, dtype=torch.long)).shape == (1, 5, 256)
+
+
+def test_presets_are_named_sizes_that_can_be_changed():
+    toy = TransformerConfig.preset("toy")
+    assert (toy.layers, toy.width, toy.heads, toy.vocabulary) == (1, 128, 4, 256)
+    nano = TransformerConfig.preset("nano", vocabulary=65, position="none")
+    assert (nano.layers, nano.width, nano.context, nano.vocabulary, nano.position) == (4, 128, 64, 65, "none")
+    with pytest.raises(InputError, match="unknown preset 'tony'; did you mean 'toy'"):
+        TransformerConfig.preset("tony")
