@@ -1,4 +1,4 @@
-"""The project's sessions: `nox -s tests | lint | typing | ablate | report | ui`. Words after `--` go to the command."""
+"""Sessions: `nox -s tests | gpu | lint | typing | ablate | report | ui`. Words after `--` go to the command."""
 
 import shlex
 from pathlib import Path
@@ -18,6 +18,14 @@ def tests(session: nox.Session) -> None:
     """The test suite, without a GPU."""
     install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """The tests that need a GPU; fails where torch can't use one."""
+    install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
+    session.run("python", "-c", "import sys, torch; sys.exit(not torch.cuda.is_available() and 'torch can use no GPU')")
+    session.run("pytest", "-m", "gpu", *session.posargs)
 
 
 @nox.session

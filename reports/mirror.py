@@ -7,6 +7,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,15 +65,15 @@ class Mirror:
             self._write(record)
         self._known.add(record.run_id)
 
-    def attach(self, spec_hash: str, description: str, files: Iterable[Path]) -> None:
-        """Describe the study's parent run, and put files such as the report beside it.
+    def attach(self, newest: RunRecord, description: str, files: Iterable[Path]) -> None:
+        """Describe the parent run of the study's newest run, end it there, and put files such as the report beside it.
 
         Raises MirrorError where MLflow can't.
         """
-        parent = self._parents.get(spec_hash)
-        if parent is None:
-            return
+        moment = _milliseconds(newest.created_at)
         with _translated():
+            parent = self._parent(newest, moment)
+            self._client.set_terminated(parent, end_time=moment)
             self._client.set_tag(parent, "mlflow.note.content", description)
             for path in files:
                 self._client.log_artifact(parent, str(path))
@@ -108,7 +109,7 @@ class Mirror:
     def _write(self, record: RunRecord) -> None:
         from mlflow.entities import Metric, Param
 
-        moment = int(record.created_at.timestamp() * 1000)
+        moment = _milliseconds(record.created_at)
         began = moment - round(1000 * (record.last(WALL_TIME.name) or 0))
         tags = self._tags(record) | {
             _RUN_TAG: record.run_id,
@@ -189,10 +190,15 @@ def _open(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
 def _name(record: RunRecord) -> str:
     trial = f" trial {record.trial}" if record.phase == "tune" else ""
     seed = f" seed {record.seed}" if record.phase == "evaluate" else ""
-    return f"{record.phase} {record.cell if record.cell.arm else record.cell.net}{trial}{seed}"
+    function = record.card.reference.function if record.card else record.cell.function
+    return f"{record.phase} {record.cell.label(function)}{trial}{seed}"
 
 
 @contextlib.contextmanager
@@ -220,11 +226,11 @@ def sync(folder: Path, records: Sequence[RunRecord]) -> None:
     parts = [newest.card.question, newest.card.setting] if newest.card else []
     if folder / MARKDOWN in pages:
         parts[1:1] = [verdict_in(folder).replace("\n", "\n\n")]
-    mirror.attach(newest.spec_hash, "\n\n".join(parts), pages)
+    mirror.attach(newest, "\n\n".join(parts), pages)
 
 
 def experiments(runs: Path) -> dict[str, str]:
     """The studies that MLflow's store has, by name, with its id of each; raises MirrorError where it can't be read."""
     with _translated():
         found = _open(tracking_uri(runs)).search_experiments(order_by=["name"])
-        return {experiment.name: str(experiment.experiment_id) for experiment in found}
+        return {experiment.name: str(experiment.experiment_id) for experiment in found if experiment.name != "Default"}
