@@ -44,10 +44,13 @@ class Agenda:
     def done(self) -> int:
         """How many of them are finished."""
         budget = self.study.spec.trials()
-        fitted = sum(run.run_id in self.finished for run in self._fits())
         tuned = sum(trial < budget for trials in self._trials.values() for trial in trials)
         evaluated = sum(run.run_id in self.finished for run in self._evaluations())
-        return fitted + tuned + evaluated + self._throughput_done()
+        return self.fitted() + tuned + evaluated + self._throughput_done()
+
+    def fitted(self) -> int:
+        """How many fits are finished."""
+        return sum(run.run_id in self.finished for run in self._fits())
 
     def complete(self) -> bool:
         """Whether nothing is left that can be run."""

@@ -43,10 +43,11 @@ class Display(Protocol):
 
 
 class Clock:
-    """How long the rest will take: what is left, at the pace of this session."""
+    """How long the rest will take: what is left, at the pace of this session's runs; a fit says nothing of theirs."""
 
     def __init__(self, agenda: Agenda) -> None:
-        self._agenda, self._start, self._done_before = agenda, time.monotonic(), agenda.done()
+        self._agenda, self._start = agenda, time.monotonic()
+        self._runs_before = self._runs()
 
     def elapsed(self) -> float:
         """Seconds of this session."""
@@ -54,10 +55,13 @@ class Clock:
 
     def remaining(self) -> float | None:
         """Seconds left, None while nothing tells."""
-        done = self._agenda.done() - self._done_before
+        done = self._runs() - self._runs_before
         if not done:
             return None
         return self.elapsed() / done * (self._agenda.total() - self._agenda.done())
+
+    def _runs(self) -> int:
+        return self._agenda.done() - self._agenda.fitted()
 
 
 class PlainDisplay:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.executors import Progress
-from trans4init.ablations.study.live import LiveDisplay, PlainDisplay, duration, make_display
+from trans4init.ablations.study.live import Clock, LiveDisplay, PlainDisplay, duration, make_display
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.reports.environment import capture
@@ -54,6 +54,16 @@ def test_plain_lines(agenda):
     assert lines[0].startswith("[ 1/22] tune analytic trial 0: validation_loss 2.5000, ")
     assert lines[1].startswith("[ 2/22] tune analytic trial 1: diverged (the loss is nan)")
     assert lines[2] == "a line of its own"
+
+
+def test_a_fit_says_nothing_of_how_long_the_runs_will_take(agenda):
+    clock = Clock(agenda)
+    fit = agenda.study.fit_request("fourier-mlp")
+    agenda.add(agenda.study.record(fit, [Measurement(VALIDATION_LOSS, 1.0)]))
+    assert clock.remaining() is None
+    trial = agenda.study.tune_request(ANALYTIC, 0, {})
+    agenda.add(agenda.study.record(trial, [Measurement(VALIDATION_LOSS, 1.0)]))
+    assert clock.remaining() > 10 * clock.elapsed()  # 20 of 22 are left
 
 
 def test_the_live_view_shows_how_far_what_runs_what_failed_and_the_best(agenda):
