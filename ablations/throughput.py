@@ -15,7 +15,7 @@ from trans4init.ablations.training import TrainingStep
 from trans4init.reports import metrics
 from trans4init.reports.schema import Measurement
 
-__all__ = ["TimedModel", "interleaved"]
+__all__ = ["ROUNDS_PER_BUILD", "TimedModel", "interleaved"]
 
 ROUNDS_PER_BUILD = 5
 WARM_UP_ROUNDS = 1

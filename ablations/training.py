@@ -22,10 +22,10 @@ OnProgress = Callable[[int, float], None]
 
 
 class DivergedError(Exception):
-    """The training loss stopped being a number. `measurements` are those made before."""
+    """A loss stopped being a number. `measurements` are those made before."""
 
-    def __init__(self, step: int, loss: float, measurements: list[Measurement]) -> None:
-        super().__init__(f"the training loss is {loss} at step {step}")
+    def __init__(self, what: str, step: int, measurements: list[Measurement]) -> None:
+        super().__init__(f"the {what} at step {step}")
         self.step, self.measurements = step, measurements
 
 
@@ -63,7 +63,7 @@ def train(
     """Train the model on what comes before `split`, and measure it there.
 
     Training loss, validation loss, drift of the slot; at the end the final metrics and the ranges of the slots' inputs.
-    Raises DivergedError at the first check at which the loss is not a finite number, and FrozenMovedError where a
+    Raises DivergedError at the first check at which a loss is not a finite number, and FrozenMovedError where a
     value moved that the arm doesn't let move.
     """
     guard = FrozenGuard(model, record)
@@ -79,12 +79,16 @@ def train(
                 loss = torch.stack(since_check).mean().item()
                 since_check.clear()
                 if not math.isfinite(loss):
-                    raise DivergedError(step, loss, found)
+                    raise DivergedError(f"training loss is {loss}", step, found)
                 found.append(Measurement(metrics.TRAINING_LOSS, loss, step))
                 if on_progress is not None:
                     on_progress(step, loss)
             if step in evaluate_at:
-                found += _evaluate(model, task, record.slot, split, step, final=step == config.steps)
+                measured = _evaluate(model, task, record.slot, split, step, final=step == config.steps)
+                lost = [m.metric.name.replace("_", " ") for m in measured if m.value is None]
+                if lost:
+                    raise DivergedError(f"{lost[0]} is not a number", step, found)
+                found += measured
                 guard.check()
     return found
 

@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 class TrainingConfig(BaseModel):
     """AdamW with linear warm-up and cosine decay. Fields that a study's search space names are set per trial."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: Count
     batch: Count

@@ -25,7 +25,8 @@ def sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
     elif first["type"] == "value_error":
         whole_section = bool(_keys_at(model, path)) and bool(path)
         place = f"[{'.'.join(path)}] " if whole_section else f"{section}{key + ': ' if key else ''}"
-        text = f"{place}{str(first['ctx']['error']).rstrip('.')}."
+        said = str(first["ctx"]["error"])
+        text = f"{place}{said if said.endswith(('.', '?')) else said + '.'}"
     else:
         expected = first["msg"][0].lower() + first["msg"][1:]
         text = f"{section}{key}: {expected}, and {first['input']!r} was given."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BackgroundMirror", "Mirror", "MirrorError", "experiments", "sync", "tracking_uri"]
 
 _RUN_TAG = "trans4init.run_id"
+_MADE_TAG = "trans4init.created_at"
 _PARENT_TAG = "trans4init.spec_hash"
 _BATCH = 1000
 """MLflow's limit of metrics per request."""
@@ -54,16 +55,18 @@ class Mirror:
             self._client = _open(tracking_uri(runs))
             self._experiment = self._find_experiment(runs)
             self._parents: dict[str, str] = {}
-            self._known: set[str] = set()
+            self._known: dict[str, tuple[str, str]] = {}  # by our id of a run: when it was made, and MLflow's id
             self._read_runs()
 
     def add(self, record: RunRecord) -> None:
-        """Write one run; raises MirrorError where MLflow can't."""
-        if record.run_id in self._known:
+        """Write one run, in the place of an earlier one of its name; raises MirrorError where MLflow can't."""
+        made, before = self._known.get(record.run_id, ("", ""))
+        if made == record.created_at.isoformat():
             return
         with _translated():
-            self._write(record)
-        self._known.add(record.run_id)
+            if before:
+                self._client.delete_run(before)
+            self._known[record.run_id] = record.created_at.isoformat(), self._write(record)
 
     def attach(self, newest: RunRecord, description: str, files: Iterable[Path]) -> None:
         """Describe the parent run of the study's newest run, end it there, and put files such as the report beside it.
@@ -101,18 +104,19 @@ class Mirror:
                 elif run.info.status in ("RUNNING", "SCHEDULED"):
                     self._client.delete_run(run.info.run_id)
                 else:
-                    self._known.add(tags[_RUN_TAG])
+                    self._known[tags[_RUN_TAG]] = tags.get(_MADE_TAG, ""), run.info.run_id
             token = page.token
             if not token:
                 return
 
-    def _write(self, record: RunRecord) -> None:
+    def _write(self, record: RunRecord) -> str:
         from mlflow.entities import Metric, Param
 
         moment = _milliseconds(record.created_at)
         began = moment - round(1000 * (record.last(WALL_TIME.name) or 0))
         tags = self._tags(record) | {
             _RUN_TAG: record.run_id,
+            _MADE_TAG: record.created_at.isoformat(),
             "mlflow.parentRunId": self._parent(record, moment),
             "arm": record.cell.arm,
             "net": record.cell.net,
@@ -131,6 +135,7 @@ class Mirror:
             self._client.log_batch(child.info.run_id, metrics=found[start : start + _BATCH])
         status = _MLFLOW_STATUS.get(record.status, "FAILED")
         self._client.set_terminated(child.info.run_id, status=status, end_time=moment)
+        return str(child.info.run_id)
 
     def _parent(self, record: RunRecord, moment: int) -> str:
         """The MLflow id of the run that stands for the study under these conditions."""

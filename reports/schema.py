@@ -78,11 +78,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of one metric at one training step. A value that is not finite is stored as missing."""
+    """One value of one metric at one training step. A value that is not finite counts as missing: None."""
 
     metric: Metric
     value: float | None
     step: int = 0
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "value", None)
 
 
 @dataclass(frozen=True, order=True)
@@ -185,7 +189,7 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
         "metric": [m.metric.name for _, m in rows],
         "unit": [m.metric.unit for _, m in rows],
         "higher_is_better": [m.metric.higher_is_better for _, m in rows],
-        "value": [_finite(m.value) for _, m in rows],
+        "value": [m.value for _, m in rows],
         "step": [m.step for _, m in rows],
     }
     metadata = {
@@ -249,7 +253,3 @@ def _card(fields: dict[str, Any] | None) -> StudyCard | None:
     fields["reference"] = CellKey(**fields["reference"])
     fields["cells"] = tuple(CellKey(**cell) for cell in fields["cells"])
     return StudyCard(**fields)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -96,11 +96,18 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval 
     return Interval(float(found.low), float(found.high))
 
 
-def bootstrap_median(values: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval]:
-    """The median, and the percentile bootstrap interval of it; for timing samples, whose tails are long."""
+def bootstrap_median(values: Sequence[float], block: int = 1, confidence: float = 0.95) -> tuple[float, Interval]:
+    """The median, and the percentile bootstrap interval of it; for timing samples, whose tails are long.
+
+    block: how many values that follow each other share something, such as the memory that models lie in; they are
+    drawn together.
+    """
     sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
-    drawn = np.random.default_rng(0).choice(sample, size=(_RESAMPLES, sample.size))
-    low, high = np.quantile(np.median(drawn, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    missing = -sample.size % block
+    blocks = np.append(sample, np.full(missing, np.nan)).reshape(-1, block)
+    drawn = np.random.default_rng(0).integers(len(blocks), size=(_RESAMPLES, len(blocks)))
+    medians = np.nanmedian(blocks[drawn].reshape(_RESAMPLES, -1), axis=1)
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.median(sample)), Interval(float(low), float(high))
 
 

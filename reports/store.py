@@ -98,7 +98,7 @@ def load_results(folder: Path) -> Results:
     Raises UnreadableSchemaError where a file was written by another version of the schema.
     """
     records: list[RunRecord] = []
-    for path in sorted(folder.glob("*.parquet")):
+    for path in sorted(path for path in folder.glob("*.parquet") if path.is_file()):
         try:
             records += read_runs(path)
         except CorruptResultError:

@@ -216,15 +216,17 @@ def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, dict
     newest = max(sessions.values(), key=lambda session: max(record.created_at for record in session.values()))
     if card.reference not in newest:
         return {}
+    rounds_per_build = int(newest[card.reference].notes.get("rounds_per_build", "1"))
     found: dict[CellKey, dict[str, Estimate]] = {}
     for cell, record in newest.items():
         found[cell] = {}
         for metric in (metrics.TRAINING_THROUGHPUT, metrics.FORWARD_THROUGHPUT):
             own, base = _rounds(record, metric), _rounds(newest[card.reference], metric)
             ratios = [own[round_] / base[round_] for round_ in own if round_ in base]
-            value, interval = bootstrap_median(ratios)
+            value, interval = bootstrap_median(ratios, rounds_per_build)
             found[cell][metric.name] = Estimate(value, interval, len(ratios))
-        median, interval = bootstrap_median(list(_rounds(record, metrics.TRAINING_THROUGHPUT).values()))
+        pace = list(_rounds(record, metrics.TRAINING_THROUGHPUT).values())
+        median, interval = bootstrap_median(pace, rounds_per_build)
         found[cell]["tokens_per_second"] = Estimate(median, interval, len(own))
     return found
 

@@ -17,7 +17,7 @@ from trans4init.ablations.cli.report import Report
 from trans4init.ablations.cli.run import Run
 from trans4init.ablations.cli.sync import Sync
 from trans4init.ablations.cli.ui import Ui
-from trans4init.ablations.errors import FaultError, InputError
+from trans4init.ablations.errors import FaultError, InputError, unknown_name
 
 __all__ = ["main"]
 
@@ -25,25 +25,29 @@ _DESCRIPTION = """What happens to accuracy and to throughput when a function ins
 small trained neural network, frozen or fine-tuned."""
 
 Command = Annotated[Ls | Fit | Run | Report | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands]
+_COMMANDS = ("ls", "fit", "run", "report", "sync", "ui", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = _parse(words)
+    again = os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join(["trans4init", *words])
     try:
-        code = command.run(os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join(["trans4init", *words]))
+        code = _parse(words).run(again)
     except InputError as error:
         sys.exit(_complain(error, 2))
     except FaultError as error:
         sys.exit(_complain(error, 1))
     except KeyboardInterrupt:
+        print(f"Stopped; to go on: {again}", file=sys.stderr)
         sys.exit(130)
     sys.exit(code)
 
 
 def _parse(words: list[str]) -> Any:
     """The command that the words name. tyro's boxed complaint about bad ones is made one sentence."""
+    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
+        raise unknown_name("command", words[0], _COMMANDS)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

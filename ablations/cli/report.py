@@ -20,7 +20,7 @@ class Report:
 
     def run(self, command: str) -> int:
         """Render, and say where."""
-        from trans4init.ablations.errors import InputError
+        from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.pages import verdict_in
         from trans4init.reports.report import NoResultsError, write_report
         from trans4init.reports.schema import UnreadableSchemaError
@@ -33,6 +33,8 @@ class Report:
                 report = write_report(self.publish)
         except (NoResultsError, UnreadableSchemaError) as error:
             raise InputError(str(error)) from None
+        except OSError as error:
+            raise FaultError(f"the report can't be written: {error.filename}: {error.strerror}.") from error
         if verdict := verdict_in(report.markdown.parent):
             print(f"{verdict}\n")
         for path in report.files():

@@ -19,9 +19,13 @@ class Sync:
         """Write what MLflow doesn't have yet."""
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.mirror import MirrorError, sync, tracking_uri
+        from trans4init.reports.schema import UnreadableSchemaError
         from trans4init.reports.store import load_results
 
-        records = load_results(self.folder / "results").records
+        try:
+            records = load_results(self.folder / "results").records
+        except UnreadableSchemaError as error:
+            raise InputError(str(error)) from None
         if not records:
             raise InputError(
                 f"{self.folder} has no results to mirror (no readable {self.folder / 'results'}/*.parquet)."

@@ -1,6 +1,7 @@
 """Text to model: where it comes from, what a token is, how it is split. Imports no torch."""
 
 import hashlib
+import os
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from trans4init.ablations.errors import InputError, nearest
 from trans4init.reports.metrics import VALIDATION_LOSS, at_context
 from trans4init.reports.schema import Metric
 
-__all__ = ["BITS_PER_BYTE", "MULTIPLES", "SPLITS", "Split", "Text", "TextConfig", "read_text"]
+__all__ = ["BITS_PER_BYTE", "MULTIPLES", "NAMED_SOURCES", "SPLITS", "Split", "Text", "TextConfig", "read_text"]
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bit/byte", higher_is_better=False)
 MULTIPLES = (1, 2, 4)
@@ -27,6 +28,7 @@ SPLITS: dict[Split, tuple[float, float]] = {"tune": (0.85, 0.9), "evaluate": (0.
 public character models are validated on, with the first nine tenths to learn from."""
 
 STDLIB = "python-stdlib"
+NAMED_SOURCES = (STDLIB, *DATASETS)
 
 
 class TextConfig(BaseModel):
@@ -48,9 +50,9 @@ class TextConfig(BaseModel):
 
     def located(self, folder: Path) -> "TextConfig":
         """The same with a file's path made absolute, relative paths being relative to `folder`."""
-        if self.source == STDLIB or self.source in DATASETS:
+        if self.source in NAMED_SOURCES:
             return self
-        return self.model_copy(update={"source": str((folder / Path(self.source).expanduser()).resolve())})
+        return self.model_copy(update={"source": str(folder.absolute() / os.path.expanduser(self.source))})
 
     def fingerprint(self) -> str:
         """SHA-256 of the text; raises InputError where it can't be read."""
@@ -104,15 +106,15 @@ def _read_source(source: str) -> bytes:
         return _standard_library()
     if source in DATASETS:
         return fetch(DATASETS[source]).read_bytes()
-    path = Path(source).expanduser()
+    path = Path(source)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        close = nearest(source, (STDLIB, *DATASETS))
-        hint = f"; did you mean {close!r}?" if close else f"; named sources are: {', '.join((STDLIB, *DATASETS))}."
+        close = nearest(path.name, NAMED_SOURCES)
+        hint = f"; did you mean {close!r}?" if close else f"; named sources are: {', '.join(NAMED_SOURCES)}."
         raise InputError(f"there is no file {source!r}{hint}") from None
-    except OSError as error:
-        raise InputError(f"{source} can't be read: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte in it
+        raise InputError(f"{source!r} can't be read: {getattr(error, 'strerror', None) or error}.") from None
     if not content:
         raise InputError(f"{source} is empty.")
     return content

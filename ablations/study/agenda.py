@@ -131,12 +131,14 @@ class Agenda:
 def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int | None, Mapping[str, float]]:
     """The number and settings of the best trial; the first where none has a value. Ties go to the earlier trial.
 
-    A study with nothing to tune has no trials: no number, and the study's own settings.
+    Trials beyond the study's number, from a time when it had more, don't count: every cell gets the same budget. A
+    study with nothing to tune has no trials: no number, and the study's own settings.
     """
-    if not finished:
-        return None, {}
     metric = spec.metric()
-    ordered = sorted(finished, key=lambda record: record.trial or 0)
+    within = [record for record in finished if record.trial is not None and record.trial < spec.trials()]
+    ordered = sorted(within, key=lambda record: record.trial or 0)
+    if not ordered:
+        return None, {}
     best, best_value = ordered[0], None
     for record in ordered:
         value = record.last(metric.name)

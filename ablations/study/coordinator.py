@@ -18,10 +18,10 @@ from trans4init.reports.mirror import BackgroundMirror
 from trans4init.reports.schema import Measurement, RunRecord
 from trans4init.reports.store import write_run
 
-__all__ = ["Coordinator"]
+__all__ = ["MIRROR_PATIENCE", "Coordinator"]
 
-_PATIENCE_WITH_MIRROR = 30.0
-"""Seconds that the throughput session waits for MLflow to be quiet."""
+MIRROR_PATIENCE = 30.0
+"""Seconds that the throughput session, and the end of the study, wait for MLflow to be quiet."""
 
 
 class Coordinator:
@@ -43,8 +43,7 @@ class Coordinator:
         try:
             with self._answering_interrupts():
                 for cell in self._agenda.study.spec.cells():
-                    for record in self._agenda.trials(cell):
-                        self._tuner.tell(record)
+                    self._tuner.tell(cell, self._agenda.trials(cell))
                 while not self._stopping or self._executor.running():
                     if not self._stopping and self._fill():
                         continue
@@ -65,7 +64,7 @@ class Coordinator:
         if not requests:
             return False
         if requests[0].phase == "throughput":
-            self._mirror.drain(_PATIENCE_WITH_MIRROR)
+            self._mirror.drain(MIRROR_PATIENCE)
         self._in_flight |= {request.run_id: request for request in requests}
         self._display.started(requests)
         self._executor.submit(requests)
@@ -89,7 +88,7 @@ class Coordinator:
         self._in_flight.pop(record.run_id)
         self._agenda.add(record)
         if record.phase == "tune":
-            self._tuner.tell(record)
+            self._tuner.tell(record.cell, self._agenda.trials(record.cell))
         self._mirror.add(record)
         self._display.finished(record)
 

@@ -1,5 +1,6 @@
 """Runs on a Ray cluster: one task per run, on as many machines as the cluster has."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.executors import Died, Event, Finished, do
 from trans4init.ablations.study.requests import Request, ResolvedStudy
+from trans4init.reports.environment import capture
 
 __all__ = ["RayExecutor"]
 
@@ -54,7 +56,8 @@ class RayExecutor:
 
 def _run(study: ResolvedStudy, requests: tuple[Request, ...]) -> Finished:
     events: list[Event] = []
-    do(study, requests, events.append)
+    here = dataclasses.replace(study, environment=capture())  # the node's, not the coordinator's
+    do(here, requests, events.append)
     finished = events[-1]
     assert isinstance(finished, Finished)
     return finished

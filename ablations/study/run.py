@@ -16,7 +16,7 @@ from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.environment import capture
 from trans4init.reports.pages import HTML, is_current, verdict_in
-from trans4init.reports.schema import RunRecord
+from trans4init.reports.schema import RunRecord, UnreadableSchemaError
 from trans4init.reports.store import load_results, remove_leftovers
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
@@ -48,7 +48,10 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         remove_leftovers(study.results)
         if options.retry_failed:
             _set_failures_aside(study.results)
-        results = load_results(study.results)
+        try:
+            results = load_results(study.results)
+        except UnreadableSchemaError as error:
+            raise InputError(f"{error}; name another folder with --out.") from None
         for path in results.corrupt:
             _say(console, f"{path.name} was torn or damaged and is set aside; its run is done again.")
         _refuse_other_conditions(study, results.records)
@@ -61,7 +64,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         except KeyboardInterrupt:
             _say(console, f"Stopped. Finished runs are kept; to go on: {options.command}")
             return INTERRUPTED
-        code = _conclude(agenda, console, mirror=True, mirror_error=mirror_error)
+        code = _conclude(agenda, console, mirror_error)
         if not complete:
             _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to go on: {options.command}")
             return INTERRUPTED
@@ -71,7 +74,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
 def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]:
     """Run the agenda; whether it was all, and what MLflow complained of."""
     from trans4init.ablations.device import parallel_runs
-    from trans4init.ablations.study.coordinator import Coordinator
+    from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.executors import make_executor, warm_up
     from trans4init.ablations.study.live import make_display
     from trans4init.ablations.study.tuner import Tuner
@@ -87,6 +90,7 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     mirror = BackgroundMirror(study.folder.parent, study.spec.name)
     with make_display(agenda, console) as display:
         complete = Coordinator(agenda, executor, Tuner(study.spec, study.folder), mirror, display).run()
+    mirror.drain(MIRROR_PATIENCE)
     return complete, mirror.error
 
 
@@ -96,8 +100,8 @@ def _check(study: ResolvedStudy) -> None:
     check_study(study)
 
 
-def _conclude(agenda: Agenda, console: Console, *, mirror: bool = False, mirror_error: str = "") -> int:
-    """Write the report where it is out of date, mirror it, and say where everything is; the exit code."""
+def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:
+    """Where the report is out of date, write and mirror it; say where everything is; the exit code."""
     folder = agenda.study.folder
     if not is_current(folder):
         if not agenda.finished:
@@ -105,7 +109,7 @@ def _conclude(agenda: Agenda, console: Console, *, mirror: bool = False, mirror_
         from trans4init.reports.report import write_report
 
         report = write_report(folder)
-        if mirror and not mirror_error:
+        if not mirror_error:
             mirror_error = _mirror(folder, report.results.records)
     _say(console, f"\n{verdict_in(folder)}\n")
     _say(console, f"report   {shown(folder / HTML)}")
@@ -148,9 +152,14 @@ def _write_spec(study: ResolvedStudy) -> None:
 def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
     """Raise InputError where the folder holds runs that can't be compared with the study's."""
     now = study.spec.public() | {"fingerprint": study.fingerprint}
+    others = {record.study for record in records} - {study.spec.name}
+    if others:
+        raise InputError(
+            f"{shown(study.folder)} holds runs of another study, {min(others)!r}; name another folder with --out."
+        )
     for record in records:
         request = study.request_of(record)
-        if record.study == study.spec.name and record.phase == "throughput":
+        if record.phase == "throughput":
             continue  # a session is measured again when the cells change
         if request is not None and request.run_id != record.run_id:
             change = next(_differences(record.spec, now), "other conditions")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
 from trans4init.ablations.errors import InputError, nearest, unknown_name
 from trans4init.ablations.model_config import ModelSize
 from trans4init.ablations.training_config import TrainingConfig
@@ -26,7 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NetChoice(BaseModel):
@@ -50,7 +51,9 @@ class Baseline(_Section):
     @field_validator("arm")
     @classmethod
     def _known_arm(cls, arm: str) -> str:
-        return _known_arm(arm)
+        if arm_named(_known_arm(arm)).uses_net:
+            raise ValueError(f"a baseline has no net, and arm {arm!r} needs one; list it under arms")
+        return arm
 
 
 class FitSection(_Section):
@@ -84,8 +87,8 @@ class TuningSection(_Section):
 
     trials: Count = 3
     """The first tries the study's own settings, the others are drawn from the space; none where there is no space."""
-    seed: int = 1000
-    """The seed of every tuning run; evaluation seeds count from 0."""
+    seed: Annotated[int, Field(ge=1000)] = 1000
+    """The seed of every tuning run; evaluation seeds count from 0 and end before 1000."""
     space: dict[str, Range] = {}
 
     @field_validator("space")
@@ -96,6 +99,12 @@ class TuningSection(_Section):
                 close = nearest(name, TUNABLE)
                 hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(TUNABLE)}"
                 raise ValueError(f"{name!r} can't be tuned; {hint}")
+            for end in (space[name].low, space[name].high):
+                try:
+                    TrainingConfig.model_validate({"steps": 1, "batch": 1, name: end})
+                except ValidationError as error:
+                    problem = error.errors()[0]["msg"]
+                    raise ValueError(f"{name} can't be {end:g}: {problem[0].lower()}{problem[1:]}") from None
         return space
 
 
@@ -220,8 +229,8 @@ def load_study(
 ) -> StudySpec:
     """The study of that name or in that file, with what the command line changes.
 
-    A file named by `data` makes a study of its own, called after both. Raises InputError with the file, the key,
-    what was expected and the nearest right word.
+    A file or a named source in `data` makes a study of its own, called after both. Raises InputError with the file,
+    the key, what was expected and the nearest right word.
     """
     path = _find(name_or_path)
     try:
@@ -231,17 +240,24 @@ def load_study(
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
     if seeds is not None:
-        content.setdefault("evaluation", {})["seeds"] = seeds
+        _set(content, "evaluation", "seeds", seeds)
     if trials is not None:
-        content.setdefault("tuning", {})["trials"] = trials
+        _set(content, "tuning", "trials", trials)
     if data is not None:
-        content.setdefault("task", {})["source"] = str(data.expanduser().absolute())
+        _set(content, "task", "source", str(data) if str(data) in NAMED_SOURCES else str(data.absolute()))
         content["name"] = f"{content.get('name', path.stem)}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"
     try:
         spec = StudySpec.model_validate(content)
     except ValidationError as error:
         raise InputError(sentence(error, StudySpec, str(path))) from None
     return spec.model_copy(update={"task": spec.task.located(path.parent)})
+
+
+def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Set a key of a section; a section that is none is left for the check to complain of."""
+    table = content.setdefault(section, {})
+    if isinstance(table, dict):
+        table[key] = value
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -254,8 +270,8 @@ def _find(name_or_path: str) -> Path:
     shipped = shipped_studies()
     if name_or_path in shipped:
         return shipped[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
+    path = Path(name_or_path)
+    if os.path.isfile(path):  # unlike Path.is_file it takes a name that is too long for one that isn't there
         return path
     if path.suffix == ".toml" or "/" in name_or_path:
         raise InputError(f"there is no study file {name_or_path!r}.")

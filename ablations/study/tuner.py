@@ -42,11 +42,15 @@ class Tuner:
         study.add_trials([self._frozen(record) for record in finished])
         return dict(study.ask(self._distributions()).params)
 
-    def tell(self, record: RunRecord) -> None:
-        """Add a finished trial to the database, unless it is there."""
-        study = self._study(record.cell)
-        if record.trial == len(study.get_trials(deepcopy=False)):
-            study.add_trial(self._frozen(record))
+    def tell(self, cell: CellKey, finished: Sequence[RunRecord]) -> None:
+        """Make the database hold the cell's finished trials, in order: more are added, others replaced."""
+        study, wanted = self._study(cell), [self._frozen(record) for record in finished]
+        held = [_content(trial) for trial in study.get_trials(deepcopy=False)]
+        if held != [_content(trial) for trial in wanted[: len(held)]]:
+            optuna.delete_study(study_name=study.study_name, storage=self._storage)
+            del self._studies[cell]
+            study, held = self._study(cell), []
+        study.add_trials(wanted[len(held) :])
 
     def _frozen(self, record: RunRecord) -> FrozenTrial:
         value = record.last(self._spec.evaluation.metric)
@@ -74,6 +78,10 @@ class Tuner:
     def _distributions(self) -> dict[str, BaseDistribution]:
         space = self._spec.tuning.space
         return {name: FloatDistribution(allowed.low, allowed.high, log=allowed.log) for name, allowed in space.items()}
+
+
+def _content(trial: FrozenTrial) -> tuple[object, ...]:
+    return trial.state, trial.value, trial.params, trial.user_attrs
 
 
 def _open(path: Path) -> optuna.storages.RDBStorage:

@@ -17,7 +17,7 @@ from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.tasks import TASKS, Task
-from trans4init.ablations.throughput import TimedModel, interleaved
+from trans4init.ablations.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.training import DivergedError, TrainingStep, train
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports import metrics
@@ -131,10 +131,12 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
             steps=plan.steps_per_round,
             cores=cores,
         )
-    except Exception:  # noqa: BLE001  the traceback is kept, the session is `failed` rows
+    except Exception as trouble:  # noqa: BLE001  the traceback is kept, the session is `failed` or `oom` rows
         nothing, error = [Measurement(metrics.TRAINING_THROUGHPUT, None)], traceback.format_exc()
-        return [study.record(request, nothing, status="failed", error=error) for request in requests]
-    name, session = accelerator_name(), {"session": uuid.uuid4().hex[:12]}
+        status: Status = "oom" if isinstance(trouble, (MemoryError, torch.OutOfMemoryError)) else "failed"
+        return [study.record(request, nothing, status=status, error=error) for request in requests]
+    name = accelerator_name()
+    session = {"session": uuid.uuid4().hex[:12], "rounds_per_build": str(ROUNDS_PER_BUILD)}
     return [
         study.record(request, found, accelerator=name, notes=session)
         for request, found in zip(requests, timings, strict=True)

@@ -157,6 +157,17 @@ def test_the_best_trial_is_the_lowest_loss_the_earlier_on_ties_and_never_one_tha
     assert best_trial(study.spec, [trial(0, None, "diverged"), trial(1, None, "failed")])[0] == 0
 
 
+def test_trials_beyond_the_budget_do_not_count(study):
+    """A study was given more trials, stopped while some cells had them, and went on with the old number."""
+    tried = [finish(study, study.tune_request(ANALYTIC, n, {"learning_rate": n / 100}), 3.0 - n) for n in range(3)]
+    assert best_trial(study.spec, tried) == (1, {"learning_rate": 0.01})
+
+
+def test_a_loss_that_is_not_a_number_is_never_the_best(study):
+    tried = [finish(study, study.tune_request(ANALYTIC, n, {}), value) for n, value in enumerate((float("nan"), 2.0))]
+    assert best_trial(study.spec, tried)[0] == 1
+
+
 def test_ids_depend_on_what_decides_the_result(study):
     cell = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
     ids = {

@@ -39,7 +39,7 @@ def test_every_command_explains_itself(run_command, name):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["rnu"], "Unrecognized options: rnu"),
+        (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run"], "Missing from trans4init run: STR"),
         (["run", "positional-text", "--sedes", "3"], "Unrecognized options: --sedes, 3; did you mean --seeds?"),
         (["run", "positional-text", "--seeds", "three"], "Error parsing --seeds"),
@@ -57,6 +57,7 @@ def test_every_command_explains_itself(run_command, name):
         (["report", "nowhere"], "nowhere has no results to report on"),
         (["sync", "nowhere"], "nowhere has no results to mirror"),
         (["ui", "--runs", "nowhere"], "nowhere has no mlflow.db"),
+        (["ui", "--port", "99999"], "--port must be from 1 to 65535"),
         (["ls", "everything"], "everything"),
     ],
 )

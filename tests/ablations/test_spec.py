@@ -1,5 +1,7 @@
 """Study files: what is right is read, what is wrong is named with its file, its key and the nearest right word."""
 
+from pathlib import Path
+
 import pytest
 
 from trans4init.ablations.errors import InputError
@@ -45,6 +47,11 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ('"learned-frozen", ', '"learned-frosen", ', "unknown arm 'learned-frosen'; did you mean 'learned-frozen'?"),
         ('"analytic", ', "", "the arms must include 'analytic'"),
         ('"free-table"]', '"free-table", "analytic"]', "an arm is named twice"),
+        ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, and arm 'random-frozen' needs one"),
+        ("trials = 2", "trials = 2\nseed = 0", "[tuning] seed: input should be greater than or equal to 1000"),
+        ("low = 1e-3, high = 1e-1, log = true", "low = -1, high = 1", "learning_rate can't be -1: input should be"),
+        ("high = 1e-1", "high = inf", "high: input should be a finite number"),
+        ("margin = 0.05", "margin = inf", "[evaluation] margin: input should be a finite number"),
         ('arm = "free-table"', 'arm = "fre-table"', "unknown arm 'fre-table'; did you mean 'free-table'?"),
         ("heads = 2", "heads = 3", "[model] width 8 can't be shared by 3 heads evenly."),
         ("margin = 0.05", "", "[evaluation] key 'margin' is missing."),
@@ -81,6 +88,7 @@ def test_more_than_one_mistake_is_said_to_be_more(tiny_study):
         ("positional-txt", "unknown study 'positional-txt'; did you mean 'positional-text'?"),
         ("nowhere.toml", "there is no study file 'nowhere.toml'"),
         ("a/b", "there is no study file 'a/b'"),
+        ("x" * 300, "unknown study 'xxx"),
     ],
 )
 def test_a_study_that_is_not_there(name, sentence):
@@ -95,6 +103,18 @@ def test_the_command_line_changes_seeds_trials_and_data(tiny_study, text_file):
     assert spec.name == "tiny-text"
     with pytest.raises(InputError, match=r"\[evaluation\] seeds"):
         load_study(str(tiny_study()), seeds=0)
+
+
+def test_a_named_source_is_data_too(tiny_study):
+    spec = load_study(str(tiny_study()), data=Path("tinyshakespeare"))
+    assert (spec.task.source, spec.name) == ("tinyshakespeare", "tiny-tinyshakespeare")
+
+
+@pytest.mark.parametrize(("section", "change"), [("evaluation", {"seeds": 3}), ("tuning", {"trials": 3})])
+def test_a_section_that_is_none_is_named(tmp_path, section, change):
+    (tmp_path / "s.toml").write_text(f"{section} = 3\n")
+    with pytest.raises(InputError, match=r"s\.toml: "):
+        load_study(str(tmp_path / "s.toml"), **change)
 
 
 def test_a_text_in_the_study_is_beside_the_study(tiny_study, text_file, monkeypatch):

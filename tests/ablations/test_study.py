@@ -4,6 +4,8 @@ import shutil
 import time
 
 import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
@@ -127,6 +129,10 @@ def test_more_seeds_keep_the_runs_that_are_there(study_copy, run_command):
     after = {record.run_id: record for record in records_in(study_copy)}
     assert before.items() <= after.items()
     assert len(by_phase(after.values(), "evaluate")) == 15
+    client = MlflowClient(tracking_uri=f"sqlite:///{study_copy / 'runs' / 'mlflow.db'}")
+    mirrored = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], max_results=200)
+    ids = [run.data.tags["trans4init.run_id"] for run in mirrored if "trans4init.run_id" in run.data.tags]
+    assert sorted(ids) == sorted(after)
 
 
 def test_another_version_of_the_study_in_the_same_folder_is_refused(study_copy, run_command):
@@ -136,6 +142,39 @@ def test_another_version_of_the_study_in_the_same_folder_is_refused(study_copy, 
     assert code == 2
     assert "runs/tiny holds runs of another version of this study (training.steps: 6 there, 7 here)" in output
     assert output.count("\n") == 1
+
+
+def test_another_study_in_the_same_folder_is_refused(study_copy, run_command):
+    (study_copy / "other.toml").write_text((study_copy / "tiny.toml").read_text().replace('"tiny"', '"other"'))
+    code, output = run_command("run", "other.toml", "--out", "runs/tiny")
+    assert code == 2
+    assert output == "trans4init: runs/tiny holds runs of another study, 'tiny'; name another folder with --out.\n"
+
+
+def test_results_of_another_schema_are_refused_by_every_command(study_copy, run_command):
+    pq.write_table(pa.table({"x": [1]}), study_copy / "runs" / "tiny" / "results" / "theirs.parquet")
+    for words in (["run", "tiny.toml"], ["sync", "runs/tiny"], ["report", "runs/tiny"]):
+        code, output = run_command(*words)
+        assert (code, output.count("\n")) == (2, 1), output
+        assert "theirs.parquet: schema version none" in output
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(study_copy, run_command):
+    (study_copy / "afile").write_text("")
+    code, output = run_command("report", "runs/tiny", "--publish", "afile")
+    assert (code, output.count("\n")) == (1, 1), output
+    assert "the report can't be written: " in output
+
+
+def test_a_lost_store_comes_back_with_the_report(study_copy, run_command):
+    """A kill between the last result and the report leaves MLflow behind as well."""
+    (study_copy / "runs" / "mlflow.db").unlink()
+    (study_copy / "runs" / "tiny" / "report.html").unlink()
+    code, output = run_command("run", "tiny.toml")
+    assert code == 0, output
+    client = MlflowClient(tracking_uri=f"sqlite:///{study_copy / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert len(client.search_runs([experiment.experiment_id], max_results=200)) == 27
 
 
 def test_another_text_in_the_same_folder_is_refused(study_copy, run_command):

@@ -13,6 +13,8 @@ from trans4init.ablations.tasks.text import TextTask
 from trans4init.ablations.training import DivergedError, TrainingStep, learning_rate_factor, train
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.reports import metrics
+from trans4init.reports.schema import Measurement
 
 CONFIG = TrainingConfig(steps=12, batch=4, learning_rate=1e-2, warmup_steps=3, evaluations=3, log_every=5)
 MODEL = TransformerConfig(layers=1, width=8, heads=2, vocabulary=256, context=8)
@@ -79,6 +81,27 @@ def test_arms_of_a_seed_see_the_same_batches_from_the_same_start(task):
     first = [series(run(task, name, eager)[1], "training_loss")[0] for name in ("analytic", "corrected")]
     assert first[0] == first[1]
     assert series(analytic, "training_loss")[-1] != series(corrected, "training_loss")[-1]
+
+
+def test_a_validation_loss_that_is_not_a_number_is_a_divergence_too(task):
+    """The last update can spoil a model after its last training loss was looked at."""
+    model, record = arm()
+
+    def spoiled(model, split, step, *, final):
+        return [Measurement(metrics.VALIDATION_LOSS, float("nan") if step == 8 else 2.0, step)]
+
+    task.evaluate = spoiled
+    with pytest.raises(DivergedError, match="the validation loss is not a number at step 8") as caught:
+        train(model, task, CONFIG, record, seed=0, split="evaluate")
+    assert [m.step for m in caught.value.measurements if m.metric == metrics.VALIDATION_LOSS] == [4]
+
+
+def test_the_gradient_is_clipped_to_its_norm(task):
+    model, record = arm()
+    step = TrainingStep(model, task, CONFIG.model_copy(update={"clip": 1e-3}), record.moves)
+    step(next(task.batches(0, 4, "evaluate")))
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_at_the_next_check(task):

@@ -32,9 +32,8 @@ def tune(study, tuner, cell, trials, start=()):
     finished = list(start)
     for trial in range(len(finished), trials):
         parameters = tuner.parameters(cell, trial, finished)
-        record = finish(study, cell, trial, parameters, abs(parameters["learning_rate"] - 0.03))
-        tuner.tell(record)
-        finished.append(record)
+        finished.append(finish(study, cell, trial, parameters, abs(parameters["learning_rate"] - 0.03)))
+        tuner.tell(cell, finished)
     return finished
 
 
@@ -81,8 +80,7 @@ def test_a_trial_that_was_asked_and_lost_is_the_same_when_asked_again(study):
 def test_the_database_holds_finished_trials_once_and_whole(study):
     finished = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 3)
     tuner = Tuner(study.spec, study.folder)
-    for record in finished:
-        tuner.tell(record)
+    tuner.tell(ANALYTIC, finished)
     trials = optuna_study(study, ANALYTIC).trials
     assert [trial.params["learning_rate"] for trial in trials] == rates(finished)
     assert [trial.value for trial in trials] == [record.last("validation_loss") for record in finished]
@@ -100,8 +98,7 @@ def test_a_lost_database_comes_back_from_the_results(study):
     finished = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 3)
     (study.folder / "optuna.db").unlink()
     tuner = Tuner(study.spec, study.folder)
-    for record in finished:
-        tuner.tell(record)
+    tuner.tell(ANALYTIC, finished)
     known = optuna_study(study, ANALYTIC).trials
     assert [trial.params["learning_rate"] for trial in known] == rates(finished)
 
@@ -116,8 +113,10 @@ def test_a_broken_database_is_set_aside(study):
 def test_runs_without_a_value_are_failed_trials(study):
     tuner = Tuner(study.spec, study.folder)
     parameters = tuner.parameters(ANALYTIC, 0, [])
-    tuner.tell(finish(study, ANALYTIC, 0, parameters, None, "diverged"))
+    tuner.tell(ANALYTIC, [finish(study, ANALYTIC, 0, parameters, None, "failed")])
     assert optuna_study(study, ANALYTIC).trials[0].state.name == "FAIL"
+    tuner.tell(ANALYTIC, [finish(study, ANALYTIC, 0, parameters, 2.0)])  # it was tried again
+    assert [trial.value for trial in optuna_study(study, ANALYTIC).trials] == [2.0]
 
 
 def test_a_study_without_a_space_has_nothing_to_choose(study, tiny_study, tmp_path):

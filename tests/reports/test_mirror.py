@@ -2,6 +2,7 @@
 
 import dataclasses
 import sqlite3
+from datetime import timedelta
 
 import pytest
 from mlflow import MlflowClient
@@ -69,6 +70,16 @@ def test_syncing_again_changes_nothing(tmp_path, make_record):
     second = {run.info.run_id for run in runs_in(tmp_path)}
     assert first < second
     assert len(second) == len(first) + 1
+
+
+def test_a_run_that_was_done_again_takes_the_place_of_the_first(tmp_path, make_record):
+    record = make_record(status="failed", value=None)
+    sync(tmp_path / "s", [record])
+    again = make_record(created_at=record.created_at + timedelta(hours=1))
+    assert again.run_id == record.run_id
+    sync(tmp_path / "s", [again])
+    _, [child] = split(runs_in(tmp_path))
+    assert (child.info.status, child.data.metrics["validation_loss"]) == ("FINISHED", 2.0)
 
 
 def test_a_child_whose_writer_was_killed_is_written_again(tmp_path, make_record):

@@ -109,6 +109,19 @@ def test_median_and_its_interval():
     assert 1.0 <= interval.low <= 3.0 <= interval.high <= 100.0
 
 
+def test_values_that_share_something_are_drawn_together():
+    """Five rounds on one build of the models say little more than one: the interval is that of the builds."""
+    builds = np.random.default_rng(0).normal(1, 0.02, 8)
+    rounds = np.repeat(builds, 5)
+    median, alone = bootstrap_median(list(rounds))
+    again, together = bootstrap_median(list(rounds), block=5)
+    assert median == again
+    assert together.high - together.low > 1.3 * (alone.high - alone.low)
+    of_builds = bootstrap_median(list(builds))[1]
+    assert together.high - together.low == pytest.approx(of_builds.high - of_builds.low, rel=0.1)
+    assert bootstrap_median([1.0, 2.0, 3.0], block=2)[0] == 2.0
+
+
 def test_smallest_visible_effect_is_found_four_times_out_of_five():
     """Plant exactly that effect in normal differences of the assumed spread, and count how often the test sees it."""
     generator, seeds, found = np.random.default_rng(4), 12, 0

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import errno
+import os
 import subprocess
 import sys
 import textwrap
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,6 +73,7 @@ def test_rows_and_metadata_are_the_contract(make_record):
 def test_what_is_not_finite_is_stored_as_missing(tmp_path, make_record):
     values = [float("nan"), float("inf"), 1.0]
     rows = tuple(Measurement(Metric("m", "1"), value, step) for step, value in enumerate(values))
+    assert [m.value for m in rows] == [None, None, 1.0]
     found = read_runs(write_run(make_record(measurements=rows), tmp_path))[0]
     assert [m.value for m in found.measurements] == [None, None, 1.0]
 
@@ -152,6 +155,20 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout == f"refused {errno.EFBIG}\n", done.stdout + done.stderr
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks up names of descriptors in /proc")
+def test_a_result_is_on_the_disk_before_it_has_its_name(tmp_path, make_record, monkeypatch):
+    """The content is synced under the temporary name, then renamed, then the folder is synced."""
+    plain, names = os.fsync, []
+
+    def fsync(descriptor):
+        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = write_run(make_record(run_id="r"), tmp_path)
+    assert names == ["r.tmp", path.parent.name]
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path, make_record):
