@@ -26,11 +26,11 @@ class Ui:
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.mirror import MirrorError, experiments, tracking_uri
 
+        if not 0 < self.port < 2**16:
+            raise InputError(f"--port must be from 1 to 65535, and {self.port} was given.")
         uri = tracking_uri(self.runs)
         if uri.startswith("sqlite:") and not (self.runs / "mlflow.db").exists():
             raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
-        if not 0 < self.port < 2**16:
-            raise InputError(f"--port must be from 1 to 65535, and {self.port} was given.")
         if _answers(self.port):
             raise InputError(f"port {self.port} is taken; name another with --port.")
         try:
