@@ -1,18 +1,60 @@
 """One attention function for every model of the project; `impl` says which code computes it."""
 
+import importlib.util
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from trans4init.kernels.attention.reference import RelativeBias, reference_attention, visible
+from trans4init.kernels.attention import peers
+from trans4init.kernels.attention.launch import HEAD_DIMS
+from trans4init.kernels.attention.reference import RelativeBias, draw_seed, reference_attention
+from trans4init.kernels.attention.registration import Attention, attention_forward
 
 __all__ = ["IMPLEMENTATIONS", "attention"]
 
-Implementation = Literal["auto", "reference", "sdpa"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa")
+Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: RelativeBias | Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    deterministic: bool = False,
+    impl: Implementation = "auto",
+    return_lse: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: RelativeBias | Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    deterministic: bool = False,
+    impl: Implementation = "auto",
+    return_lse: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def attention(
@@ -26,24 +68,42 @@ def attention(
     key_lengths: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
+    deterministic: bool = False,
     impl: Implementation = "auto",
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """softmax(scale · q kᵀ + bias) v.
 
     q [B, H, Lq, D]; k, v [B, Hkv, Lk, D], H a multiple of Hkv (grouped queries) -> [B, H, Lq, D].
     bias: `RelativeBias`, or a float tensor broadcastable to [B, H, Lq, Lk]. causal: query i sees keys
-    j <= i + Lk - Lq. window w: and i + Lk - Lq - w < j. key_lengths: [B], the keys of each batch entry that are
-    real. scale: 1/√D unless given. A query that sees no key gives 0.
+    j <= i + Lk - Lq (the ends are aligned). window w: and i + Lk - Lq - w < j. key_lengths: [B] integers, the keys of
+    each batch entry that are real. scale: 1/√D unless given. dropout_p: the share of weights that is dropped, by a
+    seed drawn from PyTorch's generator. deterministic: the same gradients to the last bit in every run. return_lse:
+    also the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key gives 0 (and -inf).
+    Under autocast q, k and v are cast to its type.
 
-    impl: "reference" is the eager specification; "sdpa" is `torch.nn.functional.scaled_dot_product_attention`, and
-    refuses a bias, whose gradient it gets wrong on some GPUs; "auto" is the faster of the two that can do the call.
+    impl: "reference" is the eager specification; "triton" the kernels, compiled on a GPU and interpreted (slowly, for
+    tests) on a CPU; "sdpa" and "flex" are PyTorch's; "auto" is the fastest of them that can do the call right.
     Raises ValueError, in one sentence and before any computation, for shapes that don't fit and for a combination
     that the implementation can't do.
     """
-    _check(q, k, v, bias, window, key_lengths, impl)
+    q, k, v = _autocast(q, k, v)
+    _check(q, k, v, bias, window, key_lengths, dropout_p, impl)
+    refusal = _refusals(q, k, bias, dropout_p, deterministic, return_lse)
+    if impl == "auto":
+        impl = next(name for name in _preference(q, bias) if name not in refusal)
+    elif impl in refusal:
+        raise ValueError(f"impl {impl!r} {refusal[impl]}.")
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    if impl == "reference" or (impl == "auto" and bias is not None):
-        return reference_attention(
+    if impl == "sdpa":
+        return peers.sdpa(
+            q, k, v, bias=bias, causal=causal, window=window, key_lengths=key_lengths, scale=scale, dropout_p=dropout_p
+        )
+    if impl == "flex":
+        return peers.flex(q, k, v, bias=bias, causal=causal, window=window, key_lengths=key_lengths, scale=scale)
+    seed = draw_seed(q.device) if dropout_p > 0 else None
+    if impl == "reference":
+        out, lse = reference_attention(
             q,
             k,
             v,
@@ -53,34 +113,68 @@ def attention(
             key_lengths=key_lengths,
             scale=scale,
             dropout_p=dropout_p,
+            seed=seed,
         )
-    return _sdpa(q, k, v, causal=causal, window=window, key_lengths=key_lengths, scale=scale, dropout_p=dropout_p)
+    else:
+        table = bias.table[None] if isinstance(bias, RelativeBias) else None
+        # The compiler follows the operator's gradient, torch.func the function's.
+        attend: Callable[..., tuple[Tensor, Tensor]]
+        attend = attention_forward if torch.compiler.is_compiling() else Attention.apply  # type: ignore[no-untyped-call]
+        out, lse = attend(q, k, v, table, key_lengths, seed, causal, window, scale, dropout_p, deterministic)
+    return (out, lse) if return_lse else out
 
 
-def _sdpa(
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [tensor.to(dtype) if tensor.dtype in TRITON_DTYPES else tensor for tensor in tensors]
+
+
+def _preference(q: Tensor, bias: RelativeBias | Tensor | None) -> tuple[Implementation, ...]:
+    """The implementations in order of speed on this machine."""
+    if q.device.type == "cuda":
+        return "triton", "sdpa", "reference"
+    return ("sdpa", "reference") if bias is None else ("reference",)
+
+
+def _refusals(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
-    *,
-    causal: bool,
-    window: int | None,
-    key_lengths: Tensor | None,
-    scale: float,
+    bias: RelativeBias | Tensor | None,
     dropout_p: float,
-) -> Tensor:
-    queries, keys = q.shape[-2], k.shape[-2]
-    grouped = q.shape[1] != k.shape[1]
-    if window is None and key_lengths is None and (not causal or queries == keys):
-        return F.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, scale=scale, dropout_p=dropout_p, enable_gqa=grouped
-        )
-    seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
-    some = seen.any(dim=-1, keepdim=True)
-    # A row without a key would be NaN: let it see all of them, then take its result away.
-    result = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=seen | ~some, scale=scale, dropout_p=dropout_p, enable_gqa=grouped
-    )
-    return result.masked_fill(~some, 0.0)
+    deterministic: bool,
+    return_lse: bool,
+) -> dict[Implementation, str]:
+    """Why an implementation can't do a call, for those that can't."""
+    refusal: dict[Implementation, str] = {}
+    learned = bias.table if isinstance(bias, RelativeBias) else bias
+    on_gpu = q.device.type == "cuda"
+    atomics = on_gpu and deterministic and learned is not None and learned.requires_grad
+
+    if return_lse:
+        refusal["sdpa"] = refusal["flex"] = "doesn't return the log-sum-exp; 'reference' and 'triton' do"
+    if atomics:
+        refusal["sdpa"] = refusal["flex"] = "sums a bias gradient in no fixed order; 'triton' can be deterministic"
+    if dropout_p > 0:
+        refusal["flex"] = "has no dropout"
+    if q.shape[-1] < 16 and on_gpu:
+        refusal["flex"] = f"needs a head dim of at least 16 on a GPU, and {q.shape[-1]} was given"
+    if not on_gpu and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, learned) if t is not None):
+        refusal["flex"] = "has no gradient on a CPU"
+
+    if q.shape[-1] not in HEAD_DIMS:
+        refusal["triton"] = f"takes a head dim of {', '.join(map(str, HEAD_DIMS))}, and {q.shape[-1]} was given"
+    if q.dtype not in TRITON_DTYPES:
+        refusal["triton"] = f"takes float32, float16 or bfloat16, and {q.dtype} was given"
+    if not HAS_TRITON:
+        refusal["triton"] = "needs the package triton, which is not installed"
+    if isinstance(bias, Tensor):
+        refusal["triton"] = "takes a bias as a RelativeBias alone; a dense one goes to 'reference' or 'sdpa'"
+    elif isinstance(bias, RelativeBias) and bias.table.dtype != torch.float32:
+        refusal["triton"] = f"takes a float32 bias table, and {bias.table.dtype} was given"
+    return refusal
 
 
 def _check(
@@ -90,6 +184,7 @@ def _check(
     bias: RelativeBias | Tensor | None,
     window: int | None,
     key_lengths: Tensor | None,
+    dropout_p: float,
     impl: str,
 ) -> None:
     if impl not in IMPLEMENTATIONS:
@@ -97,23 +192,40 @@ def _check(
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.dim() != 4:
             raise ValueError(f"{name} must be [batch, heads, length, head dim], and has shape {list(tensor.shape)}.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be a floating-point tensor, and is {tensor.dtype}.")
+        if not tensor.numel():
+            raise ValueError(f"{name} must not be empty, and has shape {list(tensor.shape)}.")
     if k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
         raise ValueError(
             f"k and v must share a shape that fits q; q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}."
         )
-    if not q.dtype == k.dtype == v.dtype or not q.device == k.device == v.device:
+    if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must share dtype and device; given are {q.dtype}, {k.dtype}, {v.dtype}.")
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key heads evenly.")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, and {window} was given.")
-    if key_lengths is not None and key_lengths.shape != (q.shape[0],):
-        raise ValueError(f"key_lengths must be [{q.shape[0]}], and has shape {list(key_lengths.shape)}.")
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout_p must be from 0 to 1, and {dropout_p} was given.")
+    if key_lengths is not None and (key_lengths.shape != (q.shape[0],) or key_lengths.dtype.is_floating_point):
+        raise ValueError(
+            f"key_lengths must be [{q.shape[0]}] integers, and is {list(key_lengths.shape)} {key_lengths.dtype}."
+        )
     if isinstance(bias, RelativeBias):
         expected = (q.shape[1], q.shape[2] + k.shape[2] - 1)
-        if bias.table.shape != expected:
-            raise ValueError(f"the bias table must be {list(expected)}, and has shape {list(bias.table.shape)}.")
-    if bias is not None and impl == "sdpa":
-        raise ValueError("impl 'sdpa' takes no bias: its gradient is not right everywhere; use 'reference' or 'auto'.")
-    if not isinstance(q, torch.Tensor) or not q.is_floating_point():
-        raise ValueError(f"q must be a floating-point tensor, and is {q.dtype}.")
+        if bias.table.shape != expected or not bias.table.is_floating_point():
+            raise ValueError(
+                f"the bias table must be {list(expected)} floats, and is {list(bias.table.shape)} {bias.table.dtype}."
+            )
+    elif bias is not None:
+        pairs = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        fits = bias.dim() <= 4 and all(b in (1, p) for b, p in zip(bias.shape[::-1], pairs[::-1], strict=False))
+        if not fits or not bias.is_floating_point():
+            raise ValueError(
+                f"a dense bias must be floats that broadcast to {list(pairs)}, and is {list(bias.shape)} {bias.dtype}."
+            )
+    others = {"k": k, "v": v, "key_lengths": key_lengths, "the bias": getattr(bias, "table", bias)}
+    for name, other in others.items():
+        if isinstance(other, Tensor) and other.device != q.device:
+            raise ValueError(f"q and {name} must be on one device, and are on {q.device} and {other.device}.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["RelativeBias", "reference_attention", "visible"]
+__all__ = ["RelativeBias", "draw_seed", "kept", "reference_attention", "visible"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ def reference_attention(
     key_lengths: Tensor | None,
     scale: float,
     dropout_p: float,
-) -> Tensor:
+    seed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
 
-    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> [B, H, Lq, D]. A row that sees no key gives 0.
+    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq],
+    float32 or better. A row that sees no key gives 0 and -inf. `seed` [1] int64 decides what dropout keeps.
     """
     queries, keys = q.shape[-2], k.shape[-2]
     groups = q.shape[1] // k.shape[1]
@@ -55,8 +57,13 @@ def reference_attention(
         scores = scores + bias.to(scores.dtype)
     seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
     some = seen.any(dim=-1, keepdim=True)  # a row of -inf alone would make NaN, here and in the gradient
-    weights = scores.masked_fill(~seen & some, -math.inf).softmax(dim=-1).masked_fill(~some, 0.0)
-    return torch.dropout(weights, dropout_p, train=dropout_p > 0) @ v
+    scores = scores.masked_fill(~seen & some, -math.inf)
+    weights = scores.softmax(dim=-1).masked_fill(~some, 0.0)
+    if seed is not None and dropout_p > 0:
+        keep = kept(seed, q.shape[0], q.shape[1], queries, keys, dropout_p)
+        weights = (weights / (1 - dropout_p) if dropout_p < 1 else weights).masked_fill(~keep, 0.0)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return weights @ v, scores.to(wide).logsumexp(dim=-1).masked_fill(~some[..., 0], -math.inf)
 
 
 def visible(
@@ -83,3 +90,30 @@ def visible(
     if key_lengths is not None:
         return seen & (key < key_lengths[:, None, None, None])
     return seen
+
+
+def draw_seed(device: torch.device) -> Tensor:
+    """A dropout seed from PyTorch's generator of that device: [1] int64, never read by the host."""
+    return torch.randint(0, 2**31 - 1, (1,), device=device)
+
+
+def kept(seed: Tensor, batch: int, heads: int, queries: int, keys: int, dropout_p: float) -> Tensor:
+    """Which weights dropout keeps, bool [B, H, Lq, Lk]: a function of the seed and of each weight's place alone.
+
+    A weight is kept where 24 hashed bits reach dropout_p · 2²⁴, so that any code that knows the place can ask again.
+    """
+    device = seed.device
+    planes = torch.arange(batch * heads, device=device).view(batch, heads, 1, 1)
+    rows = torch.arange(queries, device=device)[:, None]
+    columns = torch.arange(keys, device=device)
+    key = _mix((_mix(seed ^ _mix(planes)) + rows) & 0xFFFFFFFF)
+    return (_mix(key ^ _mix(columns)) >> 8) >= round(dropout_p * 2**24)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """lowbias32 (C. Wellons, "Prospecting for hash functions") on uint32 values kept in int64."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & 0xFFFFFFFF
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)

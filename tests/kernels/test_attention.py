@@ -79,6 +79,25 @@ def test_sdpa_and_auto_are_the_reference(call):
     torch.testing.assert_close(attention(q, k, v, impl="sdpa", **options), expected, rtol=1e-9, atol=1e-11)
     biased = attention(q, k, v, bias=bias, impl="reference", **options)
     torch.testing.assert_close(attention(q, k, v, bias=bias, **options), biased, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(attention(q, k, v, bias=bias, impl="sdpa", **options), biased, rtol=1e-9, atol=1e-11)
+    dense = None if bias is None else bias.dense(q.shape[2], k.shape[2])
+    torch.testing.assert_close(attention(q, k, v, bias=dense, impl="sdpa", **options), biased, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(attention(q, k, v, bias=dense, **options), biased, rtol=1e-9, atol=1e-11)
+
+
+@settings(deadline=None, max_examples=15)
+@given(calls())
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_is_the_reference(call):
+    q, k, v, bias, options = call
+    expected = attention(q, k, v, bias=bias, impl="reference", **options)
+    torch.testing.assert_close(attention(q, k, v, bias=bias, impl="flex", **options), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_flex_without_a_gradient_is_refused_by_name():
+    q, k, v = (torch.randn(1, 1, 4, 16, requires_grad=True) for _ in range(3))
+    with pytest.raises(ValueError, match="impl 'flex' has no gradient on a CPU"):
+        attention(q, k, v, impl="flex")
 
 
 def test_gradients_reach_the_table_and_are_exact():
@@ -113,7 +132,15 @@ def test_causal_aligns_the_ends():
         ({"window": 0}, "window must be at least 1"),
         ({"key_lengths": torch.tensor([1, 2, 3])}, "key_lengths must be [1]"),
         ({"bias": RelativeBias(torch.zeros(2, 3))}, "the bias table must be [2, 7]"),
-        ({"bias": RelativeBias(torch.zeros(2, 7)), "impl": "sdpa"}, "takes no bias"),
+        ({"bias": torch.zeros(4, 3)}, "a dense bias must be floats that broadcast to [1, 2, 4, 4]"),
+        ({"dropout_p": 1.5}, "dropout_p must be from 0 to 1"),
+        ({"q": torch.zeros(1, 2, 0, 8)}, "q must not be empty"),
+        ({"q": torch.zeros(1, 2, 4, 8, device="meta")}, "must be on one device"),
+        ({"bias": torch.zeros(4, 4), "impl": "triton"}, "a dense one goes to 'reference' or 'sdpa'"),
+        ({"bias": RelativeBias(torch.zeros(2, 7).double()), "impl": "triton"}, "float32 bias table"),
+        ({"impl": "triton"}, "impl 'triton' takes a head dim of 16, 32, 64, 80, 96, 128, 256, and 8 was given."),
+        ({"impl": "flex", "dropout_p": 0.5}, "impl 'flex' has no dropout."),
+        ({"impl": "sdpa", "return_lse": True}, "doesn't return the log-sum-exp"),
         ({"v": torch.zeros(1, 2, 4, 8, dtype=torch.float64)}, "must share dtype"),
     ],
 )

@@ -1,0 +1,384 @@
+"""The Triton kernels of the gradients: of the queries, of the keys and values, and of the bias table.
+
+Each recomputes the weights of a tile from the log-sum-exp, as FlashAttention does (Dao 2023, algorithm 2). The table's
+gradient is the sum of the scores' gradient along each diagonal i - j; `README.md` derives how a tile is skewed so that
+a diagonal becomes a row.
+"""
+# ruff: noqa: N803, SIM102  (constants are upper case; Triton compiles only part of Python)
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from trans4init.kernels.attention.kernel import (
+    kept,
+    load_rows,
+    load_strip,
+    multiply,
+    row_sum,
+    spread,
+    store_rows,
+    visible,
+)
+
+__all__ = ["delta_kernel", "key_gradient_kernel", "query_gradient_kernel", "table_gradient_kernel"]
+
+
+@triton.jit
+def load_row_terms(base, row_start, queries, BLOCK_M: tl.constexpr, EMPTY: tl.constexpr):
+    """One float32 a query; EMPTY where there is no query."""
+    rows = row_start + tl.arange(0, BLOCK_M)
+    return tl.load(base + rows, mask=rows < queries, other=EMPTY)
+
+
+@triton.jit
+def load_level(base, row_start, queries, BLOCK_M: tl.constexpr):
+    """The log-sum-exp of each query in units of log 2; +inf where a query is missing or sees nothing: weights of 0."""
+    lse = load_row_terms(base, row_start, queries, BLOCK_M, float("inf"))
+    return tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+
+
+@triton.jit
+def add_diagonals(
+    scores_grad, table_grad, row_start, column_start, queries, keys, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Add the diagonal sums of a [BLOCK_M, BLOCK_N] tile to the table's gradient; BLOCK_N <= BLOCK_M.
+
+    Turning column n up by n places, modulo BLOCK_M, brings each diagonal into one row: m - n = r from the entries that
+    did not wrap, m - n = r - BLOCK_M from those that did.
+    """
+    row = tl.arange(0, BLOCK_M)
+    source = row[:, None] + tl.arange(0, BLOCK_N)[None, :]
+    skewed = tl.gather(scores_grad, source & (BLOCK_M - 1), 0)
+    lower = row_sum(tl.where(source < BLOCK_M, skewed, 0.0))
+    upper = row_sum(tl.where(source < BLOCK_M, 0.0, skewed))
+    entry = row_start - column_start + keys - 1 + row
+    last = queries + keys - 1
+    tl.atomic_add(table_grad + entry, lower, mask=(entry >= 0) & (entry < last), sem="relaxed")
+    entry -= BLOCK_M
+    tl.atomic_add(
+        table_grad + entry, upper, mask=(entry >= 0) & (entry < last) & (row > BLOCK_M - BLOCK_N), sem="relaxed"
+    )
+
+
+@triton.jit
+def delta_kernel(
+    out_ptr, out_grad_ptr, lse_grad_ptr, delta_ptr,
+    out_batch, out_head, out_row, grad_batch, grad_head, grad_row, heads, queries,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """delta = rowsum(out · d out) - d lse: what the normalisation takes from each score's gradient."""
+    blocks = (queries + BLOCK_M - 1) // BLOCK_M
+    plane = tl.program_id(0) // blocks
+    row_start = (tl.program_id(0) % blocks) * BLOCK_M
+    batch = (plane // heads).to(tl.int64)
+    head = (plane % heads).to(tl.int64)
+    out = load_rows(
+        out_ptr + batch * out_batch + head * out_head, row_start, queries, out_row, BLOCK_M, HEAD_DIM, BLOCK_D
+    )
+    out_grad = load_rows(
+        out_grad_ptr + batch * grad_batch + head * grad_head, row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D
+    )
+    rows = row_start + tl.arange(0, BLOCK_M)
+    here = plane.to(tl.int64) * queries + rows
+    delta = row_sum(out.to(tl.float32) * out_grad.to(tl.float32))
+    delta -= tl.load(lse_grad_ptr + here, mask=rows < queries, other=0.0)
+    tl.store(delta_ptr + here, delta, mask=rows < queries)
+
+
+@triton.jit
+def query_span(
+    q_grad, q, out_grad, level, delta, k_head, v_head, table, table_grad, seed, plane, row_start, start, stop,
+    queries, keys, key_count, window, k_stride, v_stride, scale, threshold, keep_scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, TABLE: tl.constexpr,
+    DROPOUT: tl.constexpr, MASK: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Add what the keys [start, stop) give to a block's query gradient, and with TABLE to the table's."""
+    rows = row_start + tl.arange(0, BLOCK_M)[:, None]
+    for column_start in tl.range(start, stop, BLOCK_N):
+        columns = column_start + tl.arange(0, BLOCK_N)[None, :]
+        k = load_rows(k_head, column_start, keys, k_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
+        scores = multiply(q, tl.trans(k), UPCAST) * (scale * 1.4426950408889634)  # [BLOCK_M, BLOCK_N]
+        if BIAS:
+            strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
+            scores += spread(strip, BLOCK_M, BLOCK_N, False)
+        weights = tl.math.exp2(scores - level[:, None])
+        if MASK:
+            seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
+            weights = tl.where(seen, weights, 0.0)
+        v = load_rows(v_head, column_start, keys, v_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
+        weights_grad = multiply(out_grad, tl.trans(v), UPCAST)
+        if DROPOUT:
+            weights_grad = tl.where(kept(seed, plane, rows, columns, threshold), weights_grad * keep_scale, 0.0)
+        scores_grad = weights * (weights_grad - delta[:, None])
+        if TABLE:
+            add_diagonals(scores_grad, table_grad, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
+        q_grad += multiply(scores_grad.to(k.dtype), k, UPCAST)
+    return q_grad
+
+
+@triton.jit
+def query_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, q_grad_ptr, table_grad_ptr,
+    q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+    grad_batch, grad_head, grad_row, q_grad_batch, q_grad_head, q_grad_row,
+    heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, TABLE: tl.constexpr,
+    LENGTHS: tl.constexpr, DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """d q of one block of queries, and with TABLE the table's gradient through float32 atomics."""
+    blocks = (queries + BLOCK_M - 1) // BLOCK_M
+    plane = tl.program_id(0) // blocks
+    row_start = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_M
+    batch = plane // heads
+    head = plane % heads
+    wide_batch = tl.cast(batch, tl.int64)
+    wide_head = tl.cast(head, tl.int64)
+    key_head = (head // groups).to(tl.int64)
+    key_count = keys
+    if LENGTHS:
+        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
+    seed = 0
+    if DROPOUT:
+        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
+    table = table_ptr
+    table_grad = table_grad_ptr
+    if BIAS:
+        table_start = (wide_batch // table_batches * heads + head) * (queries + keys - 1)
+        table = table_ptr + table_start
+        table_grad = table_grad_ptr + table_start
+
+    shift = keys - queries
+    stop = key_count
+    plain = key_count
+    start = 0
+    if CAUSAL:
+        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, queries) + shift), 0)
+        plain = tl.maximum(tl.minimum(plain, row_start + shift + 1), 0)
+    plain = plain // BLOCK_N * BLOCK_N
+    if WINDOW:
+        start = tl.maximum(row_start + shift - window + 1, 0) // BLOCK_N * BLOCK_N
+        plain = start
+
+    plane_start = plane.to(tl.int64) * queries
+    q = load_rows(
+        q_ptr + wide_batch * q_batch + wide_head * q_head, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D
+    )
+    out_grad = load_rows(
+        out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head,
+        row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D,
+    )  # fmt: skip
+    level = load_level(lse_ptr + plane_start, row_start, queries, BLOCK_M)
+    delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK_M, 0.0)
+    k_here = k_ptr + wide_batch * k_batch + key_head * k_head
+    v_here = v_ptr + wide_batch * v_batch + key_head * v_head
+    q_grad = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
+    mask_plane = batch % seed_batches * heads + head
+    if not WINDOW:
+        q_grad = query_span(
+            q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed, mask_plane, row_start, start,
+            plain,
+            queries, keys, key_count, window, k_row, v_row, scale, threshold, keep_scale,
+            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, TABLE, DROPOUT, False, UPCAST,
+        )  # fmt: skip
+    q_grad = query_span(
+        q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed, mask_plane, row_start, plain, stop,
+        queries, keys, key_count, window, k_row, v_row, scale, threshold, keep_scale,
+        HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, TABLE, DROPOUT, True, UPCAST,
+    )  # fmt: skip
+    q_grad_here = q_grad_ptr + wide_batch * q_grad_batch + wide_head * q_grad_head
+    store_rows(q_grad_here, row_start, queries, q_grad_row, q_grad * scale, BLOCK_M, HEAD_DIM, BLOCK_D)
+
+
+@triton.jit
+def key_span(
+    k_grad, v_grad, k, v, q_head, out_grad_head, lse, delta_head, table, seed, plane, column_start, start, stop,
+    queries, keys, key_count, window, q_stride, grad_stride, scale, threshold, keep_scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
+    MASK: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Add what the queries [start, stop) of one head give to a block's key and value gradients; tiles transposed."""
+    columns = column_start + tl.arange(0, BLOCK_N)[:, None]
+    for row_start in tl.range(start, stop, BLOCK_M):
+        rows = row_start + tl.arange(0, BLOCK_M)[None, :]
+        q = load_rows(q_head, row_start, queries, q_stride, BLOCK_M, HEAD_DIM, BLOCK_D)
+        scores = multiply(k, tl.trans(q), UPCAST) * (scale * 1.4426950408889634)  # [BLOCK_N, BLOCK_M]
+        if BIAS:
+            strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
+            scores += spread(strip, BLOCK_N, BLOCK_M, True)
+        weights = tl.math.exp2(scores - load_level(lse, row_start, queries, BLOCK_M)[None, :])
+        if MASK:
+            seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
+            weights = tl.where(seen, weights, 0.0)
+        out_grad = load_rows(out_grad_head, row_start, queries, grad_stride, BLOCK_M, HEAD_DIM, BLOCK_D)
+        weights_grad = multiply(v, tl.trans(out_grad), UPCAST)
+        dropped = weights
+        if DROPOUT:
+            keep = kept(seed, plane, rows, columns, threshold)
+            dropped = tl.where(keep, weights * keep_scale, 0.0)
+            weights_grad = tl.where(keep, weights_grad * keep_scale, 0.0)
+        v_grad += multiply(dropped.to(out_grad.dtype), out_grad, UPCAST)
+        delta = load_row_terms(delta_head, row_start, queries, BLOCK_M, 0.0)
+        scores_grad = weights * (weights_grad - delta[None, :])
+        k_grad += multiply(scores_grad.to(q.dtype), q, UPCAST)
+    return k_grad, v_grad
+
+
+@triton.jit
+def key_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, k_grad_ptr, v_grad_ptr,
+    q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+    grad_batch, grad_head, grad_row, k_grad_batch, k_grad_head, k_grad_row,
+    heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
+    DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """d k and d v of one block of keys, summed over the query heads that share it; both have the same strides."""
+    blocks = (keys + BLOCK_N - 1) // BLOCK_N
+    key_heads = heads // groups
+    key_plane = tl.program_id(0) // blocks
+    column_start = (tl.program_id(0) % blocks) * BLOCK_N
+    batch = key_plane // key_heads
+    key_head = key_plane % key_heads
+    wide_batch = tl.cast(batch, tl.int64)
+    wide_key_head = key_head.to(tl.int64)
+    key_count = keys
+    if LENGTHS:
+        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
+    seed = 0
+    if DROPOUT:
+        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
+
+    shift = keys - queries
+    start = 0
+    plain = 0  # from this query on every key of the block is seen
+    stop = queries
+    if CAUSAL:
+        start = tl.maximum(column_start - shift, 0) // BLOCK_M * BLOCK_M
+        plain = (tl.maximum(column_start + BLOCK_N - 1 - shift, 0) + BLOCK_M - 1) // BLOCK_M * BLOCK_M
+        plain = tl.minimum(plain, stop)
+    if column_start + BLOCK_N > key_count:
+        plain = stop
+    if WINDOW:
+        stop = tl.maximum(tl.minimum(stop, column_start + BLOCK_N - 1 + window - shift), 0)
+        plain = stop
+    if column_start >= key_count:
+        stop = start
+        plain = start
+
+    k = load_rows(
+        k_ptr + wide_batch * k_batch + wide_key_head * k_head, column_start, keys, k_row, BLOCK_N, HEAD_DIM, BLOCK_D
+    )
+    v = load_rows(
+        v_ptr + wide_batch * v_batch + wide_key_head * v_head, column_start, keys, v_row, BLOCK_N, HEAD_DIM, BLOCK_D
+    )
+    k_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
+    v_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
+    for member in tl.range(0, groups):
+        head = key_head * groups + member
+        wide_head = tl.cast(head, tl.int64)
+        plane_start = (wide_batch * heads + head) * queries
+        table = table_ptr
+        if BIAS:
+            table = table_ptr + (wide_batch // table_batches * heads + head) * (queries + keys - 1)
+        q_here = q_ptr + wide_batch * q_batch + wide_head * q_head
+        out_grad_here = out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head
+        mask_plane = batch % seed_batches * heads + head
+        k_grad, v_grad = key_span(
+            k_grad, v_grad, k, v, q_here, out_grad_here, lse_ptr + plane_start, delta_ptr + plane_start, table, seed,
+            mask_plane, column_start, start, plain, queries, keys, key_count, window, q_row, grad_row, scale, threshold,
+            keep_scale, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, True, UPCAST,
+        )  # fmt: skip
+        if not WINDOW:
+            k_grad, v_grad = key_span(
+                k_grad, v_grad, k, v, q_here, out_grad_here, lse_ptr + plane_start, delta_ptr + plane_start, table,
+                seed,
+                mask_plane, column_start, plain, stop, queries, keys, key_count, window, q_row, grad_row, scale,
+                threshold,
+                keep_scale, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, False, UPCAST,
+            )  # fmt: skip
+    offset = wide_batch * k_grad_batch + wide_key_head * k_grad_head
+    store_rows(k_grad_ptr + offset, column_start, keys, k_grad_row, k_grad * scale, BLOCK_N, HEAD_DIM, BLOCK_D)
+    store_rows(v_grad_ptr + offset, column_start, keys, k_grad_row, v_grad, BLOCK_N, HEAD_DIM, BLOCK_D)
+
+
+@triton.jit
+def table_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, table_grad_ptr,
+    q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
+    heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, LENGTHS: tl.constexpr, DROPOUT: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    """The table's gradient, always the same to the last bit: one program sums one diagonal of blocks over its batch.
+
+    Along a diagonal of blocks an entry keeps its i - j, so the blocks add up before they are skewed. A table entry
+    gets at most two additions in all, from neighbouring diagonals, and x + y is y + x: their order is no matter.
+    """
+    row_blocks = (queries + BLOCK - 1) // BLOCK
+    column_blocks = (keys + BLOCK - 1) // BLOCK
+    diagonals = row_blocks + column_blocks - 1
+    diagonal = tl.program_id(0) % diagonals - (column_blocks - 1)
+    head = tl.program_id(0) // diagonals % heads
+    member = tl.program_id(0) // diagonals // heads
+    wide_head = tl.cast(head, tl.int64)
+    key_head = (head // groups).to(tl.int64)
+    table_start = (member.to(tl.int64) * heads + head) * (queries + keys - 1)
+
+    shift = keys - queries
+    first = tl.maximum(diagonal, 0)
+    last = tl.minimum(row_blocks, column_blocks + diagonal)
+    offset = diagonal * BLOCK  # of i - j; within a block it ranges over offset - BLOCK < i - j < offset + BLOCK
+    if CAUSAL:
+        if offset + BLOCK - 1 < -shift:
+            last = first
+    if WINDOW:
+        if offset - BLOCK + 1 >= window - shift:
+            last = first
+    strip = load_strip(table_ptr + table_start, offset, 0, queries, keys, BLOCK, BLOCK)
+    bias = spread(strip, BLOCK, BLOCK, False)
+    total = tl.full([BLOCK, BLOCK], 0.0, tl.float32)
+    for batch in tl.range(member * table_batches, (member + 1) * table_batches):
+        wide_batch = tl.cast(batch, tl.int64)
+        key_count = keys
+        if LENGTHS:
+            key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
+        seed = 0
+        if DROPOUT:
+            seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
+        plane_start = (wide_batch * heads + head) * queries
+        for row_block in tl.range(first, last):
+            row_start = row_block * BLOCK
+            column_start = row_start - offset
+            rows = row_start + tl.arange(0, BLOCK)[:, None]
+            columns = column_start + tl.arange(0, BLOCK)[None, :]
+            q = load_rows(
+                q_ptr + wide_batch * q_batch + wide_head * q_head, row_start, queries, q_row, BLOCK, HEAD_DIM, BLOCK_D
+            )
+            k = load_rows(
+                k_ptr + wide_batch * k_batch + key_head * k_head, column_start, keys, k_row, BLOCK, HEAD_DIM, BLOCK_D
+            )
+            scores = multiply(q, tl.trans(k), UPCAST) * (scale * 1.4426950408889634) + bias
+            level = load_level(lse_ptr + plane_start, row_start, queries, BLOCK)
+            weights = tl.math.exp2(scores - level[:, None])
+            seen = visible(rows, columns, shift, key_count, window, CAUSAL, WINDOW)
+            weights = tl.where(seen, weights, 0.0)
+            v = load_rows(
+                v_ptr + wide_batch * v_batch + key_head * v_head, column_start, keys, v_row, BLOCK, HEAD_DIM, BLOCK_D
+            )
+            out_grad = load_rows(
+                out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head,
+                row_start, queries, grad_row, BLOCK, HEAD_DIM, BLOCK_D,
+            )  # fmt: skip
+            weights_grad = multiply(out_grad, tl.trans(v), UPCAST)
+            if DROPOUT:
+                plane = batch % seed_batches * heads + head
+                weights_grad = tl.where(kept(seed, plane, rows, columns, threshold), weights_grad * keep_scale, 0.0)
+            delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK, 0.0)
+            total += weights * (weights_grad - delta[:, None])
+    add_diagonals(total, table_grad_ptr + table_start, offset, 0, queries, keys, BLOCK, BLOCK)

@@ -1,0 +1,172 @@
+"""Attention as PyTorch operators: shapes for the compiler, gradients, and a vmap that folds members into the batch.
+
+B batch, H query heads, Hkv key heads, Lq queries, Lk keys, D head dimension; M tables and S dropout seeds serve B/M and
+B/S consecutive batch entries each.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trans4init.kernels.attention import launch
+from trans4init.kernels.attention.launch import Options
+
+__all__ = ["Attention", "attention_backward", "attention_forward"]
+
+
+@torch.library.custom_op("trans4init::attention_forward", mutates_args=())
+def attention_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor | None,
+    key_lengths: Tensor | None,
+    seed: Tensor | None,
+    causal: bool,
+    window: int | None,
+    scale: float,
+    dropout_p: float,
+    deterministic: bool,
+) -> tuple[Tensor, Tensor]:
+    """table [M, H, Lq + Lk - 1] float32; seed [S] int64 -> out [B, H, Lq, D] and float32 lse [B, H, Lq]."""
+    options = Options(causal, window, scale, dropout_p, deterministic)
+    return launch.launch_forward(q, k, v, table, key_lengths, seed, options)
+
+
+@torch.library.custom_op("trans4init::attention_backward", mutates_args=())
+def attention_backward(
+    out_grad: Tensor,
+    lse_grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor | None,
+    key_lengths: Tensor | None,
+    seed: Tensor | None,
+    causal: bool,
+    window: int | None,
+    scale: float,
+    dropout_p: float,
+    deterministic: bool,
+    table_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v and table, the last one empty unless it is needed."""
+    options = Options(causal, window, scale, dropout_p, deterministic)
+    return launch.launch_backward(
+        out_grad, lse_grad, out, lse, q, k, v, table, key_lengths, seed, options, table_needs_grad
+    )
+
+
+@attention_forward.register_fake
+def _forward_shapes(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@attention_backward.register_fake
+def _backward_shapes(
+    out_grad: Tensor,
+    lse_grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shape = table.shape if table is not None and rest[-1] else (0,)
+    return (*(t.new_empty(t.shape) for t in (q, k, v)), q.new_empty(shape, dtype=torch.float32))  # type: ignore[return-value]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output, *inputs[:6])
+    ctx.options = inputs[6:]
+
+
+def _differentiate(
+    ctx: Any, out_grad: Tensor, lse_grad: Tensor, backward: Callable[..., Any] = attention_backward
+) -> tuple[Tensor | None, ...]:
+    needed = ctx.needs_input_grad[3]
+    q_grad, k_grad, v_grad, table_grad = backward(out_grad, lse_grad, *ctx.saved_tensors, *ctx.options, needed)
+    return (q_grad, k_grad, v_grad, table_grad if needed else None, *([None] * 7))
+
+
+attention_forward.register_autograd(_differentiate, setup_context=_remember)
+
+
+class Attention(torch.autograd.Function):
+    """`attention_forward` where `torch.func.grad` can follow it: an operator's gradient it can't."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor]:
+        """out and lse."""
+        out, lse = attention_forward(*args)
+        return out, lse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep what the gradient needs."""
+        _remember(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of q, k, v and table."""
+        return _differentiate(ctx, out_grad, lse_grad, AttentionGradient.apply)
+
+
+class AttentionGradient(torch.autograd.Function):
+    """`attention_backward`, where `torch.func` can follow it; it has no gradient of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of q, k, v and table."""
+        q_grad, k_grad, v_grad, table_grad = attention_backward(*args)
+        return q_grad, k_grad, v_grad, table_grad
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        """Refused: there is no second derivative."""
+        raise NotImplementedError("The fused attention has no second derivative; impl 'reference' has one.")
+
+
+def _fold(tensor: Tensor | None, dim: int | None, members: int) -> Tensor | None:
+    """The vmapped dimension in front of the batch: [members · batch, ...]."""
+    if tensor is None:
+        return None
+    tensor = tensor.unsqueeze(0).expand(members, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return tensor.flatten(0, 1)
+
+
+@attention_forward.register_vmap
+def _forward_members(
+    info: Any, in_dims: tuple[int | None, ...], *args: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    members = info.batch_size
+    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:6], in_dims[:6], strict=True)]
+    outputs = attention_forward(*folded, *args[6:])
+    return tuple(output.unflatten(0, (members, -1)) for output in outputs), (0, 0)
+
+
+@attention_backward.register_vmap
+def _backward_members(
+    info: Any, in_dims: tuple[int | None, ...], *args: Any
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    members = info.batch_size
+    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:10], in_dims[:10], strict=True)]
+    *gradients, table_grad = attention_backward(*folded, *args[10:])
+    split = [gradient.unflatten(0, (members, -1)) for gradient in gradients]
+    if args[-1]:
+        return (*split, table_grad.unflatten(0, (members, -1))), (0, 0, 0, 0)
+    return (*split, table_grad), (0, 0, 0, None)

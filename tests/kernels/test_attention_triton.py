@@ -1,0 +1,247 @@
+"""The Triton kernels, interpreted on the CPU, against the float64 reference; and the operators PyTorch sees."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trans4init.kernels.attention import RelativeBias, attention
+from trans4init.kernels.attention.configurations import INTERPRETED
+from trans4init.kernels.attention.launch import HEAD_DIMS
+from trans4init.kernels.attention.reference import kept
+from trans4init.kernels.attention.registration import attention_backward, attention_forward
+
+# What a sum of n float32 products may be off by on its own, and the rounding of the result, come on top.
+RELATIVE_RMS = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+BORDERS = [
+    step * side + shift for side in (INTERPRETED.queries, INTERPRETED.keys) for step in (1, 2) for shift in (-1, 0, 1)
+]
+DTYPES = list(RELATIVE_RMS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def poisoned_outputs():
+    """Every torch.empty holds NaN, so that what a kernel doesn't write shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def draw_inputs(batch, heads, kv_heads, queries, keys, width, dtype, seed=0):
+    """q, k, v and a table, with the gradient of the output, rounded to `dtype`; strides are those of [B, L, H, D]."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(count, length):
+        return torch.randn(batch, length, count, width, generator=generator).to(dtype).transpose(1, 2)
+
+    table = torch.randn(heads, queries + keys - 1, generator=generator)
+    return [tensor(heads, queries), tensor(kv_heads, keys), tensor(kv_heads, keys), table], tensor(heads, queries)
+
+
+def run(inputs, out_grad, biased, dtype=None, **options):
+    """Output and gradients of a call, in another dtype where one is given; the dropout seed is always the same."""
+    inputs = [tensor.detach() for tensor in inputs]
+    if dtype is not None:
+        inputs = [tensor.to(dtype) for tensor in inputs]
+    inputs = [tensor.requires_grad_() for tensor in inputs[: 4 if biased else 3]]
+    torch.manual_seed(0)
+    out = attention(*inputs[:3], bias=RelativeBias(inputs[3]) if biased else None, **options)
+    gradients = torch.autograd.grad(out, inputs, out_grad.to(out.dtype))
+    return dict(zip(("out", "dq", "dk", "dv", "dtable"), (out, *gradients), strict=False))
+
+
+def rms(tensor):
+    return tensor.double().square().mean().sqrt().item()
+
+
+def assert_as_good_as_eager(inputs, out_grad, biased, **options):
+    """Against float64: at most twice the error of eager PyTorch in the same dtype, and a cap on the relative RMS."""
+    dtype = inputs[0].dtype
+    exact = run(inputs, out_grad, biased, torch.float64, impl="reference", **options)
+    options_of_eager = {name: value for name, value in options.items() if name != "deterministic"}
+    eager = run(inputs, out_grad, biased, impl="reference", **options_of_eager)
+    found = run(inputs, out_grad, biased, impl="triton", **options)
+    single = 4 * torch.finfo(torch.float32).eps * max(inputs[0].shape[2], inputs[1].shape[2]) ** 0.5
+    rounding = torch.finfo(dtype).eps / 2
+    for name, expected in exact.items():
+        error, size = rms(found[name].double() - expected), rms(expected)
+        assert torch.isfinite(found[name]).all(), name
+        assert error <= 2 * rms(eager[name].double() - expected) + rounding * size + single, name
+        assert error <= RELATIVE_RMS[dtype] * size + single, name
+
+
+@st.composite
+def calls(draw):
+    length = st.integers(1, 70) | st.sampled_from(BORDERS)
+    queries, keys = draw(length), draw(length)
+    kv_heads, batch = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2]))
+    heads = kv_heads * draw(st.sampled_from([1, 2]))
+    width, dtype = draw(st.sampled_from(HEAD_DIMS)), draw(st.sampled_from(DTYPES))
+    inputs, out_grad = draw_inputs(batch, heads, kv_heads, queries, keys, width, dtype, draw(st.integers(0, 99)))
+    options = {
+        "causal": draw(st.booleans()),
+        "window": draw(st.none() | st.integers(1, 80)),
+        "key_lengths": draw(
+            st.none() | st.lists(st.integers(0, keys), min_size=batch, max_size=batch).map(torch.tensor)
+        ),
+        "scale": draw(st.none() | st.just(0.3)),
+        "dropout_p": draw(st.sampled_from([0.0, 0.0, 0.4])),
+        "deterministic": draw(st.booleans()),
+    }
+    return inputs, out_grad, draw(st.sampled_from([True, True, False])), options
+
+
+@settings(deadline=None, max_examples=24, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(calls())
+def test_every_combination_is_as_good_as_eager(call):
+    inputs, out_grad, biased, options = call
+    assert_as_good_as_eager(inputs, out_grad, biased, **options)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (113, 203), (239, 1)])
+def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype, deterministic):
+    inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, dtype)
+    assert_as_good_as_eager(inputs, out_grad, True, deterministic=deterministic)
+
+
+def test_the_log_sum_exp_and_its_gradient_are_exact():
+    inputs, _ = draw_inputs(1, 2, 1, 33, 20, 16, torch.float32)
+    results = {}
+    for impl, dtype in (("reference", torch.float64), ("triton", torch.float32)):
+        leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in inputs]
+        _, lse = attention(*leaves[:3], bias=RelativeBias(leaves[3]), return_lse=True, impl=impl)
+        results[impl] = (lse, *torch.autograd.grad((lse * torch.arange(33)).sum(), [leaves[0], leaves[1], leaves[3]]))
+    for exact, found in zip(results["reference"], results["triton"], strict=True):
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_dropout_keeps_its_share_and_the_seed_decides():
+    keep = kept(torch.tensor([7]), 2, 3, 64, 64, 0.25)
+    assert abs(keep.float().mean().item() - 0.75) < 0.01
+    assert (keep[0, 0] != keep[0, 1]).any()
+    assert not torch.equal(keep, kept(torch.tensor([8]), 2, 3, 64, 64, 0.25))
+    (q, k, v, _), _ = draw_inputs(1, 1, 1, 20, 20, 16, torch.float32)
+    runs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        runs.append(attention(q, k, v, dropout_p=0.5, impl="triton"))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    assert attention(q, k, v, dropout_p=1.0, impl="triton").abs().max() == 0
+
+
+def test_the_deterministic_table_gradient_does_not_depend_on_the_order_of_programs(monkeypatch):
+    """Bitwise the same with the programs run backwards, where float additions in another order would differ."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    inputs, out_grad = draw_inputs(2, 1, 1, 100, 90, 16, torch.float32)
+    forwards = run(inputs, out_grad, True, impl="triton", deterministic=True)
+    set_index = interpreter_builder.set_grid_idx
+
+    def from_the_end(x, y, z):
+        set_index(interpreter_builder.grid_dim[0] - 1 - x, y, z)
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", from_the_end)
+    backwards = run(inputs, out_grad, True, impl="triton", deterministic=True)
+    for name, gradient in forwards.items():
+        assert torch.equal(gradient, backwards[name]), name
+    atomic = run(inputs, out_grad, True, impl="triton")["dtable"]
+    monkeypatch.undo()
+    assert not torch.equal(atomic, run(inputs, out_grad, True, impl="triton")["dtable"])
+
+
+def test_members_of_a_vmap_have_tables_of_their_own():
+    """vmap over values and tables, over tables alone, and its gradients, against a loop."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 2, 9, 16, generator=generator) for _ in range(3))
+    tables = torch.randn(3, 2, 17, generator=generator)
+
+    def loss(q, k, v, table):
+        return attention(q, k, v, bias=RelativeBias(table), causal=True, impl="triton").square().sum()
+
+    derive = torch.func.grad(loss, argnums=(0, 1, 2, 3))
+    for dims in ((0, 0, 0, 0), (None, None, None, 0), (0, 0, 0, None)):
+        call = [t if dim == 0 else t[0] for t, dim in zip((q, k, v, tables), dims, strict=True)]
+        found = torch.func.vmap(derive, in_dims=dims)(*call)
+        for member in range(3):
+            alone = derive(*(t[member] if dim == 0 else t for t, dim in zip(call, dims, strict=True)))
+            for a, b in zip(found, alone, strict=True):
+                torch.testing.assert_close(a[member], b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("randomness", "alike"), [("same", True), ("different", False)])
+def test_dropout_under_vmap_follows_its_randomness(randomness, alike):
+    (q, k, v, _), _ = draw_inputs(1, 2, 2, 9, 9, 16, torch.float32)
+    stack = torch.func.vmap(lambda q: attention(q, k, v, dropout_p=0.5, impl="triton"), randomness=randomness)
+    first, second = stack(torch.stack([q, q]))
+    assert torch.equal(first, second) == alike
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_operators_pass_opcheck(biased):
+    inputs, out_grad = draw_inputs(1, 2, 1, 5, 7, 16, torch.float32)
+    q, k, v, table = [tensor.detach().requires_grad_() for tensor in inputs]
+    bias = table[None] if biased else None
+    call = (q, k, v, bias, torch.tensor([6]), None, True, None, 0.25, 0.0, False)
+    torch.library.opcheck(attention_forward, call)
+    out, lse = (tensor.detach() for tensor in attention_forward(*call))
+    torch.library.opcheck(
+        attention_backward,
+        (
+            out_grad,
+            torch.zeros_like(lse),
+            out,
+            lse,
+            *(t if t is None else t.detach() for t in call[:6]),
+            *call[6:],
+            biased,
+        ),
+    )
+
+
+def test_a_compiled_call_is_one_graph():
+    inputs, out_grad = draw_inputs(1, 2, 1, 5, 7, 16, torch.float32)
+
+    def call(*tensors, **options):
+        return attention(*tensors[:3], bias=RelativeBias(tensors[3]), causal=True, impl="triton")
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (call, compiled):
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        out = function(*leaves)
+        results.append([out, *torch.autograd.grad(out, leaves, out_grad)])
+    for eager, traced in zip(*results, strict=True):
+        assert torch.equal(eager, traced)
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference", "sdpa", "auto"])
+def test_autocast_casts_queries_keys_and_values(impl):
+    (q, k, v, table), _ = draw_inputs(1, 1, 1, 6, 6, 16, torch.float32)
+    leaf = q.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(leaf, k, v, bias=RelativeBias(table), impl=impl)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert leaf.grad.dtype == torch.float32
+
+
+def test_a_second_derivative_is_refused():
+    inputs, out_grad = draw_inputs(1, 1, 1, 3, 3, 16, torch.float32)
+    leaf = inputs[0].detach().requires_grad_()
+    out = attention(leaf, *inputs[1:3], impl="triton")
+    (gradient,) = torch.autograd.grad(out, leaf, out_grad.requires_grad_(), create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        gradient.sum().backward()
+
+
+def test_a_head_dim_that_is_not_contiguous_is_read_right():
+    (q, k, v, _), _ = draw_inputs(1, 1, 1, 6, 6, 16, torch.float32)
+    odd = torch.stack([q, q.neg()], dim=-1)[..., 0]
+    assert odd.stride(-1) == 2
+    assert torch.equal(attention(odd, k, v, impl="triton"), attention(q, k, v, impl="triton"))
