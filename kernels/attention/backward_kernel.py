@@ -21,7 +21,7 @@ from trans4init.kernels.attention.kernel import (
     visible,
 )
 
-__all__ = ["delta_kernel", "key_gradient_kernel", "query_gradient_kernel", "table_gradient_kernel"]
+__all__ = ["key_gradient_kernel", "query_gradient_kernel", "row_terms_kernel", "table_gradient_kernel"]
 
 
 @triton.jit
@@ -29,13 +29,6 @@ def load_row_terms(base, row_start, queries, BLOCK_M: tl.constexpr, EMPTY: tl.co
     """One float32 a query; EMPTY where there is no query."""
     rows = row_start + tl.arange(0, BLOCK_M)
     return tl.load(base + rows, mask=rows < queries, other=EMPTY)
-
-
-@triton.jit
-def load_level(base, row_start, queries, BLOCK_M: tl.constexpr):
-    """The log-sum-exp of each query in units of log 2; +inf where a query is missing or sees nothing: weights of 0."""
-    lse = load_row_terms(base, row_start, queries, BLOCK_M, float("inf"))
-    return tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
 
 
 @triton.jit
@@ -62,12 +55,16 @@ def add_diagonals(
 
 
 @triton.jit
-def delta_kernel(
-    out_ptr, out_grad_ptr, lse_grad_ptr, delta_ptr,
+def row_terms_kernel(
+    out_ptr, out_grad_ptr, lse_ptr, lse_grad_ptr, delta_ptr, level_ptr,
     out_batch, out_head, out_row, grad_batch, grad_head, grad_row, heads, queries,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """delta = rowsum(out · d out) - d lse: what the normalisation takes from each score's gradient."""
+    """What the other passes need of each query: delta, and the log-sum-exp in units of log 2 as `level`.
+
+    delta = rowsum(out · d out) - d lse is what the normalisation takes from each score's gradient. A query that sees
+    nothing has level +inf, so that its weights come out as 0.
+    """
     blocks = (queries + BLOCK_M - 1) // BLOCK_M
     plane = tl.program_id(0) // blocks
     row_start = (tl.program_id(0) % blocks) * BLOCK_M
@@ -84,6 +81,9 @@ def delta_kernel(
     delta = row_sum(out.to(tl.float32) * out_grad.to(tl.float32))
     delta -= tl.load(lse_grad_ptr + here, mask=rows < queries, other=0.0)
     tl.store(delta_ptr + here, delta, mask=rows < queries)
+    lse = tl.load(lse_ptr + here, mask=rows < queries, other=0.0)
+    level = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+    tl.store(level_ptr + here, level, mask=rows < queries)
 
 
 @triton.jit
@@ -120,7 +120,8 @@ def query_span(
 
 @triton.jit
 def query_gradient_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, q_grad_ptr, table_grad_ptr,
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, level_ptr, delta_ptr, q_grad_ptr,
+    table_grad_ptr,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     grad_batch, grad_head, grad_row, q_grad_batch, q_grad_head, q_grad_row,
     heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
@@ -170,7 +171,7 @@ def query_gradient_kernel(
         out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head,
         row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D,
     )  # fmt: skip
-    level = load_level(lse_ptr + plane_start, row_start, queries, BLOCK_M)
+    level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK_M, float("inf"))
     delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK_M, 0.0)
     k_here = k_ptr + wide_batch * k_batch + key_head * k_head
     v_here = v_ptr + wide_batch * v_batch + key_head * v_head
@@ -194,7 +195,7 @@ def query_gradient_kernel(
 
 @triton.jit
 def key_span(
-    k_grad, v_grad, k, v, q_head, out_grad_head, lse, delta_head, table, seed, plane, column_start, start, stop,
+    k_grad, v_grad, k, v, q_head, out_grad_head, level_head, delta_head, table, seed, plane, column_start, start, stop,
     queries, keys, key_count, window, q_stride, grad_stride, scale, threshold, keep_scale,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
@@ -209,7 +210,8 @@ def key_span(
         if BIAS:
             strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
             scores += spread(strip, BLOCK_N, BLOCK_M, True)
-        weights = tl.math.exp2(scores - load_level(lse, row_start, queries, BLOCK_M)[None, :])
+        level = load_row_terms(level_head, row_start, queries, BLOCK_M, float("inf"))
+        weights = tl.math.exp2(scores - level[None, :])
         if MASK:
             seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
             weights = tl.where(seen, weights, 0.0)
@@ -229,13 +231,13 @@ def key_span(
 
 @triton.jit
 def key_gradient_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, k_grad_ptr, v_grad_ptr,
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, level_ptr, delta_ptr, k_grad_ptr, v_grad_ptr,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     grad_batch, grad_head, grad_row, k_grad_batch, k_grad_head, k_grad_row,
     heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
-    DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
+    DROPOUT: tl.constexpr, UPCAST: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """d k and d v of one block of keys, summed over the query heads that share it; both have the same strides."""
     blocks = (keys + BLOCK_N - 1) // BLOCK_N
@@ -278,7 +280,7 @@ def key_gradient_kernel(
     )
     k_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
     v_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
-    for member in tl.range(0, groups):
+    for member in tl.range(0, groups if GROUPED else 1):
         head = key_head * groups + member
         wide_head = tl.cast(head, tl.int64)
         plane_start = (wide_batch * heads + head) * queries
@@ -289,13 +291,13 @@ def key_gradient_kernel(
         out_grad_here = out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head
         mask_plane = batch % seed_batches * heads + head
         k_grad, v_grad = key_span(
-            k_grad, v_grad, k, v, q_here, out_grad_here, lse_ptr + plane_start, delta_ptr + plane_start, table, seed,
+            k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table, seed,
             mask_plane, column_start, start, plain, queries, keys, key_count, window, q_row, grad_row, scale, threshold,
             keep_scale, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, True, UPCAST,
         )  # fmt: skip
         if not WINDOW:
             k_grad, v_grad = key_span(
-                k_grad, v_grad, k, v, q_here, out_grad_here, lse_ptr + plane_start, delta_ptr + plane_start, table,
+                k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table,
                 seed,
                 mask_plane, column_start, plain, stop, queries, keys, key_count, window, q_row, grad_row, scale,
                 threshold,
@@ -308,7 +310,7 @@ def key_gradient_kernel(
 
 @triton.jit
 def table_gradient_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, lse_ptr, delta_ptr, table_grad_ptr,
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_grad_ptr, level_ptr, delta_ptr, table_grad_ptr,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
     heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
@@ -364,7 +366,7 @@ def table_gradient_kernel(
                 k_ptr + wide_batch * k_batch + key_head * k_head, column_start, keys, k_row, BLOCK, HEAD_DIM, BLOCK_D
             )
             scores = multiply(q, tl.trans(k), UPCAST) * (scale * 1.4426950408889634) + bias
-            level = load_level(lse_ptr + plane_start, row_start, queries, BLOCK)
+            level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK, float("inf"))
             weights = tl.math.exp2(scores - level[:, None])
             seen = visible(rows, columns, shift, key_count, window, CAUSAL, WINDOW)
             weights = tl.where(seen, weights, 0.0)

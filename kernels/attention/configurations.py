@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["INTERPRETED", "PASSES", "WINNERS", "Pass", "Room", "Tile", "candidates", "choose", "winner_key"]
+__all__ = ["INTERPRETED", "PASSES", "ROW_TERMS", "WINNERS", "Case", "Pass", "Room", "Tile", "candidates", "choose"]
 
 Pass = Literal["forward", "query_gradient", "key_gradient", "table_gradient"]
 PASSES: tuple[Pass, ...] = ("forward", "query_gradient", "key_gradient", "table_gradient")
@@ -30,28 +30,93 @@ class Tile:
     stages: int
 
 
+@dataclass(frozen=True)
+class Case:
+    """What decides which tile is best: the pass, and what it has to hold."""
+
+    which: Pass
+    head_dim: int
+    itemsize: int
+    bias: bool
+    causal: bool = True
+    grouped: bool = False
+
+    def __str__(self) -> str:
+        """The name a winner is recorded under."""
+        traits = [name for name in ("bias", "causal", "grouped") if getattr(self, name)]
+        return " ".join([self.which, f"D{self.head_dim}", f"{8 * self.itemsize}-bit", *traits])
+
+
 INTERPRETED = Tile(32, 16, 1, 1)
+ROW_TERMS = Tile(queries=64, keys=0, warps=4, stages=1)
+
+# The widest block of head dims that a row serves -> tiles, the default first. None of them spills registers on sm_90 up
+# to 128: a bias costs about 50 registers for the places of its strip, so that biased tiles are smaller.
+PLAIN: dict[Pass, dict[int, tuple[Tile, ...]]] = {
+    "forward": {
+        64: (Tile(128, 64, 4, 3), Tile(128, 128, 8, 2)),
+        128: (Tile(128, 64, 8, 3),),
+        256: (Tile(128, 32, 8, 2),),
+    },
+    "query_gradient": {64: (Tile(128, 64, 8, 2),), 128: (Tile(128, 64, 8, 2),), 256: (Tile(32, 32, 8, 1),)},
+    "key_gradient": {64: (Tile(64, 128, 8, 2),), 128: (Tile(32, 128, 8, 2),), 256: (Tile(32, 64, 8, 1),)},
+}
+BIASED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
+    "forward": {
+        64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
+        128: (Tile(128, 64, 8, 3),),
+        256: (Tile(128, 32, 8, 2),),
+    },
+    "query_gradient": {
+        64: (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2)),
+        128: (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2)),
+        256: (Tile(32, 32, 8, 1),),
+    },
+    "key_gradient": {
+        64: (Tile(32, 128, 8, 2), Tile(64, 64, 8, 2)),
+        128: (Tile(32, 128, 8, 2),),
+        256: (Tile(32, 64, 8, 1),),
+    },
+    "table_gradient": {
+        64: (Tile(64, 64, 8, 2),),
+        128: (Tile(64, 64, 8, 1), Tile(64, 64, 8, 2)),
+        256: (Tile(32, 32, 8, 1),),
+    },
+}
+GROUPED: dict[int, tuple[Tile, ...]] = {
+    64: (Tile(32, 128, 8, 2),),
+    128: (Tile(16, 128, 8, 2),),
+    256: (Tile(32, 64, 8, 1),),
+}
+SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the matrix units: small tiles, many threads
+    "forward": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+    "query_gradient": {64: (Tile(16, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+    "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 16, 1),)},
+    "table_gradient": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+}
+SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
 
 
-def candidates(which: Pass, head_dim: int, itemsize: int, bias: bool, room: Room) -> tuple[Tile, ...]:
+def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
     """The block sizes to try, the default first."""
-    return (Tile(64, 32, 4, 2),)
-
-
-def winner_key(which: Pass, head_dim: int, itemsize: int, causal: bool, bias: bool) -> str:
-    """What a winner is recorded under."""
-    return f"{which} D={head_dim} bytes={itemsize} causal={causal:d} bias={bias:d}"
+    if case.itemsize == 4:
+        rows = SINGLE[case.which]
+    elif room == "small":
+        rows = SMALL
+    elif case.which == "key_gradient" and case.grouped:
+        rows = GROUPED
+    else:
+        rows = (BIASED if case.bias else PLAIN)[case.which]
+    return next(tiles for widest, tiles in rows.items() if case.head_dim <= widest)
 
 
 @functools.cache
-def choose(which: Pass, head_dim: int, itemsize: int, causal: bool, bias: bool, device: torch.device) -> Tile:
+def choose(case: Case, device: torch.device) -> Tile:
     """The recorded winner of this GPU, else the first candidate."""
     properties = torch.cuda.get_device_properties(device)
-    winners = json.loads(WINNERS.read_text()).get(properties.name, {})
-    recorded = winners.get(winner_key(which, head_dim, itemsize, causal, bias))
+    recorded = json.loads(WINNERS.read_text()).get(properties.name, {}).get(str(case))
     if recorded is not None:
         return Tile(*recorded)
     # ROCm's properties lack the entry: 64 KiB there
     shared = getattr(properties, "shared_memory_per_block_optin", 64 * 1024)
-    room: Room = "large" if shared >= 160 * 1024 else "small"
-    return candidates(which, head_dim, itemsize, bias, room)[0]
+    return candidates(case, "large" if shared >= 160 * 1024 else "small")[0]

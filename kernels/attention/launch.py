@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trans4init.kernels.attention.configurations import INTERPRETED, Pass, Tile, choose
+from trans4init.kernels.attention.configurations import INTERPRETED, ROW_TERMS, Case, Pass, Tile, choose
 
 __all__ = ["HEAD_DIMS", "Options", "block_dim", "launch_backward", "launch_forward"]
 
@@ -103,9 +103,11 @@ class Inputs:
         """The block sizes of one pass."""
         if self.q.device.type == "cpu":
             return INTERPRETED
-        return choose(
-            which, self.q.shape[-1], self.q.dtype.itemsize, self.options.causal, self.table is not None, self.q.device
+        grouped = which == "key_gradient" and self.q.shape[1] != self.k.shape[1]
+        case = Case(
+            which, self.q.shape[-1], self.q.dtype.itemsize, self.table is not None, self.options.causal, grouped
         )
+        return choose(case, self.q.device)
 
     def arguments(self) -> dict[str, Any]:
         """What the kernels that touch scores have in common."""
@@ -214,21 +216,22 @@ def launch_backward(
     out_grad, out = dense_rows(out_grad), dense_rows(out)
     batch, heads, queries, head_dim = q.shape
     key_heads, keys = k.shape[1:3]
-    delta = torch.empty_like(lse)
-    delta_tile = Tile(64, 0, 4, 1)
+    delta, level = torch.empty_like(lse), torch.empty_like(lse)
+    rows = ROW_TERMS.queries
     _run(
-        "delta_kernel",
-        batch * heads * -(-queries // delta_tile.queries),
+        "row_terms_kernel",
+        batch * heads * -(-queries // rows),
         q.device,
-        delta_tile,
-        {"out_ptr": out, "out_grad_ptr": out_grad, "lse_grad_ptr": lse_grad.contiguous(), "delta_ptr": delta}
+        ROW_TERMS,
+        {"out_ptr": out, "out_grad_ptr": out_grad, "lse_ptr": lse, "lse_grad_ptr": lse_grad.contiguous()}
+        | {"delta_ptr": delta, "level_ptr": level}
         | strides("out", out)
         | strides("grad", out_grad)
         | {"heads": heads, "queries": queries, "HEAD_DIM": head_dim, "BLOCK_D": block_dim(head_dim)}
-        | {"BLOCK_M": delta_tile.queries},
+        | {"BLOCK_M": rows},
     )
     shared = inputs.arguments() | strides("grad", out_grad)
-    shared |= {"out_grad_ptr": out_grad, "lse_ptr": lse, "delta_ptr": delta}
+    shared |= {"out_grad_ptr": out_grad, "level_ptr": level, "delta_ptr": delta}
 
     q_grad, k_grad, v_grad = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     table_grad = torch.zeros(table.shape if table is not None and table_needs_grad else (0,), device=q.device)
@@ -241,6 +244,7 @@ def launch_backward(
 
     tile = inputs.tile("key_gradient")
     blocks = {"BLOCK_M": tile.queries, "BLOCK_N": tile.keys, "BIAS": table is not None}
+    blocks |= {"GROUPED": heads != key_heads}
     arguments = shared | strides("k_grad", k_grad) | {"k_grad_ptr": k_grad, "v_grad_ptr": v_grad} | blocks
     _run("key_gradient_kernel", batch * key_heads * -(-keys // tile.keys), q.device, tile, arguments)
 

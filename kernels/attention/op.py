@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from collections.abc import Callable
 from typing import Literal, overload
 
 import torch
@@ -11,13 +10,15 @@ from torch import Tensor
 from trans4init.kernels.attention import peers
 from trans4init.kernels.attention.launch import HEAD_DIMS
 from trans4init.kernels.attention.reference import RelativeBias, draw_seed, reference_attention
-from trans4init.kernels.attention.registration import Attention, attention_forward
+from trans4init.kernels.attention.registration import fused_attention
+from trans4init.kernels.attention.streamed import streamed_attention
 
 __all__ = ["IMPLEMENTATIONS", "attention"]
 
 Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+STREAMED_FROM = 2**17  # query-key pairs over all heads
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -90,11 +91,14 @@ def attention(
     q, k, v = _autocast(q, k, v)
     _check(q, k, v, bias, window, key_lengths, dropout_p, impl)
     refusal = _refusals(q, k, bias, dropout_p, deterministic, return_lse)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if impl == "auto":
-        impl = next(name for name in _preference(q, bias) if name not in refusal)
+        if isinstance(bias, RelativeBias) and _streams(q, k, dropout_p, return_lse):
+            out, lse = streamed_attention(q, k, v, bias.table, key_lengths, causal, window, scale)
+            return (out, lse) if return_lse else out
+        impl = next(name for name in _preference(q) if name not in refusal)
     elif impl in refusal:
         raise ValueError(f"impl {impl!r} {refusal[impl]}.")
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if impl == "sdpa":
         return peers.sdpa(
             q, k, v, bias=bias, causal=causal, window=window, key_lengths=key_lengths, scale=scale, dropout_p=dropout_p
@@ -117,10 +121,7 @@ def attention(
         )
     else:
         table = bias.table[None] if isinstance(bias, RelativeBias) else None
-        # The compiler follows the operator's gradient, torch.func the function's.
-        attend: Callable[..., tuple[Tensor, Tensor]]
-        attend = attention_forward if torch.compiler.is_compiling() else Attention.apply  # type: ignore[no-untyped-call]
-        out, lse = attend(q, k, v, table, key_lengths, seed, causal, window, scale, dropout_p, deterministic)
+        out, lse = fused_attention(q, k, v, table, key_lengths, seed, causal, window, scale, dropout_p, deterministic)
     return (out, lse) if return_lse else out
 
 
@@ -132,11 +133,18 @@ def _autocast(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(dtype) if tensor.dtype in TRITON_DTYPES else tensor for tensor in tensors]
 
 
-def _preference(q: Tensor, bias: RelativeBias | Tensor | None) -> tuple[Implementation, ...]:
+def _streams(q: Tensor, k: Tensor, dropout_p: float, return_lse: bool) -> bool:
+    """Whether `auto` takes a relative bias a few queries at a time: on a CPU, where the scores outgrow the cache.
+
+    Below that its launches cost more than they save. With dropout it can't, and memory is quadratic in the lengths.
+    """
+    pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    return q.device.type == "cpu" and dropout_p == 0 and (pairs > STREAMED_FROM or return_lse)
+
+
+def _preference(q: Tensor) -> tuple[Implementation, ...]:
     """The implementations in order of speed on this machine."""
-    if q.device.type == "cuda":
-        return "triton", "sdpa", "reference"
-    return ("sdpa", "reference") if bias is None else ("reference",)
+    return ("triton", "sdpa", "reference") if q.device.type == "cuda" else ("sdpa", "reference")
 
 
 def _refusals(

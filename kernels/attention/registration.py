@@ -13,7 +13,7 @@ from torch import Tensor
 from trans4init.kernels.attention import launch
 from trans4init.kernels.attention.launch import Options
 
-__all__ = ["Attention", "attention_backward", "attention_forward"]
+__all__ = ["attention_backward", "attention_forward", "fused_attention"]
 
 
 @torch.library.custom_op("trans4init::attention_forward", mutates_args=())
@@ -170,3 +170,11 @@ def _backward_members(
     if args[-1]:
         return (*split, table_grad.unflatten(0, (members, -1))), (0, 0, 0, 0)
     return (*split, table_grad), (0, 0, 0, None)
+
+
+def fused_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """`attention_forward`: the compiler follows the operator's gradient, `torch.func` the function's."""
+    attend: Callable[..., tuple[Tensor, Tensor]] = attention_forward
+    if not torch.compiler.is_compiling():
+        attend = Attention.apply
+    return attend(*arguments)

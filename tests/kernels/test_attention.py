@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trans4init.kernels.attention import RelativeBias, attention
+from trans4init.kernels.attention.streamed import streamed_attention
 
 LENGTHS = st.integers(1, 9)
 
@@ -63,7 +65,7 @@ def calls(draw):
     return q, k, v, bias, options
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(calls())
 def test_reference_is_the_definition(call):
     q, k, v, bias, options = call
@@ -71,7 +73,7 @@ def test_reference_is_the_definition(call):
     torch.testing.assert_close(found, by_the_book(q, k, v, bias, **options), rtol=1e-10, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(calls())
 def test_sdpa_and_auto_are_the_reference(call):
     q, k, v, bias, options = call
@@ -85,7 +87,7 @@ def test_sdpa_and_auto_are_the_reference(call):
     torch.testing.assert_close(attention(q, k, v, bias=dense, **options), biased, rtol=1e-9, atol=1e-11)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=5)
 @given(calls())
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_is_the_reference(call):
@@ -98,6 +100,84 @@ def test_flex_without_a_gradient_is_refused_by_name():
     q, k, v = (torch.randn(1, 1, 4, 16, requires_grad=True) for _ in range(3))
     with pytest.raises(ValueError, match="impl 'flex' has no gradient on a CPU"):
         attention(q, k, v, impl="flex")
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 2**18])
+@settings(deadline=None, max_examples=15)
+@given(call=calls())
+def test_streamed_attention_and_its_gradients_are_the_reference(scores_at_once, call):
+    """In chunks of 16 queries and in one; lengths are up to 36 here, to need several."""
+    q, k, v, _, options = call
+    q, k, v = (tensor.repeat(1, 1, 4, 1).requires_grad_() for tensor in (q, k, v))
+    table = torch.randn(q.shape[1], q.shape[2] + k.shape[2] - 1, dtype=torch.float64, requires_grad=True)
+    streamed = (options["key_lengths"], options["causal"], options["window"], options["scale"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trans4init.kernels.attention.streamed.SCORES_AT_ONCE", scores_at_once)
+        results = [streamed_attention(q, k, v, table, *streamed)]
+        results.append(attention(q, k, v, bias=RelativeBias(table), impl="reference", return_lse=True, **options))
+        weight = torch.randn_like(results[0][0])
+        losses = [(out * weight).sum() + lse.clamp(min=-1e3).sum() for out, lse in results]
+        gradients = [torch.autograd.grad(loss, (q, k, v, table)) for loss in losses]
+    for found, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """The entries of the largest storage that anything made."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.entries = max(self.entries, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 100}, {"key_lengths": torch.tensor([900])}], ids=str)
+def test_a_biased_training_step_on_a_cpu_takes_memory_linear_in_the_lengths(options):
+    length = 1024
+    q, k, v = (torch.randn(1, 2, length, 16, requires_grad=True) for _ in range(3))
+    table = torch.randn(2, 2 * length - 1, requires_grad=True)
+    sizes = {}
+    for impl in ("auto", "reference"):
+        with Largest() as largest:
+            attention(q, k, v, bias=RelativeBias(table), impl=impl, **options).sum().backward()
+        sizes[impl] = largest.entries
+    assert sizes["auto"] < 2.1 * 2**18 < 2 * length**2 <= sizes["reference"]
+
+
+def test_streamed_members_of_a_vmap_have_tables_of_their_own():
+    q, k, v = (torch.randn(2, 2, 3, 20, 4, dtype=torch.float64) for _ in range(3))
+    tables = torch.randn(2, 3, 39, dtype=torch.float64)
+
+    def loss(q, k, v, table):
+        return streamed_attention(q, k, v, table, None, True, None, 0.5)[0].square().sum()
+
+    derive = torch.func.grad(loss, argnums=(0, 3))
+    found = torch.func.vmap(derive)(q, k, v, tables)
+    for member in range(2):
+        alone = derive(q[member], k[member], v[member], tables[member])
+        for a, b in zip(found, alone, strict=True):
+            torch.testing.assert_close(a[member], b)
+
+
+def test_gradients_of_the_specification_agree_with_finite_differences():
+    """With everything that can be asked for at once: groups, unequal lengths, a window, padding and dropout."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    def call(q, k, v, table):
+        torch.manual_seed(0)
+        options = {"causal": True, "window": 3, "key_lengths": torch.tensor([3, 4]), "dropout_p": 0.3}
+        return attention(q, k, v, bias=RelativeBias(table), impl="reference", **options)
+
+    torch.autograd.gradcheck(call, (leaf(2, 2, 5, 3), leaf(2, 1, 4, 3), leaf(2, 1, 4, 3), leaf(2, 8)))
 
 
 def test_gradients_reach_the_table_and_are_exact():
