@@ -45,8 +45,9 @@ def kernels(interpreted: bool) -> dict[str, Any]:
     """The kernels by name, compiled or interpreted."""
     names = ("kernel", "backward_kernel")
     package = __name__.rpartition(".")[0]
+    # Also before interpretation: the copies import from these, which must not be decorated then.
+    modules = [importlib.import_module(f"{package}.{name}") for name in names]
     if not interpreted:
-        modules = [importlib.import_module(f"{package}.{name}") for name in names]
         return {name: kernel for module in modules for name, kernel in vars(module).items()}
     copies: dict[str, Any] = {}
     with interpretation():

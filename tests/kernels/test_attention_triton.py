@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trans4init.kernels.attention import RelativeBias, attention
+from trans4init.kernels.attention import RelativeBias, attention, launch
 from trans4init.kernels.attention.configurations import INTERPRETED
 from trans4init.kernels.attention.launch import HEAD_DIMS
 from trans4init.kernels.attention.reference import kept
@@ -94,19 +94,18 @@ def calls(draw):
     return inputs, out_grad, draw(st.sampled_from([True, True, False])), options
 
 
-@settings(deadline=None, max_examples=24, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=16, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(calls())
 def test_every_combination_is_as_good_as_eager(call):
     inputs, out_grad, biased, options = call
     assert_as_good_as_eager(inputs, out_grad, biased, **options)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (113, 203), (239, 1)])
-def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype, deterministic):
+def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype):
     inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, dtype)
-    assert_as_good_as_eager(inputs, out_grad, True, deterministic=deterministic)
+    assert_as_good_as_eager(inputs, out_grad, True, deterministic=dtype == torch.bfloat16)
 
 
 def test_the_log_sum_exp_and_its_gradient_are_exact():
@@ -139,7 +138,7 @@ def test_the_deterministic_table_gradient_does_not_depend_on_the_order_of_progra
     """Bitwise the same with the programs run backwards, where float additions in another order would differ."""
     from triton.runtime.interpreter import interpreter_builder
 
-    inputs, out_grad = draw_inputs(2, 1, 1, 100, 90, 16, torch.float32)
+    inputs, out_grad = draw_inputs(2, 1, 1, 70, 60, 16, torch.float32)
     forwards = run(inputs, out_grad, True, impl="triton", deterministic=True)
     set_index = interpreter_builder.set_grid_idx
 
@@ -158,8 +157,8 @@ def test_the_deterministic_table_gradient_does_not_depend_on_the_order_of_progra
 def test_members_of_a_vmap_have_tables_of_their_own():
     """vmap over values and tables, over tables alone, and its gradients, against a loop."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(3, 2, 2, 9, 16, generator=generator) for _ in range(3))
-    tables = torch.randn(3, 2, 17, generator=generator)
+    q, k, v = (torch.randn(2, 2, 2, 9, 16, generator=generator) for _ in range(3))
+    tables = torch.randn(2, 2, 17, generator=generator)
 
     def loss(q, k, v, table):
         return attention(q, k, v, bias=RelativeBias(table), causal=True, impl="triton").square().sum()
@@ -168,7 +167,7 @@ def test_members_of_a_vmap_have_tables_of_their_own():
     for dims in ((0, 0, 0, 0), (None, None, None, 0), (0, 0, 0, None)):
         call = [t if dim == 0 else t[0] for t, dim in zip((q, k, v, tables), dims, strict=True)]
         found = torch.func.vmap(derive, in_dims=dims)(*call)
-        for member in range(3):
+        for member in range(2):
             alone = derive(*(t[member] if dim == 0 else t for t, dim in zip(call, dims, strict=True)))
             for a, b in zip(found, alone, strict=True):
                 torch.testing.assert_close(a[member], b, rtol=1e-4, atol=1e-5)
@@ -229,6 +228,16 @@ def test_autocast_casts_queries_keys_and_values(impl):
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
     assert leaf.grad.dtype == torch.float32
+
+
+def test_interpreted_and_compiled_kernels_live_in_one_process():
+    """And nobody sets TRITON_INTERPRET: each is of its own kind after the other was used."""
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    for name in ("forward_kernel", "query_gradient_kernel", "key_gradient_kernel", "table_gradient_kernel"):
+        assert isinstance(launch.kernels(True)[name], InterpretedFunction)
+        assert isinstance(launch.kernels(False)[name], JITFunction)
 
 
 def test_a_second_derivative_is_refused():
