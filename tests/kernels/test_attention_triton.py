@@ -108,6 +108,12 @@ def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype):
     assert_as_good_as_eager(inputs, out_grad, True, deterministic=dtype == torch.bfloat16)
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(50, 43), (43, 50)])
+def test_a_diagonal_that_crosses_block_corners_is_masked_right(queries, keys):
+    inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, torch.float32)
+    assert_as_good_as_eager(inputs, out_grad, True, causal=True)
+
+
 def test_the_log_sum_exp_and_its_gradient_are_exact():
     inputs, _ = draw_inputs(1, 2, 1, 33, 20, 16, torch.float32)
     results = {}
