@@ -18,7 +18,7 @@ __all__ = ["IMPLEMENTATIONS", "attention"]
 Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-STREAMED_FROM = 2**17  # query-key pairs over all heads
+STREAMED_FROM = 2**19  # query-key pairs over all heads
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
