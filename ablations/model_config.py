@@ -24,6 +24,13 @@ class ModelSize(BaseModel):
     """Positions seen in training; a longer input is possible where the positional encoding can do it."""
     position: str = "sinusoidal"
     activation: str = "gelu"
+    softmax: str = "softmax-exp"
+    softmax_reciprocal: str = "reciprocal"
+    normalization: str = "layernorm-rsqrt"
+    scale: str = "attention-scale"
+    head_mixing: str = "head-mixing"
+    randomised_positions: Count | None = None
+    """Train on sorted random positions below this number (Ruoss et al. 2023) in place of 0, 1, 2, …"""
     feed_forward: Count | None = None
 
     @model_validator(mode="after")
@@ -31,6 +38,18 @@ class ModelSize(BaseModel):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} can't be shared by {self.heads} heads evenly")
         return self
+
+    @model_validator(mode="after")
+    def _positions_suffice(self) -> "ModelSize":
+        if self.randomised_positions is not None and self.randomised_positions < self.context:
+            raise ValueError(
+                f"randomised_positions must be at least the context, {self.context}, not {self.randomised_positions}"
+            )
+        return self
+
+    def shapes(self) -> dict[str, int]:
+        """The sizes that functions are shaped by, by the name of their shape argument."""
+        return {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
 
     def __str__(self) -> str:
         return f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.context}"

@@ -1,6 +1,7 @@
 """Activations: elementwise functions between the two matrices of a feed-forward layer."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,25 +9,57 @@ from torch.nn import functional as F
 
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 
+__all__ = ["ELEMENTWISE_ARMS", "Activation"]
+
+ELEMENTWISE_ARMS: tuple[str, ...] = (
+    "analytic",
+    "learned-frozen",
+    "learned-fine-tuned",
+    "learned-from-scratch",
+    "random-frozen",
+    "corrected",
+    "frozen-exact-gradient",
+)
+
+
+class Activation(Function):
+    """A function from [...] to [...]; left out of a model, the feed-forward layer becomes linear."""
+
+    slot = "activation"
+    arms: ClassVar[tuple[str, ...]] = (*ELEMENTWISE_ARMS, "none")
+    domain = Domain(-4, 4, integer=False)
+    elementwise = True
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """The identity: the feed-forward layer becomes linear."""
+        return inputs
+
 
 @FUNCTIONS.register
-class Gelu(Function):
+class Relu(Activation):
+    """max(x, 0)."""
+
+    name = "relu"
+    source = "Nair and Hinton 2010, Rectified Linear Units Improve Restricted Boltzmann Machines, section 2"
+    tails = "0 to the left, x to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return F.relu(inputs)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1 for x > 0, else 0."""
+        self.check_shape(**shape)
+        return (inputs > 0).to(inputs.dtype)
+
+
+@FUNCTIONS.register
+class Gelu(Activation):
     """x · Φ(x) with Φ the normal distribution function: the exact form, by erf."""
 
     name = "gelu"
-    slot = "activation"
     source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
-    arms = (
-        "analytic",
-        "learned-frozen",
-        "learned-fine-tuned",
-        "learned-from-scratch",
-        "random-frozen",
-        "corrected",
-        "none",
-    )
-    domain = Domain(-4, 4, integer=False)
-    elementwise = True
     tails = "0 to the left, x to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -40,6 +73,77 @@ class Gelu(Function):
         density = torch.exp(-0.5 * inputs.square()) / math.sqrt(2 * math.pi)
         return 0.5 * (1 + torch.erf(inputs / math.sqrt(2))) + inputs * density
 
-    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The identity: the feed-forward layer becomes linear."""
-        return inputs
+
+@FUNCTIONS.register
+class GeluTanh(Activation):
+    """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): the form of GPT-2, an approximation of GELU."""
+
+    name = "gelu-tanh"
+    source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
+    tails = "0 to the left, x to the right"
+    approximates = "gelu"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return F.gelu(inputs, approximate="tanh")
+
+
+@FUNCTIONS.register
+class Silu(Activation):
+    """x σ(x), also called swish."""
+
+    name = "silu"
+    source = "Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network Function Approximation, equation 8"
+    domain = Domain(-8, 8, integer=False)
+    tails = "0 to the left, x to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return F.silu(inputs)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """σ(x) (1 + x (1 − σ(x)))."""
+        self.check_shape(**shape)
+        sigmoid = inputs.sigmoid()
+        return sigmoid * (1 + inputs * (1 - sigmoid))
+
+
+@FUNCTIONS.register
+class Sigmoid(Activation):
+    """1 / (1 + e^−x)."""
+
+    name = "sigmoid"
+    source = "Rumelhart et al. 1986, Learning Representations by Back-Propagating Errors, equation 2"
+    domain = Domain(-8, 8, integer=False)
+    tails = "0 to the left, 1 to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return inputs.sigmoid()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """σ(x) (1 − σ(x))."""
+        self.check_shape(**shape)
+        return inputs.sigmoid() * (1 - inputs.sigmoid())
+
+
+@FUNCTIONS.register
+class Tanh(Activation):
+    """(e^x − e^−x) / (e^x + e^−x)."""
+
+    name = "tanh"
+    source = "LeCun et al. 1998, Efficient BackProp, section 4.4"
+    tails = "−1 to the left, 1 to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return inputs.tanh()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1 − tanh²(x)."""
+        self.check_shape(**shape)
+        return 1 - inputs.tanh().square()

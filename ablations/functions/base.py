@@ -1,8 +1,9 @@
 """What a function is: an analytic form on a domain, with a shape contract, a derivative and a source."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,18 +11,26 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.registry import Registry
 
-__all__ = ["FUNCTIONS", "Domain", "Function"]
+__all__ = ["FUNCTIONS", "Domain", "Function", "Role"]
+
+Role = Literal["added", "rotary", "bias", "pair-bias", "elementwise", "row", "statistic", "centred-statistic"]
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The inputs for which a function is asked for: the integers low..high, or the reals between them."""
+    """The inputs for which a function is asked for: the integers low..high, or the reals between them.
+
+    log: the reals are positive and matter by their ratios, so that points and nets go by the logarithm.
+    """
 
     low: float
     high: float
     integer: bool
+    log: bool = False
 
     def __post_init__(self) -> None:
+        if self.log and (self.integer or self.low <= 0):
+            raise InputError(f"a logarithmic domain is of positive reals, and {self.low:g}..{self.high:g} was given.")
         if self.low > self.high or (self.low == self.high and not self.integer):
             raise InputError(f"a domain goes from low to high, and {self.low:g}..{self.high:g} was given.")
 
@@ -32,24 +41,47 @@ class Domain:
         """All integers of the domain, or `count` evenly spaced reals with both ends. [N] float64."""
         if self.integer:
             return torch.arange(int(self.low), int(self.high) + 1, dtype=torch.float64)
+        if self.log:
+            return torch.logspace(math.log(self.low), math.log(self.high), count, math.e, dtype=torch.float64)
         return torch.linspace(self.low, self.high, count, dtype=torch.float64)
 
-    def beyond(self) -> tuple["Domain", "Domain"]:
-        """The stretches outside that reach 1 to 2 and 2 to 4 times as far: where it has not been fitted."""
-        size = self.high - self.low + (1 if self.integer else 0)
-        start = self.low + size
-        gap = 1 if self.integer else 0
-        return (
-            Domain(start, start + size - gap, self.integer),
-            Domain(start + size, start + 3 * size - gap, self.integer),
-        )
+    def coordinate(self, inputs: Tensor) -> Tensor:
+        """Inputs as a net sees them: -1 to 1 over the domain, by their logarithm in a logarithmic one. [...]."""
+        low, high = float(self.low), float(self.high)
+        if self.log:
+            low, high = math.log(low), math.log(high)
+            inputs = inputs.clamp_min(torch.finfo(inputs.dtype).tiny).log()
+        half = (high - low) / 2 or 1.0  # a domain may be a single position
+        return (inputs - (high + low) / 2) / half
+
+    def beyond(self, support: tuple[float, float] = (-math.inf, math.inf)) -> tuple["Domain", ...]:
+        """The stretches outside that reach 1 to 2 and 2 to 4 times as far: where it has not been fitted.
+
+        Positions count from the domain's start. Reals stretch to both sides about the middle, or about the end where
+        the function's `support` ends too; a logarithmic domain is halved and quartered to the low side.
+        """
+        if self.integer:
+            size, start = self.high - self.low + 1, self.high + 1
+            return Domain(start, start + size - 1, True), Domain(start + size, start + 3 * size - 1, True)
+        if self.log:
+            low, high = self.low, self.high
+            bounds = [(high, 2 * high), (2 * high, 4 * high), (low / 2, low), (low / 4, low / 2)]
+            return tuple(Domain(a, b, False, True) for a, b in bounds)
+        anchor = (self.low + self.high) / 2
+        if self.low <= support[0] or self.high >= support[1]:
+            anchor = self.low if self.low <= support[0] else self.high
+        up, down = self.high - anchor, self.low - anchor
+        bounds = [(anchor + up, anchor + 2 * up), (anchor + 2 * up, anchor + 4 * up)] if up else []
+        bounds += [(anchor + 2 * down, anchor + down), (anchor + 4 * down, anchor + 2 * down)] if down else []
+        inside = [(max(low, support[0]), min(high, support[1])) for low, high in bounds]
+        return tuple(Domain(low, high, False) for low, high in inside if low < high)
 
 
 class Function(ABC):
     """A named mathematical function of a Transformer. Subclasses register themselves in `FUNCTIONS`.
 
-    The inputs are always a tensor of scalars, [N] for positions or [...] for elementwise functions; what comes out
-    is `[N, outputs]` for functions with a shape (`width=…`), and has the shape of the inputs for elementwise ones.
+    The inputs are a tensor of scalars, [N] for positions or [...] for elementwise functions; what comes out is
+    `[N, width]` or `[heads, N]` for functions with such a shape, and has the shape of the inputs for elementwise ones.
     """
 
     name: ClassVar[str]
@@ -66,26 +98,66 @@ class Function(ABC):
     """The shape arguments that it takes, with the values of a fit that doesn't say."""
     tails: ClassVar[str] = ""
     """What it does outside its domain, in words."""
+    role: ClassVar[Role] = "elementwise"
+    """How a slot's owner uses the values: added to embeddings, as a rotation, as a bias on scores, …"""
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """Where the function is defined at all."""
+    approximates: ClassVar[str] = ""
+    """For a published approximation: the function that it approximates."""
+    log_values: ClassVar[bool] = False
+    """Values are positive and matter by their ratios: a net gives their logarithm."""
+    vector: ClassVar[bool] = False
+    """Whether one input is a vector, [..., n]; only nets of vectors can stand in for such a function."""
+    fused: ClassVar[bool] = False
+    """Whether a model's own fused operation computes this closed form, so that its slot need not be called."""
+    fidelity_only: ClassVar[bool] = False
+    """Whether it can be fitted though no model has a slot for it."""
 
     @abstractmethod
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """The function's value, in the dtype of the inputs."""
 
-    @abstractmethod
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The derivative of the value by the input, same shape as the value."""
+        """The derivative of the value by the input, same shape as the value: by forward differentiation."""
+        slope: Tensor = torch.func.jvp(lambda x: self.analytic(x, **shape), (inputs,), (torch.ones_like(inputs),))[1]
+        return slope.detach()
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """What a model computes in its place when the function is left out (arm `none`)."""
         raise InputError(f"{self.name} can't be left out of a model.")
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """The start of arm `free-table`: the function's values, unless the function has none."""
-        return self.analytic(inputs, **shape)
+        """The start of arm `free-table`, [rows, outputs]: the function's values, unless the function has none."""
+        return self.as_rows(self.analytic(inputs, **shape))
+
+    def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
+        """Which row of a table over `domain` an integer input has, [N] to [N] int64."""
+        return inputs.long() - int(domain.low)
+
+    def open_ended(self) -> bool:
+        """Whether `table_index` has a row for every input, so that a table has no end."""
+        return False
 
     def outputs(self, **shape: int) -> int:
         """How many values there are for one input; raises InputError for a shape the function doesn't have."""
+        self.check_shape(**shape)
         return 1
+
+    def arrange(self, rows: Tensor) -> Tensor:
+        """One row of values per input, [..., outputs], in the layout of `analytic`."""
+        return rows.squeeze(-1) if self.elementwise else rows
+
+    def as_rows(self, values: Tensor) -> Tensor:
+        """Values in the layout of `analytic` as one row per input, [..., outputs]: the inverse of `arrange`."""
+        return values.unsqueeze(-1) if self.elementwise else values
+
+    def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
+        """Inputs that cover the domain, float64: [N], or [N, n] for a function of vectors."""
+        return domain.points(count)
+
+    def fittable(self) -> bool:
+        """Whether a net can be fitted to it."""
+        return self.fidelity_only or "learned-frozen" in self.arms
 
     def check_shape(self, **shape: int) -> None:
         """Raise InputError where a shape argument is missing, unknown or impossible."""

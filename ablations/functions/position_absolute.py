@@ -8,6 +8,8 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 
+__all__ = ["AbsolutePosition"]
+
 _ARMS = (
     "analytic",
     "learned-frozen",
@@ -24,6 +26,7 @@ class AbsolutePosition(Function):
     """A function from positions [N] to encodings [N, width]; left out of a model, nothing is added (NoPE)."""
 
     slot = "position"
+    role = "added"
     domain = Domain(0, 511, integer=True)
     default_shape: ClassVar[dict[str, int]] = {"width": 128}
 
@@ -69,7 +72,61 @@ class Sinusoidal(AbsolutePosition):
         """The width, which must be even: each frequency gives a sine and a cosine."""
         width = super().outputs(**shape)
         if width % 2:
-            raise InputError(f"sinusoidal needs an even width (a sine and a cosine per frequency); {width} is odd.")
+            raise InputError(f"{self.name} needs an even width (a sine and a cosine per frequency); {width} is odd.")
+        return width
+
+
+@FUNCTIONS.register
+class SinusoidalHalves(Sinusoidal):
+    """sin(p w_i) in the first half, cos(p w_i) in the second, w_i geometric from 1 to 1/10000 with both ends."""
+
+    name = "sinusoidal-halves"
+    source = "Vaswani et al. 2018, Tensor2Tensor, common_attention.get_timing_signal_1d"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Positions [N] to encodings [N, width]."""
+        angles = inputs[..., None] * self.frequencies(inputs.dtype, inputs.device, **shape)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """d PE / d position, [N, width]."""
+        frequencies = self.frequencies(inputs.dtype, inputs.device, **shape)
+        angles = inputs[..., None] * frequencies
+        return torch.cat([frequencies * angles.cos(), -frequencies * angles.sin()], dim=-1)
+
+    def frequencies(self, dtype: torch.dtype, device: torch.device, **shape: int) -> Tensor:
+        """10000^(-i / (width / 2 - 1)) in radians per position, [width / 2]."""
+        count = self.outputs(**shape) // 2
+        exponents = torch.arange(count, dtype=torch.float64, device=device) / max(1, count - 1)
+        return (10000.0**-exponents).to(dtype)
+
+
+@FUNCTIONS.register
+class Sinusoidal2d(AbsolutePosition):
+    """Patches of an image, row by row: half of the width encodes the row, half the column, each as sines and cosines.
+
+    `columns` patches make a row; subclass with another number for another image.
+    """
+
+    name = "sinusoidal-2d"
+    source = "He et al. 2022, Masked Autoencoders, appendix A.1; Wang and Liu 2019, Translating Math Formula Images"
+    arms = _ARMS
+    domain = Domain(0, 255, integer=True)
+    tails = "defined for every row; bounded by 1"
+    columns: ClassVar[int] = 16
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Patch numbers [N] to encodings [N, width]: the row's half first."""
+        width = self.outputs(**shape)
+        rows = torch.floor(inputs / self.columns)
+        base = Sinusoidal()
+        return torch.cat([base.analytic(p, width=width // 2) for p in (rows, inputs - self.columns * rows)], dim=-1)
+
+    def outputs(self, **shape: int) -> int:
+        """The width, a multiple of 4."""
+        width = super().outputs(**shape)
+        if width % 4:
+            raise InputError(f"sinusoidal-2d needs a width that is a multiple of 4, and {width} was given.")
         return width
 
 

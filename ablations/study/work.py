@@ -56,8 +56,9 @@ def check_study(study: ResolvedStudy) -> None:
     """Build what the study names, once, so that what can't be run is found before any run; raises InputError."""
     spec = study.spec
     function = get_function(spec.function)
-    if function.slot in spec.model.model_fields_set and getattr(spec.model, function.slot) != spec.function:
-        raise InputError(f"[model] {function.slot}: the study is about {spec.function!r} there; leave the key out.")
+    key = function.slot.replace("-", "_")
+    if key in spec.model.model_fields_set and getattr(spec.model, key) != spec.function:
+        raise InputError(f"[model] {key}: the study is about {spec.function!r} there; leave the key out.")
     Transformer(_config(study, spec.reference(), 2))
     for cell in spec.cells():
         cell_function = get_function(cell.function)
@@ -85,6 +86,7 @@ def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | N
         steps=steps,
         learning_rate=spec.fit.learning_rate,
         on_step=on_step,
+        density=None,
         **_shape(study),
     )
 
@@ -161,7 +163,7 @@ def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> t
 
 
 def _config(study: ResolvedStudy, cell: CellKey, vocabulary: int) -> TransformerConfig:
-    slot = get_function(cell.function).slot
+    slot = get_function(cell.function).slot.replace("-", "_")
     return TransformerConfig(**study.spec.model.model_dump() | {"vocabulary": vocabulary, slot: cell.function})
 
 
@@ -175,7 +177,7 @@ def build_task(study: ResolvedStudy) -> Task:
 
 def _shape(study: ResolvedStudy) -> dict[str, int]:
     """The shape that the model gives to the function."""
-    sizes = {"width": study.spec.model.width, "heads": study.spec.model.heads}
+    sizes = study.spec.model.shapes()
     return {name: sizes[name] for name in get_function(study.spec.function).default_shape}
 
 

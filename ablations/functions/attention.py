@@ -1,0 +1,152 @@
+"""Around attention: the scale of scores, fixed or by the number of keys, and linear maps of vectors.
+
+Head mixing maps the H heads' outputs to H outputs; transposing a matrix is the negative example.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+from trans4init.ablations.seeding import keyed_generator
+
+__all__ = ["Scale", "VectorFunction"]
+
+
+class Scale(Function):
+    """The factor on the scores of a query that sees n keys, from n [N] to [N]; left out, it is 1."""
+
+    slot = "scale"
+    elementwise = True
+    role = "row"
+    domain = Domain(1, 512, integer=True)
+    default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
+    arms = (
+        "analytic",
+        "learned-frozen",
+        "learned-fine-tuned",
+        "learned-from-scratch",
+        "random-frozen",
+        "free-table",
+        "corrected",
+        "none",
+    )
+
+    def root(self, **shape: int) -> float:
+        """1/√D."""
+        self.check_shape(**shape)
+        if shape["head_dim"] < 1:
+            raise InputError(f"{self.name} needs a head dimension of at least 1, and {shape['head_dim']} was given.")
+        return 1 / math.sqrt(shape["head_dim"])
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1: scores unscaled."""
+        return torch.ones_like(inputs)
+
+
+@FUNCTIONS.register
+class AttentionScale(Scale):
+    """1/√D, whatever the number of keys."""
+
+    name = "attention-scale"
+    fused = True
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1"
+    tails = "constant"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[N] to [N]."""
+        return torch.full_like(inputs, self.root(**shape))
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """0."""
+        self.check_shape(**shape)
+        return torch.zeros_like(inputs)
+
+
+@FUNCTIONS.register
+class ScalableSoftmax(Scale):
+    """s ln(n) / √D, s = 0.43: attention doesn't flatten as the number of keys grows."""
+
+    name = "scalable-softmax"
+    source = "Nakanishi 2025, Scalable-Softmax Is Superior for Attention, section 2 (s trained there; 0.43 fits it)"
+    tails = "grows as the logarithm"
+    slope: ClassVar[float] = 0.43
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[N] to [N]."""
+        return self.slope * self.root(**shape) * inputs.log()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """s / (n √D)."""
+        return self.slope * self.root(**shape) / inputs
+
+
+class VectorFunction(Function):
+    """A function from vectors [..., n] to vectors [..., n]; its domain bounds each of the n numbers."""
+
+    vector = True
+    role = "row"
+
+    def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
+        """Vectors drawn uniformly from the cube, the same ones every time, [count, n]."""
+        generator = keyed_generator(count, self.name, str(domain))
+        share = torch.rand(count, self.outputs(**shape), dtype=torch.float64, generator=generator)
+        return domain.low + (domain.high - domain.low) * share
+
+
+@FUNCTIONS.register
+class HeadMixing(VectorFunction):
+    """The identity on the vector of head outputs. Arm `corrected` adds a trained mixing that starts from 0."""
+
+    name = "head-mixing"
+    slot = "head-mixing"
+    source = "Shazeer et al. 2020, Talking-Heads Attention, section 3 (here on the outputs, and zero-initialised)"
+    arms = ("analytic", "corrected")
+    domain = Domain(-4, 4, integer=False)
+    default_shape: ClassVar[dict[str, int]] = {"heads": 8}
+    tails = "the identity everywhere"
+    fused = True
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[..., H] to [..., H]."""
+        self.check_shape(**shape)
+        return inputs
+
+    def outputs(self, **shape: int) -> int:
+        """The number of heads."""
+        self.check_shape(**shape)
+        return shape["heads"]
+
+
+@FUNCTIONS.register
+class Transpose(VectorFunction):
+    """The n² numbers of a matrix, row by row, to those of its transpose: a permutation, which costs nothing.
+
+    A trained linear layer needs n⁴ weights for it; fidelity only, an honest negative example.
+    """
+
+    name = "transpose"
+    slot = "none"
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1: the T of Q Kᵀ"
+    arms = ()
+    fidelity_only = True
+    domain = Domain(-1, 1, integer=False)
+    default_shape: ClassVar[dict[str, int]] = {"size": 8}
+    tails = "linear everywhere"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[..., n²] to [..., n²]."""
+        self.check_shape(**shape)
+        size = shape["size"]
+        matrices = inputs.reshape(*inputs.shape[:-1], size, size)
+        return matrices.transpose(-1, -2).flatten(-2)
+
+    def outputs(self, **shape: int) -> int:
+        """n²."""
+        self.check_shape(**shape)
+        if shape["size"] < 1:
+            raise InputError(f"transpose needs a size of at least 1, and {shape['size']} was given.")
+        return int(shape["size"]) ** 2

@@ -1,0 +1,114 @@
+"""Normalisation: the reciprocal root of a statistic over the width, and the elementwise functions that replace it."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.functions.activation import ELEMENTWISE_ARMS
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+
+__all__ = ["NORM_EPSILON", "Normalizer"]
+
+NORM_EPSILON = 1e-5
+"""Added to the statistic, as in PyTorch's LayerNorm."""
+
+
+class Normalizer(Function):
+    """What a normalisation layer computes before its gain and bias."""
+
+    slot = "normalization"
+    elementwise = True
+    arms = (*ELEMENTWISE_ARMS, "none")
+    gain: ClassVar[float | None] = None
+    """The start of a trained factor on the inputs, for functions that are given the state itself."""
+    shift: ClassVar[bool] = False
+    """Whether a trained shift, 0 at the start, is added after that factor."""
+
+
+class Rsqrt(Normalizer):
+    """1 / √(v + 1e-5), from a statistic v of the state to the factor on it."""
+
+    domain = Domain(1e-4, 1e4, integer=False, log=True)
+    log_values = True
+    support = (0.0, math.inf)
+    tails = "1 / √1e-5 towards 0, falls to 0 to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return torch.rsqrt(inputs + NORM_EPSILON)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """−½ (v + 1e-5)^(−3/2)."""
+        self.check_shape(**shape)
+        return -0.5 * (inputs + NORM_EPSILON).pow(-1.5)
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1: the state keeps its scale."""
+        return torch.ones_like(inputs)
+
+
+@FUNCTIONS.register
+class LayerNormRsqrt(Rsqrt):
+    """The factor of LayerNorm: from the variance over the width; the mean is taken away."""
+
+    name = "layernorm-rsqrt"
+    fused = True
+    source = "Ba et al. 2016, Layer Normalization, equation 4"
+    role = "centred-statistic"
+
+
+@FUNCTIONS.register
+class RmsNormRsqrt(Rsqrt):
+    """The factor of RMSNorm: from the mean square over the width."""
+
+    name = "rmsnorm-rsqrt"
+    fused = True
+    source = "Zhang and Sennrich 2019, Root Mean Square Layer Normalization, equation 4"
+    role = "statistic"
+
+
+@FUNCTIONS.register
+class Dyt(Normalizer):
+    """tanh(α x) with a trained α, 0.5 at the start: the function is tanh, α belongs to the layer."""
+
+    name = "dyt"
+    source = "Zhu et al. 2025, Transformers without Normalization, section 4, algorithm 1"
+    domain = Domain(-4, 4, integer=False)
+    gain = 0.5
+    tails = "−1 to the left, 1 to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return inputs.tanh()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1 − tanh²(x)."""
+        self.check_shape(**shape)
+        return 1 - inputs.tanh().square()
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """The identity."""
+        return inputs
+
+
+@FUNCTIONS.register
+class Derf(Dyt):
+    """erf(α x + s) with a trained α, 0.5 at the start, and a trained shift s, 0 at the start."""
+
+    name = "derf"
+    source = "Chen et al. 2025, Stronger Normalization-Free Transformers, section 4"
+    shift = True
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return torch.erf(inputs)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """2 e^(−x²) / √π."""
+        self.check_shape(**shape)
+        return 2 / math.sqrt(math.pi) * torch.exp(-inputs.square())

@@ -1,0 +1,198 @@
+"""Rotary positional encodings: queries and keys turned by an angle that is proportional to their position.
+
+The function is position -> [cos of each angle, sin of each angle]: D head dimension, P <= D / 2 pairs turned.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+
+__all__ = ["Rotary", "rotate"]
+
+
+class Rotary(Function):
+    """A function from positions [N] to [N, 2P]: P cosines, then P sines; left out, nothing is turned."""
+
+    slot = "position"
+    role = "rotary"
+    domain = Domain(0, 4095, integer=True)
+    default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
+    arms = (
+        "analytic",
+        "learned-frozen",
+        "learned-fine-tuned",
+        "learned-from-scratch",
+        "random-frozen",
+        "free-table",
+        "corrected",
+        "none",
+    )
+    tails = "defined for every position; bounded"
+    base: ClassVar[float] = 10000.0
+    """The slowest pair turns by about 1 / base radians per position."""
+    trained: ClassVar[int] = 512
+    """The context that the plain encoding was trained on: what is stretched by `factor`."""
+    factor: ClassVar[float] = 4.0
+
+    def pairs(self, **shape: int) -> int:
+        """P, the pairs of dimensions that are turned."""
+        self.check_shape(**shape)
+        if shape["head_dim"] < 2 or shape["head_dim"] % 2:
+            raise InputError(f"{self.name} turns pairs: the head dimension must be even, not {shape['head_dim']}.")
+        return shape["head_dim"] // 2
+
+    def outputs(self, **shape: int) -> int:
+        """2P."""
+        return 2 * self.pairs(**shape)
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """Radians per position of each pair, [P] float64."""
+        pairs = self.pairs(**shape)
+        found: Tensor = self.base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        return found
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Positions [N] to [N, 2P]."""
+        angles = inputs[..., None] * self.frequencies(**shape).to(inputs)
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """d [cos, sin] / d position, [N, 2P]."""
+        frequencies = self.frequencies(**shape).to(inputs)
+        angles = inputs[..., None] * frequencies
+        return torch.cat([-frequencies * angles.sin(), frequencies * angles.cos()], dim=-1)
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Cosines of 1, sines of 0: no rotation (NoPE)."""
+        return self.analytic(torch.zeros_like(inputs), **shape)
+
+
+def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
+    """Turn pairs of dimensions (i, i + P) of queries or keys by rotary values.
+
+    state [B, H, L, D]; values [L, 2P] or [L, 3P], the third part a scale that queries are multiplied with and keys
+    divided by (xPos). Dimensions from 2P on are left as they are.
+    """
+    values = values.to(state.dtype)
+    cos, sin = values[..., :pairs], values[..., pairs : 2 * pairs]
+    if values.shape[-1] == 3 * pairs:
+        scale = values[..., 2 * pairs :]
+        cos, sin = (cos / scale, sin / scale) if key else (cos * scale, sin * scale)
+    first, second, rest = state[..., :pairs], state[..., pairs : 2 * pairs], state[..., 2 * pairs :]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+
+
+@FUNCTIONS.register
+class Rope(Rotary):
+    """Pair i turns by p / 10000^(2i/D) at position p."""
+
+    name = "rope"
+    source = "Su et al. 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding, section 3.2, equation 15"
+
+
+@FUNCTIONS.register
+class RopePartial(Rotary):
+    """Rope on the first quarter of the head's dimensions (at least one pair), the rest left alone."""
+
+    name = "rope-partial"
+    source = "Black et al. 2022, GPT-NeoX-20B, section 2.1.1 (rotary on 25 % of the dimensions)"
+
+    def pairs(self, **shape: int) -> int:
+        """An eighth of the head dimension."""
+        return max(1, super().pairs(**shape) // 4)
+
+
+@FUNCTIONS.register
+class RopeInterpolated(Rotary):
+    """Rope at p / factor: positions squeezed into the trained range."""
+
+    name = "rope-interpolated"
+    source = "Chen et al. 2023, Extending Context Window of Large Language Models via Positional Interpolation, eq. 4"
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """[P] float64."""
+        return super().frequencies(**shape) / self.factor
+
+
+@FUNCTIONS.register
+class RopeNtk(Rotary):
+    """Rope with base · factor^(D/(D−2)): the fastest pair kept, the slowest slowed by the factor."""
+
+    name = "rope-ntk"
+    source = "bloc97 2023, NTK-Aware Scaled RoPE; Peng et al. 2023, YaRN, section 3.1, definition 1"
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """[P] float64."""
+        pairs = self.pairs(**shape)
+        base = self.base * self.factor ** (pairs / max(1, pairs - 1))
+        found: Tensor = base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        return found
+
+
+@FUNCTIONS.register
+class RopeYarn(Rotary):
+    """Rope slowed by parts: pairs that turn often in the trained context kept, those that don't slowed by the factor.
+
+    Cosines and sines carry the attention temperature, 0.1 ln(factor) + 1 on queries and keys each.
+    """
+
+    name = "rope-yarn"
+    source = (
+        "Peng et al. 2023, YaRN: Efficient Context Window Extension, section 3.2, definition 2, and 3.4, equation 15"
+    )
+    slow: ClassVar[float] = 1.0
+    fast: ClassVar[float] = 32.0
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """[P] float64."""
+        plain = super().frequencies(**shape)
+        turns = self.trained * plain / (2 * math.pi)
+        kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return (1 - kept) * plain / self.factor + kept * plain
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Positions [N] to [N, 2P]."""
+        return (0.1 * math.log(self.factor) + 1) * super().analytic(inputs, **shape)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """d value / d position, [N, 2P]."""
+        return (0.1 * math.log(self.factor) + 1) * super().derivative(inputs, **shape)
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """No rotation and no temperature."""
+        return Rope().left_out(inputs, **shape)
+
+
+@FUNCTIONS.register
+class XPos(Rotary):
+    """Rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4: scores fall with distance; [cos, sin, scale]."""
+
+    name = "xpos"
+    source = "Sun et al. 2022, A Length-Extrapolatable Transformer, section 2.2, algorithm 1"
+    domain = Domain(0, 2047, integer=True)
+    tails = "defined for every position; the scale of the fast pairs falls to 0"
+
+    def outputs(self, **shape: int) -> int:
+        """3P."""
+        return 3 * self.pairs(**shape)
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Positions [N] to [N, 3P]."""
+        return torch.cat([super().analytic(inputs, **shape), self._scales(inputs, **shape)], dim=-1)
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """d value / d position, [N, 3P]."""
+        rates = self._decay(**shape).to(inputs).log() / 512
+        return torch.cat([super().derivative(inputs, **shape), rates * self._scales(inputs, **shape)], dim=-1)
+
+    def _decay(self, **shape: int) -> Tensor:
+        pairs = self.pairs(**shape)
+        return (torch.arange(pairs, dtype=torch.float64) / pairs + 0.4) / 1.4
+
+    def _scales(self, inputs: Tensor, **shape: int) -> Tensor:
+        return self._decay(**shape).to(inputs) ** (inputs[..., None] / 512)

@@ -1,0 +1,152 @@
+"""Softmax in parts: what turns scores into positive weights, and the reciprocal that normalises a row.
+
+A row of attention weights is w(s) / Σ w(s). Functions with `after_max` are given s − max(s), in (−∞, 0].
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trans4init.ablations.functions.activation import ELEMENTWISE_ARMS
+from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+
+__all__ = ["SoftmaxWeight"]
+
+
+class SoftmaxWeight(Function):
+    """A weight for each score, elementwise; left out, every visible key weighs the same."""
+
+    slot = "softmax"
+    arms: ClassVar[tuple[str, ...]] = (*ELEMENTWISE_ARMS, "none")
+    elementwise = True
+    after_max: ClassVar[bool] = True
+    """Whether the row's largest score is taken away before."""
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1: attention becomes the mean of the visible values."""
+        return torch.ones_like(inputs)
+
+
+class PublishedWeight(SoftmaxWeight):
+    """A published replacement: evaluated, never fitted."""
+
+    arms = ("analytic", "none")
+    approximates = "softmax-exp"
+
+
+@FUNCTIONS.register
+class SoftmaxExp(SoftmaxWeight):
+    """e^x after the largest score has been taken away."""
+
+    name = "softmax-exp"
+    fused = True
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1; Milakov and Gimelshein 2018"
+    domain = Domain(-8, 0, integer=False)
+    support = (-math.inf, 0.0)
+    tails = "falls to 0 on the left, e^-8 = 3.4e-4 at the end of the domain; no inputs above 0"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return inputs.exp()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """e^x."""
+        return self.analytic(inputs, **shape)
+
+
+@FUNCTIONS.register
+class IExp(PublishedWeight):
+    """L(p) 2^−z with x = −z ln 2 + p, p in (−ln 2, 0], L(p) = 0.3585 (p + 1.353)² + 0.344."""
+
+    name = "i-exp"
+    source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.5"
+    domain = Domain(-8, 0, integer=False)
+    support = (-math.inf, 0.0)
+    tails = "falls to 0 on the left by halves; no inputs above 0"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        halvings = torch.floor(-inputs / math.log(2))
+        rest = inputs + halvings * math.log(2)
+        return (0.3585 * (rest + 1.353).square() + 0.344) * torch.exp2(-halvings)
+
+
+@FUNCTIONS.register
+class TwoRelu(PublishedWeight):
+    """ReLU(x): rows are ReLU(x) / Σ ReLU(x)."""
+
+    name = "2relu"
+    source = "Mohassel and Zhang 2017, SecureML; Li et al. 2023, MPCFormer, section 4.1"
+    domain = Domain(-8, 8, integer=False)
+    after_max = False
+    approximates = ""
+    tails = "0 to the left, x to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return F.relu(inputs)
+
+
+@FUNCTIONS.register
+class TwoQuad(PublishedWeight):
+    """(x + 5)²: rows are (x + c)² / Σ (x + c)² with the paper's c = 5."""
+
+    name = "2quad"
+    source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, section 4.1"
+    domain = Domain(-8, 8, integer=False)
+    after_max = False
+    approximates = ""
+    tails = "grows quadratically on both sides: a very low score weighs much"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return (inputs + 5).square()
+
+
+@FUNCTIONS.register
+class StableMax(SoftmaxWeight):
+    """x + 1 for x >= 0, 1 / (1 − x) below."""
+
+    name = "stablemax"
+    source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, section 4.1"
+    domain = Domain(-8, 8, integer=False)
+    after_max = False
+    tails = "falls to 0 as 1 / |x| on the left, x + 1 to the right"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return torch.where(inputs >= 0, inputs + 1, 1 / (1 - inputs.clamp_max(0)))
+
+
+@FUNCTIONS.register
+class Reciprocal(Function):
+    """1 / x of a row's sum of weights, which is between 1 and the number of keys after the largest score is 0."""
+
+    name = "reciprocal"
+    slot = "softmax-reciprocal"
+    fused = True
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1"
+    arms = ELEMENTWISE_ARMS
+    domain = Domain(1, 1024, integer=False, log=True)
+    elementwise = True
+    log_values = True
+    support = (0.0, math.inf)
+    tails = "falls to 0 to the right; unbounded towards 0"
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[...] to [...]."""
+        self.check_shape(**shape)
+        return inputs.reciprocal()
+
+    def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
+        """−1 / x²."""
+        self.check_shape(**shape)
+        return -inputs.reciprocal().square()
