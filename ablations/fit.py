@@ -11,16 +11,14 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.utils import benchmark
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.fidelity import Fidelity, RegionErrors, measure
 from trans4init.ablations.functions import Domain, Function, get_function
 from trans4init.ablations.nets import Net, build_net, net_from_card
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import Content, Folded, NetContent
+from trans4init.ablations.slots import Content, Folded, FoldedKnots, NetContent
 from trans4init.ablations.threads import threads
-from trans4init.reports import metrics
-from trans4init.reports.schema import Measurement
 
 __all__ = ["Fidelity", "FitDivergedError", "Fitted", "OnStep", "RegionErrors", "fit", "load_fitted"]
 
@@ -28,59 +26,14 @@ DEFAULT_STEPS = 3000
 DEFAULT_LEARNING_RATE = 1e-2
 _CHECKS = 30
 """Times that the loss of a fit is looked at and told."""
+_REPRESENTATIVES = 2048
+"""Inputs that stand for a density."""
 
 OnStep = Callable[[int, float], None]
 
 
 class FitDivergedError(Exception):
     """The loss of a fit stopped being a number."""
-
-
-@dataclass(frozen=True)
-class RegionErrors:
-    """How far a net is from its function on one region of inputs. Errors are in units of the function's values."""
-
-    region: str
-    fitted: bool
-    max_error: float
-    rms_error: float
-    relative_error: float
-    """RMS error over the RMS of the function on the same inputs."""
-    derivative_max_error: float
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How well a net stands in for its function, and what it costs."""
-
-    regions: tuple[RegionErrors, ...]
-    """The fitted region first, then 1 to 2 and 2 to 4 times as far."""
-    parameters: int
-    flops: int
-    """Per input."""
-    inputs_per_call: int
-    call_microseconds: float
-    """One call on all inputs of the fitted region, float32, one thread."""
-    folded_call_microseconds: float | None
-    """The same from a table; None for a net that doesn't fold."""
-    fit_seconds: float
-
-    def measurements(self) -> tuple[Measurement, ...]:
-        """The record as rows."""
-        rows = [
-            Measurement(metrics.over_region(quantity, errors.region), getattr(errors, quantity))
-            for errors in self.regions
-            for quantity in ("max_error", "rms_error", "relative_error", "derivative_max_error")
-        ]
-        rows += [
-            Measurement(metrics.NET_PARAMETERS, self.parameters),
-            Measurement(metrics.NET_FLOPS, self.flops),
-            Measurement(metrics.CALL_TIME, self.call_microseconds),
-            Measurement(metrics.FIT_TIME, self.fit_seconds),
-        ]
-        if self.folded_call_microseconds is not None:
-            rows.append(Measurement(metrics.FOLDED_CALL_TIME, self.folded_call_microseconds))
-        return tuple(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +52,15 @@ class Fitted:
         return _content(self.function, self.shape, self.net).value(exact)
 
     def fold(self) -> Content:
-        """The net as a table over its finite domain; raises InputError for a net on the reals."""
-        if not self.net.domain.integer:
-            raise InputError(f"{self.net.name} on the reals {self.net.domain} doesn't fold to a table.")
-        return Folded(_content(self.function, self.shape, self.net), self.net.domain)
+        """The net as a table over its finite domain, or as the knots that it is; raises InputError otherwise."""
+        content = _content(self.function, self.shape, self.net)
+        if self.net.domain.integer:
+            return Folded(content, self.net.domain)
+        if FoldedKnots.foldable(content):
+            return FoldedKnots(content)
+        raise InputError(
+            f"{self.net.name} on the reals {self.net.domain} doesn't fold: it is no table and no polyline."
+        )
 
     def save(self, folder: Path | str) -> Path:
         """Write `net.safetensors` and `card.json` into `folder`; the card last, so that it vouches for both."""
@@ -130,35 +88,51 @@ def fit(
     *,
     seed: int = 0,
     domain: Domain | None = None,
+    density: Tensor | None = None,
     size: dict[str, Any] | None = None,
     steps: int = DEFAULT_STEPS,
+    budget: int | None = None,
+    target_error: float = 0.0,
     learning_rate: float = DEFAULT_LEARNING_RATE,
     on_step: OnStep | None = None,
     **shape: int,
 ) -> Fitted:
     """Fit the net called `net` to the function called `function` on `domain`, by default the function's own.
 
-    Adam on the mean square error over the whole domain, its rate falling to 0 on a cosine, then the exact
-    least-squares optimum of the last layer in float64. The same seed gives the same bits on the same machine.
+    A net that can be placed from the data starts there, and is done where nothing can be better. Otherwise Adam on
+    the mean square error over the whole domain, its rate falling to 0 on a cosine; then the exact least-squares
+    optimum of the last layer, and L-BFGS on everything, in float64. A function whose values matter by their ratios is
+    fitted in their logarithm. The same seed gives the same bits on the same machine.
 
-    size: the net's size, such as `{"hidden": (64,)}`. shape: the function's, such as `width=128`.
-    on_step: called now and then with the step and the loss.
+    density: inputs [N] that a slot was really given; the error counts where they are, not evenly. size: the net's
+    size, such as `{"hidden": (64,)}`. steps: of Adam. budget: evaluations of L-BFGS, a tenth of the steps unless
+    given. target_error: stop training where the largest error is no larger. shape: the function's, such as
+    `width=128`. on_step: called now and then with Adam's step and the loss.
     Raises InputError for names, shapes and sizes there aren't; FitDivergedError where the loss is not a number.
     """
     target = get_function(function)
     shape = {**target.default_shape, **shape}
     domain = target.domain if domain is None else domain
-    if "learned-frozen" not in target.arms:
+    if not target.fittable():
         raise InputError(f"{function} can't be fitted: {target.tails or 'it has no closed form'}.")
     if steps < 1:
         raise InputError(f"a fit takes at least 1 step, and {steps} was given.")
+    if density is not None and (domain.integer or target.vector or len(density) < 2):
+        raise InputError("a density is at least two inputs of a function on the reals; positions are all equal.")
     learner = build_net(net, domain, target.outputs(**shape), **(size or {}))
+    NetContent(target, shape, learner)  # refuses a net that doesn't fit the function
     learner.initialise(keyed_generator(seed, "fit", function, net))
     start = time.perf_counter()
     with threads(1):  # sums are added up in the same order everywhere
-        _train(learner, target, domain, shape, steps, learning_rate, on_step)
+        placed = learner.place(*_pairs(target, shape, target.points(domain, **shape)))
+        points = target.points(domain, **shape) if density is None else _representative(density)
+        if placed != "best" or density is not None:
+            schedule = _Schedule(
+                0 if placed == "start" else steps, steps // 10 if budget is None else budget, learning_rate
+            )
+            _train(learner, *_pairs(target, shape, points), schedule, target_error, on_step)
         seconds = time.perf_counter() - start
-        fidelity = _measure(learner, target, domain, shape, seconds)
+        fidelity = measure(_content(target, shape, learner), domain, density, seconds)
     return Fitted(target, shape, learner, seed, fidelity)
 
 
@@ -169,37 +143,108 @@ def load_fitted(folder: Path | str) -> Fitted:
         card = json.loads((folder / "card.json").read_text())
         net = net_from_card(card)
         net.load_state_dict(safetensors.torch.load_file(folder / "net.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        fidelity = dict(card["fidelity"])
+        fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
+        record = Fidelity(**fidelity)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
-    fidelity = dict(card["fidelity"])
-    fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
-    return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], Fidelity(**fidelity))
+    return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], record)
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    steps: int
+    budget: int
+    learning_rate: float
+
+
+def _pairs(function: Function, shape: dict[str, int], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Points [N], and what a net should give there, [N, outputs], float64."""
+    rows = function.as_rows(function.analytic(points, **shape))
+    return points, rows.log() if function.log_values else rows
+
+
+def _representative(density: Tensor) -> Tensor:
+    """At most _REPRESENTATIVES quantiles of the inputs, ascending, float64."""
+    ordered = density.detach().double().flatten().sort().values
+    places = torch.linspace(0, len(ordered) - 1, min(len(ordered), _REPRESENTATIVES)).round().long()
+    return ordered[places]
 
 
 def _train(
     net: Net,
-    function: Function,
-    domain: Domain,
-    shape: dict[str, int],
-    steps: int,
-    learning_rate: float,
+    points: Tensor,
+    targets: Tensor,
+    schedule: _Schedule,
+    target_error: float,
     on_step: OnStep | None,
 ) -> None:
-    points = domain.points()
-    targets = function.analytic(points, **shape).reshape(len(points), net.outputs)
-    inputs, values = points.float(), targets.float()
-    optimiser = torch.optim.Adam(net.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    """Adam, the last layer solved, L-BFGS; stopped early where the largest error is at most `target_error`."""
+    if schedule.steps and _adam(net, points.float(), targets.float(), schedule, target_error, on_step):
+        return
+    net.solve_output(points, targets)
+    if schedule.budget and not _reached(net(points), targets, target_error):
+        _refine(net, points, targets, schedule.budget)
+
+
+def _adam(
+    net: Net, inputs: Tensor, values: Tensor, schedule: _Schedule, target_error: float, on_step: OnStep | None
+) -> bool:
+    """Whether the target was reached."""
+    steps = schedule.steps
+    optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     check_every = max(1, steps // _CHECKS)
     for step in range(steps):
-        loss = (net(inputs) - values).square().mean()
+        result = net(inputs)
+        loss = (result - values).square().mean()
         if step % check_every == 0 or step == steps - 1:
             _report(step, loss.item(), on_step)
+            if _reached(result, values, target_error):
+                return True
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
-    net.solve_output(points, targets)
+        cosine.step()
+    return False
+
+
+def _reached(result: Tensor, targets: Tensor, target_error: float) -> bool:
+    return target_error > 0 and (result.detach() - targets).abs().max().item() <= target_error
+
+
+def _refine(net: Net, points: Tensor, targets: Tensor, budget: int) -> None:
+    """L-BFGS with a strong Wolfe line search; what it makes worse is undone."""
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def loss() -> Tensor:
+        error: Tensor = net(points) - targets
+        return error.square().mean()
+
+    before = loss().item()
+    net.double()
+    scale = targets.square().mean().clamp_min(1e-300)
+    optimiser = torch.optim.LBFGS(
+        net.parameters(),
+        max_iter=budget,
+        max_eval=budget,
+        history_size=50,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss() / scale
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    net.float()
+    net.zero_grad()
+    if not loss().item() < before:
+        net.load_state_dict(kept)
 
 
 def _report(step: int, loss: float, on_step: OnStep | None) -> None:
@@ -207,45 +252,6 @@ def _report(step: int, loss: float, on_step: OnStep | None) -> None:
         raise FitDivergedError(f"the loss of the fit is {loss} at step {step}")
     if on_step is not None:
         on_step(step, loss)
-
-
-def _measure(net: Net, function: Function, domain: Domain, shape: dict[str, int], seconds: float) -> Fidelity:
-    content = _content(function, shape, net)
-    inputs = domain.points().float()
-    regions = [_errors(content, region, fitted=region is domain) for region in (domain, *domain.beyond())]
-    folded = _microseconds(Folded(content, domain), domain.points().long()) if domain.integer else None
-    return Fidelity(
-        regions=tuple(regions),
-        parameters=net.parameter_count(),
-        flops=net.flops(),
-        inputs_per_call=len(inputs),
-        call_microseconds=_microseconds(content, inputs),
-        folded_call_microseconds=folded,
-        fit_seconds=seconds,
-    )
-
-
-def _errors(content: NetContent, region: Domain, *, fitted: bool) -> RegionErrors:
-    # An odd number of points falls between those that a net on the reals was fitted on.
-    points = region.points(4001)
-    function, shape = content.function, content.shape
-    values, slopes = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))  # type: ignore[misc]
-    exact = function.analytic(points, **shape)
-    error = values.detach() - exact
-    return RegionErrors(
-        region=str(region),
-        fitted=fitted,
-        max_error=error.abs().max().item(),
-        rms_error=error.square().mean().sqrt().item(),
-        relative_error=(error.square().mean() / exact.square().mean()).sqrt().item(),
-        derivative_max_error=(slopes.detach() - function.derivative(points, **shape)).abs().max().item(),
-    )
-
-
-def _microseconds(content: Content, inputs: Tensor) -> float:
-    with torch.no_grad():
-        timer = benchmark.Timer("content(inputs)", globals={"content": content, "inputs": inputs})
-        return float(timer.blocked_autorange(min_run_time=0.05).median * 1e6)
 
 
 def _content(function: Function, shape: dict[str, int], net: Net) -> NetContent:

@@ -29,13 +29,15 @@ NET_PARAMETERS = Metric("net_parameters", "count")
 NET_FLOPS = Metric("net_flops", "FLOP/input")
 CALL_TIME = Metric("call_time", "µs")
 FOLDED_CALL_TIME = Metric("folded_call_time", "µs")
+ANALYTIC_CALL_TIME = Metric("analytic_call_time", "µs")
+"""A call of the closed form on the same inputs, as a slot holds it."""
 FIT_TIME = Metric("fit_time", "s")
 FIT_LOSS = Metric("fit_loss", "function values²")
 
 
 def over_region(quantity: str, region: str) -> Metric:
     """An error of a net on one region of its inputs, such as `rms_error/0..127`."""
-    unit = "1" if quantity.startswith("relative") else "function values"
+    unit = "ulp" if "ulp" in quantity else "1" if "relative" in quantity else "function values"
     return Metric(f"{quantity}/{region}", unit, higher_is_better=False)
 
 

@@ -81,6 +81,7 @@ class Fit:
                     size={"hidden": self.hidden} if self.hidden else None,
                     steps=self.steps,
                     on_step=on_step,
+                    density=None,
                     **({"width": self.width} if self.width is not None else {}),
                 )
             except FitDivergedError as error:

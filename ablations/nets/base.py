@@ -1,7 +1,8 @@
 """What a net is: a small network from scalars to the values of a function, with a size, a cost and a card."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,27 @@ from torch import Tensor, nn
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.registry import Registry
 
-__all__ = ["NETS", "Net", "NetSize"]
+__all__ = ["NETS", "Net", "NetSize", "Pieces", "Placed"]
+
+Placed = Literal["no", "start", "best"]
+"""Whether a net could start from the data: not, to be trained on from there, or as the best that it can be."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A piecewise-linear function of one number, float64: line k holds between knots k − 1 and k."""
+
+    knots: Tensor
+    """[K − 1], ascending."""
+    slopes: Tensor
+    """[K, outputs]."""
+    intercepts: Tensor
+    """[K, outputs]."""
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """[...] to [..., outputs]."""
+        piece = torch.bucketize(inputs, self.knots)
+        return self.intercepts[piece] + self.slopes[piece] * inputs[..., None]
 
 
 class NetSize(BaseModel):
@@ -29,6 +50,10 @@ class Net(nn.Module, ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     Size: ClassVar[type[NetSize]]
+    vector: ClassVar[bool] = False
+    """Whether one input is a vector, [..., outputs]."""
+    folds: ClassVar[str] = "to a table over finite positions"
+    """What the net becomes where it doesn't change, in words."""
 
     def __init__(self, domain: Domain, outputs: int, size: NetSize) -> None:
         super().__init__()
@@ -50,6 +75,14 @@ class Net(nn.Module, ABC):
     def flops(self) -> int:
         """Floating-point operations for one input; a transcendental function counts as one."""
 
+    def place(self, inputs: Tensor, targets: Tensor) -> Placed:
+        """Start from the data where the net knows how: inputs [N] ascending, targets [N, outputs], float64."""
+        return "no"
+
+    def pieces(self) -> Pieces | None:
+        """The net as the piecewise-linear function of its input that it exactly is; None where it isn't one."""
+        return None
+
     def parameter_count(self) -> int:
         """The number of trained values."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -59,7 +92,7 @@ class Net(nn.Module, ABC):
         return {
             "net": self.name,
             "size": self.size.model_dump(mode="json"),
-            "domain": [self.domain.low, self.domain.high, self.domain.integer],
+            "domain": [self.domain.low, self.domain.high, self.domain.integer, *([True] if self.domain.log else [])],
             "outputs": self.outputs,
         }
 

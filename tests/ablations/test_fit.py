@@ -105,7 +105,7 @@ def test_folding_gives_a_table_of_the_same_values(fitted):
 
 
 def test_an_elementwise_function_is_fitted_on_the_reals():
-    fitted = fit("gelu", "mlp-relu", size={"hidden": (16,)}, steps=400)
+    fitted = fit("gelu", "mlp-gelu", size={"hidden": (16,)}, steps=400)
     inputs = torch.linspace(-4, 4, 777)
     assert fitted(inputs).shape == inputs.shape
     assert (fitted(inputs) - torch.nn.functional.gelu(inputs)).abs().max() < 0.1
@@ -127,7 +127,7 @@ def test_every_number_of_the_record_becomes_a_row(fitted):
     assert rows["rms_error/0..31"] == fitted.fidelity.regions[0].rms_error
     assert rows["derivative_max_error/64..127"] == fitted.fidelity.regions[2].derivative_max_error
     assert rows["net_parameters"] == fitted.fidelity.parameters
-    assert len(rows) == 3 * 4 + len(dataclasses.fields(fitted.fidelity)) - 2  # regions and inputs_per_call apart
+    assert len(rows) == 3 * 8 + len(dataclasses.fields(fitted.fidelity)) - 2  # regions and inputs_per_call apart
 
 
 def test_a_fit_that_diverges_says_so():

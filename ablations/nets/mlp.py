@@ -1,22 +1,30 @@
-"""Multilayer perceptrons of one scalar: features of the input, one to three hidden layers, a linear last layer.
+"""Multilayer perceptrons of one scalar: features of the input, hidden layers, a linear last layer.
 
 B is any number of inputs, F the number of features, H a hidden width.
 """
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
+from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.nets.base import NETS, Net, NetSize
+from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
+from trans4init.ablations.relu_minimax import best_relu_units, curvature_points
 
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)]
+__all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
+
+Floats = NDArray[np.float64]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 _RIDGE = 1e-7
 """Of the mean square of the last hidden layer: keeps the least-squares weights small where features are collinear."""
@@ -61,9 +69,7 @@ class ScalarMLP(Net):
 
     def features(self, inputs: Tensor) -> Tensor:
         """The input scaled to [-1, 1] on the domain, [B, 1]."""
-        middle = (self.domain.high + self.domain.low) / 2
-        half = (self.domain.high - self.domain.low) / 2 or 1.0  # a domain may be a single position
-        return ((inputs - middle) / half)[..., None]
+        return self.domain.coordinate(inputs)[..., None]
 
     def hidden(self, inputs: Tensor) -> Tensor:
         """The last hidden layer, [B, H]."""
@@ -130,11 +136,87 @@ class MlpRelu(ScalarMLP):
     """A plain MLP of the scaled input with ReLU: piecewise linear in its input."""
 
     name = "mlp-relu"
-    source = "Nair and Hinton 2010; Arora et al. 2018"
+    source = "Nair and Hinton 2010; Arora et al. 2018, Understanding Deep Neural Networks with ReLU, theorem 2.2"
+    folds = "to a table over finite positions; with one hidden layer exactly to the knots and lines that it is"
 
     def activate(self, state: Tensor) -> Tensor:
         """ReLU."""
         return F.relu(state)
+
+    @torch.no_grad()
+    def place(self, inputs: Tensor, targets: Tensor) -> Placed:
+        """One hidden layer and one output: the kinks of the smallest largest error. Else from the random start."""
+        if len(self.weights) != 2 or self.outputs != 1 or len(inputs) < 2:
+            return "no"
+        x, y = self.domain.coordinate(inputs).numpy(), targets[:, 0].numpy()
+        if not self.domain.integer:
+            dense = curvature_points(x, y, min(801, len(x)))
+            x, y = dense, _interpolated(x, y, dense)
+        found = best_relu_units(x, y, self.weights[0].shape[1])
+        side = torch.from_numpy(1.0 - 2.0 * found.left)
+        self.weights[0].copy_(side[None])
+        self.biases[0].copy_(-side * torch.from_numpy(found.kinks))
+        self.weights[1].copy_(torch.from_numpy(found.changes)[:, None])
+        self.biases[1].fill_(found.offset)
+        return "best"
+
+    @torch.no_grad()
+    def pieces(self) -> Pieces | None:
+        """With one hidden layer: knots where units switch, and the sum of those that are on between them."""
+        if len(self.weights) != 2 or self.domain.log:
+            return None
+        middle = (self.domain.high + self.domain.low) / 2
+        half = (self.domain.high - self.domain.low) / 2 or 1.0
+        slope = self.weights[0].double()[0] / half
+        shift = self.biases[0].double() - self.weights[0].double()[0] * middle / half
+        bends = slope != 0
+        knots = torch.unique(-shift[bends] / slope[bends])
+        ends = (
+            torch.cat([knots[:1] - 1, (knots[1:] + knots[:-1]) / 2, knots[-1:] + 1])
+            if len(knots)
+            else knots.new_zeros(1)
+        )
+        on = (ends[:, None] * slope + shift > 0).double()  # [K, H]
+        last = self.weights[1].double()
+        return Pieces(knots, (on * slope) @ last, (on * shift) @ last + self.biases[1].double())
+
+
+def _interpolated(x: Floats, y: Floats, at: Floats) -> Floats:
+    """A cubic spline through the data: between dense points, as exact as the function itself."""
+    values: Floats = CubicSpline(x, y)(at)
+    return values
+
+
+class MlpChoice(MlpSize):
+    """Hidden widths of any number, and the activation between them."""
+
+    activation: Literal["relu", "gelu", "silu", "tanh", "sin"] = "silu"
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sin": torch.sin,
+}
+
+
+@NETS.register
+class Mlp(ScalarMLP):
+    """A plain MLP of the scaled input: any depth, width and activation."""
+
+    name = "mlp"
+    source = "Hornik 1991, Approximation Capabilities of Multilayer Feedforward Networks"
+    Size = MlpChoice
+
+    def __init__(self, domain: Domain, outputs: int, size: MlpChoice) -> None:
+        super().__init__(domain, outputs, size)
+        self.activation = size.activation
+
+    def activate(self, state: Tensor) -> Tensor:
+        """The one that the size names."""
+        return _ACTIVATIONS[self.activation](state)
 
 
 @NETS.register
@@ -184,14 +266,15 @@ class FourierMlp(ScalarMLP):
 
     def features(self, inputs: Tensor) -> Tensor:
         """[sin(x w), cos(x w)], [B, 2F]."""
-        angles = inputs[..., None] * self.frequencies.to(inputs.dtype)
+        exact = self.domain.coordinate(inputs) if self.domain.log else inputs
+        angles = exact[..., None] * self.frequencies.to(inputs.dtype)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Frequencies geometric from Nyquist's, π per position, to one radian over the domain."""
         super().initialise(generator)
-        size = max(1.0, self.domain.high - self.domain.low)
+        size = 2.0 if self.domain.log else max(1.0, self.domain.high - self.domain.low)
         highest = math.pi if self.domain.integer else math.pi * 16 / size
         count = len(self.frequencies)
         steps = torch.arange(count) / max(1, count - 1)

@@ -1,0 +1,151 @@
+"""The best that K linear pieces can do: the largest error of the best line for each piece, with the knots free too."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trans4init.ablations.errors import InputError
+
+__all__ = ["Polyline", "best_polyline", "limit"]
+
+Floats = NDArray[np.float64]
+
+_STARTS = 96
+"""Places along the last piece where the next may begin."""
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Polyline:
+    """A continuous piecewise-linear function through (x, y), both [K + 1]; x ascending."""
+
+    x: Floats
+    y: Floats
+    error: float
+    """Largest distance from the function at the points it was made from."""
+
+
+def best_polyline(x: Floats, y: Floats, pieces: int, *, flat: int | None = None) -> Polyline:
+    """The continuous polyline of at most `pieces` pieces with the smallest largest error at the points (x, y).
+
+    x [N] ascending, y [N]. flat: the number, from 0, of a piece that has to be horizontal. The error is bisected;
+    inside a corridor of that half-width, each piece starts where on the one before, and goes in the direction, that
+    lets it reach farthest (Imai and Iri 1986, An Optimal Algorithm for Approximating a Piecewise Linear Function).
+    With a horizontal piece this is a good polyline, not always the best. Raises InputError where there is none.
+    """
+    _check(x, y, pieces)
+    low, high, found = 0.0, float(np.ptp(y)) + 1e-300, None
+    for _ in range(_BISECTIONS):
+        error = high if found is None else (low + high) / 2
+        better = _within(x, y, error, pieces, flat)
+        if better is None:
+            low, high = error, max(high, 2 * error if found is None else high)
+        else:
+            found, high = better, error
+    if found is None:
+        raise InputError(f"no polyline of {pieces} pieces has a horizontal piece {flat} here.")
+    distance = np.abs(np.interp(x, *found) - y).max()
+    return Polyline(*found, float(distance))
+
+
+def limit(x: Floats, y: Floats, pieces: int) -> float:
+    """The smallest largest error of `pieces` lines that need not meet: no net of so many pieces is better.
+
+    Each piece's best line errs by half the vertical thickness of the convex hull of its points (Chebyshev).
+    """
+    _check(x, y, pieces)
+    low, high = 0.0, best_polyline(x, y, pieces).error
+    for _ in range(12):
+        error = (low + high) / 2
+        start = 0
+        for _ in range(pieces):
+            start = _farthest(x, y, start, error) + 1
+            if start >= len(x):
+                break
+        low, high = (low, error) if start >= len(x) else (error, high)
+    return high
+
+
+def _check(x: Floats, y: Floats, pieces: int) -> None:
+    if pieces < 1 or len(x) != len(y) or len(x) < 2 or not (np.diff(x) > 0).all():
+        raise InputError("a polyline needs at least one piece, and at least two points with ascending x.")
+
+
+def _within(x: Floats, y: Floats, error: float, pieces: int, flat: int | None) -> tuple[Floats, Floats] | None:
+    """The corners of a polyline within the corridor, None where `pieces` pieces don't get to its end."""
+    low, high = y - error, y + error
+    start_x, start_y = np.full(_STARTS, x[0]), np.linspace(low[0], high[0], _STARTS)
+    corners: list[tuple[float, float]] = []
+    for piece in range(pieces):
+        if piece == flat:
+            inside = (low <= start_y[:, None]) & (start_y[:, None] <= high) | (x < start_x[:, None])
+            steps = np.logical_and.accumulate(inside, axis=1).sum(axis=1)
+            best = int(steps.argmax())
+            reached, slope = int(steps[best]) - 1, 0.0
+        else:
+            best, reached, slope = _reach(x, low, high, start_x, start_y)
+        corners.append((start_x[best], start_y[best]))
+        if reached == len(x) - 1:
+            corners.append((x[-1], start_y[best] + slope * (x[-1] - start_x[best])))
+            return np.array([c[0] for c in corners]), np.array([c[1] for c in corners])
+        if x[reached] <= start_x[best]:
+            return None
+        begin = corners[-1]
+        start_x = np.linspace(x[reached], begin[0], _STARTS, endpoint=False)
+        start_y = begin[1] + slope * (start_x - begin[0])
+    return None
+
+
+def _reach(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Floats) -> tuple[int, int, float]:
+    """Of all starts, which gets farthest inside the corridor, to which point, and by which slope."""
+    first = int(np.searchsorted(x, start_x.min(), side="right"))
+    steps = x[first:] - start_x[:, None]
+    ahead = steps > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = np.where(ahead, (low[first:] - start_y[:, None]) / steps, -np.inf)
+        most = np.where(ahead, (high[first:] - start_y[:, None]) / steps, np.inf)
+    least, most = np.maximum.accumulate(least, axis=1), np.minimum.accumulate(most, axis=1)
+    steps_inside = (least <= most).sum(axis=1)
+    best = int(steps_inside.argmax())
+    last = int(steps_inside[best]) - 1
+    if last < 0:
+        return best, first - 1, 0.0
+    slopes = least[best, last], most[best, last]
+    if first + last == len(x) - 1:
+        return best, len(x) - 1, float(sum(slopes) / 2)
+    # Towards the point that is just out of reach.
+    return best, first + last, float(slopes[1] if least[best, last + 1] > slopes[1] else slopes[0])
+
+
+def _farthest(x: Floats, y: Floats, start: int, error: float) -> int:
+    """The last point up to which one line from `start` on errs by at most `error`."""
+    low, high = start, len(x) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _thickness(x[start : middle + 1], y[start : middle + 1]) <= 2 * error:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _thickness(x: Floats, y: Floats) -> float:
+    if len(x) <= 2:
+        return 0.0
+    upper, lower = _hull(x, y, 1), _hull(x, y, -1)
+    return float((np.interp(x, x[upper], y[upper]) - np.interp(x, x[lower], y[lower])).max())
+
+
+def _hull(x: Floats, y: Floats, side: int) -> list[int]:
+    """The points on the upper (1) or lower (−1) convex hull (Andrew 1979)."""
+    chain: list[int] = []
+    xs, ys = x.tolist(), (side * y).tolist()
+    for point in range(len(xs)):
+        while len(chain) >= 2:
+            a, b = chain[-2], chain[-1]
+            if (xs[b] - xs[a]) * (ys[point] - ys[a]) < (ys[b] - ys[a]) * (xs[point] - xs[a]):
+                break
+            chain.pop()
+        chain.append(point)
+    return chain

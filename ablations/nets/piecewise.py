@@ -1,0 +1,205 @@
+"""Nets of pieces of one scalar: lines between trained knots, and B-splines.
+
+B is any number of inputs, K the number of pieces, O the outputs.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.interpolate import CubicSpline
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.minimax import best_polyline
+from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
+from trans4init.ablations.relu_minimax import curvature_points
+
+__all__ = ["PiecewiseLinear", "Spline"]
+
+_NARROWEST = 1e-9
+"""Of the domain's half: two knots on one place make no division by 0."""
+
+_STIFFNESS = 1e-7
+"""Weight of a change of slope beside the squared errors of a least-squares fit."""
+
+
+class PiecesSize(NetSize):
+    """How many pieces."""
+
+    pieces: Annotated[int, Field(ge=1)] = 16
+
+
+@NETS.register
+class PiecewiseLinear(Net):
+    """Lines between K − 1 trained knots, the same for every output; the outer lines go on outside the domain."""
+
+    name = "piecewise-linear"
+    source = "Yu et al. 2022, NN-LUT: Neural Approximation of Non-Linear Operations for Efficient Transformer Inference"
+    Size = PiecesSize
+    folds = "to a table over finite positions; on the reals exactly to the knots and lines that it is"
+
+    def __init__(self, domain: Domain, outputs: int, size: PiecesSize) -> None:
+        super().__init__(domain, outputs, size)
+        self.knots = nn.Parameter(torch.empty(size.pieces - 1))
+        self.values = nn.Parameter(torch.empty(size.pieces + 1, outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[...] to [..., O]."""
+        place = self.domain.coordinate(inputs)
+        corners = self._corners(inputs.dtype)
+        piece = torch.bucketize(place.detach(), corners[1:-1].detach())
+        left, right = corners[piece], corners[piece + 1]
+        share = ((place - left) / (right - left).clamp_min(_NARROWEST))[..., None]
+        values = self.values.to(inputs.dtype)
+        result: Tensor = values[piece] + share * (values[piece + 1] - values[piece])
+        return result
+
+    def _corners(self, dtype: torch.dtype) -> Tensor:
+        """The ends of the pieces in the coordinate of the domain, ascending from −1 to 1, [K + 1]."""
+        knots = self.knots.to(dtype).clamp(-1, 1).sort().values
+        return torch.cat([knots.new_tensor([-1.0]), knots, knots.new_tensor([1.0])])
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Knots uniform over the domain, values normal."""
+        self.knots.uniform_(-1, 1, generator=generator)
+        self.knots.copy_(self.knots.sort().values)
+        self.values.normal_(generator=generator)
+
+    @torch.no_grad()
+    def zero_output(self) -> None:
+        """Zero the values."""
+        self.values.zero_()
+
+    @torch.no_grad()
+    def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
+        """Least squares over the values at the knots, in float64."""
+        place, corners = self.domain.coordinate(inputs.double()), self._corners(torch.float64)
+        piece = torch.bucketize(place, corners[1:-1])
+        share = (place - corners[piece]) / (corners[piece + 1] - corners[piece]).clamp_min(_NARROWEST)
+        design = torch.zeros(len(inputs), len(corners), dtype=torch.float64)
+        design.scatter_(1, piece[:, None], 1 - share[:, None]).scatter_(1, piece[:, None] + 1, share[:, None])
+        # Values that no input speaks of go on from those beside them.
+        widths = (corners[1:] - corners[:-1]).clamp_min(_NARROWEST)
+        slopes = torch.diff(torch.eye(len(corners), dtype=torch.float64), dim=0) / widths[:, None]
+        design = torch.cat([design, _STIFFNESS * torch.diff(slopes, dim=0)])
+        rest = torch.zeros(len(design) - len(targets), targets.shape[1], dtype=torch.float64)
+        solution = torch.linalg.lstsq(design, torch.cat([targets.double(), rest]), driver="gelsd").solution
+        self.values.copy_(solution)
+
+    @torch.no_grad()
+    def place(self, inputs: Tensor, targets: Tensor) -> Placed:
+        """One output: the polyline of the smallest largest error. Several: knots by their common curvature."""
+        if len(inputs) < 4:
+            return "no"
+        x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
+        if self.outputs == 1:
+            points = x if self.domain.integer else curvature_points(x, y[:, 0], min(1001, len(x)))
+            found = best_polyline(points, CubicSpline(x, y[:, 0])(points), len(self.values) - 1)
+            missing = len(self.values) - len(found.x)
+            corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
+            self.knots.copy_(torch.from_numpy(corners[1:-1]))
+            self.values.copy_(torch.from_numpy(np.interp(corners, found.x, found.y))[:, None])
+            return "best"
+        spread = np.ptp(y, axis=0)
+        bend = np.abs(np.gradient(np.gradient(y / np.where(spread > 0, spread, 1.0), x, axis=0), x, axis=0)).max(axis=1)
+        twice = np.concatenate([[0], np.cumsum(np.cumsum(bend) * np.diff(x, prepend=x[0]))])[1:]
+        self.knots.copy_(torch.from_numpy(curvature_points(x, twice, len(self.values))[1:-1]))
+        self.solve_output(inputs, targets)
+        return "start"
+
+    @torch.no_grad()
+    def pieces(self) -> Pieces | None:
+        """The lines in the net's own input; None over a logarithmic domain."""
+        if self.domain.log:
+            return None
+        middle = (self.domain.high + self.domain.low) / 2
+        half = (self.domain.high - self.domain.low) / 2 or 1.0
+        corners, values = self._corners(torch.float64), self.values.double()
+        slopes = (values[1:] - values[:-1]) / (corners[1:] - corners[:-1]).clamp_min(_NARROWEST)[:, None] / half
+        corners = middle + half * corners
+        return Pieces(corners[1:-1], slopes, values[:-1] - slopes * corners[:-1, None])
+
+    def flops(self) -> int:
+        """Bisection over the knots, one share, and two operations per output."""
+        return int(np.ceil(np.log2(max(2, len(self.values) - 1)))) + 5 + 3 * self.outputs
+
+
+class SplineSize(NetSize):
+    """How many intervals the grid has."""
+
+    intervals: Annotated[int, Field(ge=1)] = 32
+
+
+@NETS.register
+class Spline(Net):
+    """A KAN edge per output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
+
+    Outside the domain the splines keep their value at its end.
+    """
+
+    name = "spline"
+    source = "Liu et al. 2024, KAN: Kolmogorov-Arnold Networks, section 2.2, equations 2.10 to 2.12"
+    Size = SplineSize
+
+    def __init__(self, domain: Domain, outputs: int, size: SplineSize) -> None:
+        super().__init__(domain, outputs, size)
+        self.intervals = size.intervals
+        self.coefficients = nn.Parameter(torch.empty(size.intervals + 3, outputs))
+        self.slope = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[...] to [..., O]."""
+        place = self.domain.coordinate(inputs)
+        cell, basis = self._basis(place)
+        coefficients = self.coefficients.to(inputs.dtype)
+        splines = sum(
+            (basis[k][..., None] * coefficients[cell + k] for k in range(4)), torch.zeros((), dtype=inputs.dtype)
+        )
+        result: Tensor = splines + F.silu(place)[..., None] * self.slope.to(inputs.dtype)
+        return result
+
+    def _basis(self, place: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The interval of each input, and the four cubic B-splines that are not 0 there."""
+        scaled = (place.clamp(-1, 1) + 1) / 2 * self.intervals
+        cell = scaled.detach().floor().clamp(0, self.intervals - 1)
+        t = scaled - cell
+        cubic = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
+        return cell.long(), [value / 6 for value in cubic]
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Normal coefficients, slope 1 over the root of the fan-in, which is 1."""
+        self.coefficients.normal_(generator=generator)
+        self.slope.normal_(generator=generator)
+
+    @torch.no_grad()
+    def zero_output(self) -> None:
+        """Zero all."""
+        self.coefficients.zero_()
+        self.slope.zero_()
+
+    @torch.no_grad()
+    def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
+        """Least squares over everything, in float64: the net is linear in its parameters."""
+        place = self.domain.coordinate(inputs.double())
+        cell, basis = self._basis(place)
+        design = torch.zeros(len(inputs), len(self.coefficients) + 1, dtype=torch.float64)
+        for k in range(4):
+            design.scatter_(1, cell[:, None] + k, basis[k][:, None])
+        design[:, -1] = F.silu(place)
+        solution = torch.linalg.lstsq(design, targets.double(), driver="gelsd").solution
+        self.coefficients.copy_(solution[:-1])
+        self.slope.copy_(solution[-1])
+
+    def place(self, inputs: Tensor, targets: Tensor) -> Placed:
+        """The least-squares optimum, which is all that the net can do."""
+        self.solve_output(inputs, targets)
+        return "best"
+
+    def flops(self) -> int:
+        """About 20 for the basis and SiLU, and 10 per output."""
+        return 20 + 10 * self.outputs
