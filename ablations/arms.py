@@ -15,6 +15,7 @@ from trans4init.ablations.seeding import keyed_generator
 from trans4init.ablations.slots import (
     Content,
     Corrected,
+    ExactGradient,
     LeftOut,
     NetContent,
     Slot,
@@ -190,7 +191,8 @@ def _corrected(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
     drawn = _net_copy(net)
     drawn.initialise(keyed_generator(seed, path, "net"))
     drawn.zero_output()
-    return Corrected(slot.function, slot.shape, slot.analytic(), NetContent(slot.function, slot.shape, drawn))
+    correction = NetContent(slot.function, slot.shape, drawn, bare=True)
+    return Corrected(slot.function, slot.shape, slot.analytic(), correction)
 
 
 _CONTENTS: dict[str, Make] = {
@@ -201,5 +203,6 @@ _CONTENTS: dict[str, Make] = {
     "random-frozen": lambda slot, net, seed, path: slot.fold(_random(slot, net, seed, path)),
     "free-table": lambda slot, net, seed, path: slot.table(keyed_generator(seed, path, "table")),
     "corrected": _corrected,
+    "frozen-exact-gradient": lambda slot, net, seed, path: ExactGradient(slot.fold(_fitted(slot, net, seed, path))),
     "none": lambda slot, net, seed, path: slot.fold(LeftOut(slot.function, slot.shape)),
 }

@@ -1,8 +1,9 @@
 """Slots: the places in a model where a function is called, and the kinds of content that a slot can hold."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,15 @@ __all__ = [
     "Analytic",
     "Content",
     "Corrected",
+    "ExactGradient",
     "Folded",
+    "FoldedKnots",
     "LeftOut",
     "NetContent",
     "OutsideDomainError",
     "Slot",
     "TrainableTable",
+    "observed_inputs",
     "observed_ranges",
     "slots_named",
 ]
@@ -74,20 +78,57 @@ class LeftOut(Content):
 
 
 class NetContent(Content):
-    """A net in the function's place."""
+    """A net in the function's place. bare: as the net gives them, for values that are added to others."""
 
-    def __init__(self, function: Function, shape: dict[str, int], net: Net) -> None:
+    def __init__(self, function: Function, shape: dict[str, int], net: Net, *, bare: bool = False) -> None:
         super().__init__(function, shape)
+        if net.vector != function.vector:
+            kinds = {True: "vectors", False: "single numbers"}
+            raise InputError(
+                f"{net.name} is a net of {kinds[net.vector]}, {function.name} of {kinds[function.vector]}."
+            )
         if net.outputs != function.outputs(**shape):
             raise InputError(
                 f"the net has {net.outputs} outputs and {function.name} needs {function.outputs(**shape)} here."
             )
-        self.net = net
+        self.net, self.bare = net, bare
 
     def value(self, inputs: Tensor) -> Tensor:
-        """The net's values, in the function's shape."""
-        values: Tensor = self.net(inputs)
-        return values.squeeze(-1) if self.function.elementwise else values
+        """The net's values, in the function's layout."""
+        rows: Tensor = self.net(inputs)
+        if self.function.log_values and not self.bare:
+            rows = rows.exp()
+        return self.function.arrange(rows)
+
+
+class ExactGradient(Content):
+    """A fitted net's value with the closed form's derivative: is it the value or the slope that hurts?"""
+
+    def __init__(self, content: Content) -> None:
+        super().__init__(content.function, content.shape)
+        self.content = content
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """[...] to [...]."""
+        with torch.no_grad():
+            values: Tensor = self.content(inputs)
+        result: Tensor = _Substituted.apply(inputs, values, self.function, self.shape)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Substituted(torch.autograd.Function):
+    """Values that were computed elsewhere, with the derivative of a closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, values: Tensor, function: Function, shape: dict[str, int]) -> Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.function, ctx.shape = function, shape
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        [inputs] = ctx.saved_tensors
+        return gradients[0] * ctx.function.derivative(inputs, **ctx.shape), None, None, None
 
 
 class Corrected(Content):
@@ -104,7 +145,7 @@ class Corrected(Content):
 
 
 class TrainableTable(Content):
-    """One trained row of values for each integer of a finite domain, [N, outputs]."""
+    """One trained row of values for each integer of a finite domain, [N, outputs], or for each of its groups."""
 
     def __init__(self, function: Function, shape: dict[str, int], domain: Domain, rows: Tensor) -> None:
         super().__init__(function, shape)
@@ -112,10 +153,10 @@ class TrainableTable(Content):
         self.table = nn.Parameter(rows)
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The rows of the inputs; raises OutsideDomainError beyond the table."""
-        if not self.covered(self.domain, inputs, highest):
+        """The rows of the inputs; raises OutsideDomainError beyond a table that has an end."""
+        if not self.function.open_ended() and not self.covered(self.domain, inputs, highest):
             raise OutsideDomainError(f"the table covers {self.domain} only")
-        return self.table[inputs - int(self.domain.low)]
+        return self.function.arrange(self.table[self.function.table_index(inputs, self.domain, **self.shape)])
 
 
 class Folded(Content):
@@ -136,14 +177,54 @@ class Folded(Content):
     def fold(self) -> None:
         """Tabulate the content, [N, outputs]; evaluated in float64, kept in the model's dtype."""
         points = self.domain.points().to(self.dtype_like.device)
-        self.table = self.content.value(points).to(self.dtype_like.dtype)
+        values = self.function.as_rows(self.content.value(points))
+        self.table = values.to(self.dtype_like.dtype).contiguous()
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
         """Rows of the table, or the content's own values where an input is outside."""
         if not self.covered(self.domain, inputs, highest):
             values: Tensor = self.content(inputs, highest)
             return values
-        return self.table[inputs - int(self.domain.low)]
+        return self.function.arrange(self.table[inputs - int(self.domain.low)])
+
+
+class FoldedKnots(Content):
+    """A net that is exactly piecewise linear, as the knots and lines that it is: right everywhere, not in a domain.
+
+    Like a table, the knots are made again whenever weights are loaded.
+    """
+
+    def __init__(self, content: NetContent) -> None:
+        super().__init__(content.function, content.shape)
+        self.content = content
+        for name in ("knots", "lines"):
+            self.register_buffer(name, torch.empty(0), persistent=False)
+        self.knots: Tensor
+        self.lines: Tensor
+        self.register_load_state_dict_post_hook(lambda module, _: module.fold())  # type: ignore[no-untyped-call]
+        self.fold()
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Take the net apart: knots [K − 1], and slope and intercept of each of the K lines [2, K]."""
+        pieces = self.content.net.pieces()
+        assert pieces is not None  # `foldable` has seen to it
+        precision = torch.promote_types(self.dtype_like.dtype, torch.float32)
+        self.knots = pieces.knots.to(self.dtype_like.device, precision)
+        self.lines = torch.stack([pieces.slopes[:, 0], pieces.intercepts[:, 0]]).to(self.knots)
+
+    @staticmethod
+    def foldable(content: Content) -> bool:
+        """Whether the content is a net that is piecewise linear in the function's own input and value."""
+        if not isinstance(content, NetContent) or not content.function.elementwise or content.function.log_values:
+            return False
+        return content.net.pieces() is not None
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """[...] to [...]."""
+        piece = torch.bucketize(inputs, self.knots.to(inputs.dtype))
+        slopes, intercepts = self.lines.to(inputs.dtype)
+        return torch.addcmul(intercepts[piece], slopes[piece], inputs)
 
 
 class Slot(nn.Module):
@@ -162,6 +243,8 @@ class Slot(nn.Module):
             raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in {name!r}.")
         self.name, self.function, self.shape = name, function, shape
         self.domain = function.domain if domain is None else domain
+        self.watch: Callable[[Tensor], None] | None = None
+        """Called with every input while the slot is observed."""
         closed = "analytic" in function.arms
         self.content: Content = self.analytic() if closed else self.table(keyed_generator(seed, name, "table"))
 
@@ -177,8 +260,19 @@ class Slot(nn.Module):
         return TrainableTable(self.function, self.shape, self.domain, rows.float())
 
     def fold(self, content: Content) -> Content:
-        """The content as a table where that is possible; for contents that don't change."""
-        return Folded(content, self.domain) if self.domain.integer else content
+        """The content as a table or as knots where that is possible; for contents that don't change."""
+        if self.domain.integer:
+            return Folded(content, self.domain)
+        if FoldedKnots.foldable(content):
+            assert isinstance(content, NetContent)
+            return FoldedKnots(content)
+        return content
+
+    @property
+    def fused(self) -> bool:
+        """Whether the model may compute this place by its own fused operation: it holds a closed form that has one."""
+        content = self.content.content if isinstance(self.content, Folded) else self.content
+        return self.function.fused and isinstance(content, Analytic)
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
         """The function's values.
@@ -186,6 +280,8 @@ class Slot(nn.Module):
         highest: the largest of integer inputs that count from the domain's start, where the caller knows it: saves
         looking at the inputs, which on a GPU would wait for it.
         """
+        if self.watch is not None:
+            self.watch(inputs)
         values: Tensor = self.content(inputs, highest)
         return values
 
@@ -194,7 +290,7 @@ class Slot(nn.Module):
         """Largest and RMS distance of the content from the closed form on the slot's domain; None without one."""
         if "analytic" not in self.function.arms:
             return None
-        points = self.domain.points()
+        points = self.function.points(self.domain, **self.shape)
         inputs = points.long() if self.domain.integer else points.to(self.content.dtype_like.dtype)
         values = self.content(inputs.to(self.content.dtype_like.device)).double().cpu()
         distance = values - self.function.analytic(points, **self.shape)
@@ -212,21 +308,35 @@ def slots_named(model: nn.Module, name: str) -> dict[str, Slot]:
 
 
 @contextmanager
+def observed_inputs(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `see` with a slot's path and inputs whenever a slot is given some; fused slots only at their first call.
+
+    A slot whose function the model computes by a fused operation is given its inputs for the record alone.
+    """
+    slots = {path: module for path, module in model.named_modules() if isinstance(module, Slot)}
+    for path, slot in slots.items():
+
+        def watch(inputs: Tensor, path: str = path, slot: Slot = slot) -> None:
+            see(path, inputs.detach())
+            if slot.fused:  # what follows would cost much more than the fused operation itself
+                slot.watch = None
+
+        slot.watch = watch
+    try:
+        yield
+    finally:
+        for slot in slots.values():
+            slot.watch = None
+
+
+@contextmanager
 def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]]:
     """Watch what each slot is really given: lowest and highest input by the slot's path, filled while it runs."""
     ranges: dict[str, tuple[float, float]] = {}
 
-    def watch(path: str, inputs: Tensor) -> None:
+    def see(path: str, inputs: Tensor) -> None:
         low, high = ranges.get(path, (math.inf, -math.inf))
         ranges[path] = (min(low, inputs.min().item()), max(high, inputs.max().item()))
 
-    handles = [
-        module.register_forward_pre_hook(lambda _, arguments, path=path: watch(path, arguments[0]))
-        for path, module in model.named_modules()
-        if isinstance(module, Slot)
-    ]
-    try:
+    with observed_inputs(model, see):
         yield ranges
-    finally:
-        for handle in handles:
-            handle.remove()

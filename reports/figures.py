@@ -160,6 +160,7 @@ _MATPLOTLIB_MARKS = {
     "triangle-down": "v",
     "cross": "P",
     "star": "*",
+    "pentagon": "p",
     "x": "X",
 }
 

@@ -78,6 +78,16 @@ ARMS: tuple[Arm, ...] = (
         "#56B4E9",
         "star",
     ),
+    Arm(
+        "frozen-exact-gradient",
+        "the fitted net's value, the closed form's derivative",
+        "nothing of the net",
+        False,
+        True,
+        True,
+        "#F0E442",
+        "pentagon",
+    ),
     Arm("none", "the function left out", "nothing", False, False, False, "#7F7F7F", "x"),
 )
 
