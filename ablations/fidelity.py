@@ -33,9 +33,9 @@ class RegionErrors:
     relative_error: float | None
     """RMS error over the RMS of the function on the same inputs."""
     max_relative_error: float | None
-    """Largest error over the value, where the value is not 0."""
+    """Largest error over the value, where the value is at least 2^-23 of the largest: not at a zero of the function."""
     max_ulp_error: float | None
-    """Largest error in units in the last place of the value as a float32, where the value is not 0."""
+    """Largest error in units in the last place of the value as a float32, at the same inputs."""
     derivative_max_error: float | None
     derivative_rms_error: float | None
     derivative_relative_error: float | None
@@ -129,7 +129,7 @@ def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool
     error = (values.detach() - exact).abs()
     slope = function.derivative(points, **shape)
     slope_error = (slopes.detach() - slope).abs()
-    some = exact != 0
+    some = exact.abs() > exact.abs().max() * 2**-23
     ulp = torch.from_numpy(np.spacing(exact[some].abs().float().numpy())).double()
     return RegionErrors(
         region=region,

@@ -67,7 +67,7 @@ class Fitted:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = {
-            "function": self.function.name,
+            "function": self.function.located,
             "shape": self.shape,
             "seed": self.seed,
             **self.net.card(),

@@ -1,11 +1,15 @@
 """A registry: names to things, filled by importing every module of a package, with "did you mean" for the rest."""
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.errors import InputError, unknown_name
 
 __all__ = ["Registry", "import_all"]
 
@@ -21,7 +25,11 @@ T = TypeVar("T", bound=Named)
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by their `name`. A new one is a file in the package, with `@REGISTRY.register` in it."""
+    """Classes of one kind by their `name`. A new one is a file with `@REGISTRY.register` in it.
+
+    The file is in the package; or anywhere, and named with the class, as `my/file.py:name`; or a module of an installed
+    distribution with an entry point in the group `trans4init.functions` (`.nets`, …).
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -36,14 +44,38 @@ class Registry(Generic[T]):
         return thing
 
     def get(self, name: str) -> type[T]:
-        """The class called `name`; raises InputError with the nearest name."""
+        """The class called `name`, or `file.py:name`; raises InputError with the nearest name."""
+        file, _, own = name.rpartition(":")
+        if file:
+            _run_file(Path(file).resolve())
+            name = own
+        if name not in self._things:
+            self._install()
         if name not in self._things:
             raise unknown_name(self.kind, name, self._things)
         return self._things[name]
 
     def names(self) -> list[str]:
         """All names, sorted."""
+        self._install()
         return sorted(self._things)
+
+    def _install(self) -> None:
+        """Import what installed distributions announce."""
+        for point in entry_points(group=f"trans4init.{self.kind}s"):
+            point.load()
+
+
+@cache
+def _run_file(file: Path) -> None:
+    """Run a file of the user's once; what it registers stays. Its own errors are its own."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}.")
+    spec = importlib.util.spec_from_file_location(f"trans4init_user_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file: its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def import_all(package: str, path: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from trans4init.reports.vocabulary import ARMS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SNIPPETS = [block for language, block in BLOCKS if language == "python"]
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 NOX_COMMANDS = [line for line in COMMANDS if line.startswith("pip install nox && nox -s ")]
 LONG = {"trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"]}
@@ -37,6 +38,7 @@ def test_the_commands_run_in_their_order(tmp_path):
     """In an empty folder with a text and the study that the README shows, one after the other."""
     [study] = [block for language, block in BLOCKS if language == "toml"]
     (tmp_path / "my-study.toml").write_text(study)
+    (tmp_path / "my_functions.py").write_text(SNIPPETS[1])
     (tmp_path / "my.txt").write_bytes((ROOT / "LICENSE-docs").read_bytes() * 2)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     data = os.environ.get("TRANS4INIT_DATA")
@@ -56,8 +58,9 @@ def test_the_commands_run_in_their_order(tmp_path):
 
 
 def test_the_python_snippet_runs(tmp_path):
-    [snippet] = [block for language, block in BLOCKS if language == "python"]
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SNIPPETS[0]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"largest error on \[-4, 4\]: 0\.0\d\d", done.stdout)
 

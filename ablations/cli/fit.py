@@ -1,7 +1,5 @@
 """`trans4init fit`: fit a net to a function, and show how well it does."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +12,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from trans4init.ablations.fit import Fidelity, Fitted, OnStep
+    from trans4init.ablations.fidelity import Fidelity
+    from trans4init.ablations.fit import Fitted, OnStep
 
 __all__ = ["Fit", "fidelity_table"]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a net to a function alone: a table of errors, a checkpoint, a Parquet record."""
+    """Fit a net to a function alone: a table of errors, a checkpoint, a Parquet record.
 
-    function: Positional[str]
-    """A function's name (trans4init ls functions)."""
+    With --all, fit every net in several sizes, to one function or to all of them, beside the published approximations:
+    a page with the errors against the parameters. What is there already is not fitted again.
+    """
+
+    function: Positional[str | None] = None
+    """A function's name (trans4init ls functions), or my/file.py:name."""
+    all: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Make the atlas: every net and size; of every function where none is named."""
     net: str = "fourier-mlp"
     """A net's name (trans4init ls nets)."""
     positions: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the function's domain)")] = None
@@ -44,17 +49,41 @@ class Fit:
         """Fit, print, keep."""
         from rich.console import Console
 
-        from trans4init.ablations.errors import FaultError
+        from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.ablations.fit_records import keep
 
         console = Console()
+        if self.all:
+            return self._atlas(console)
+        if self.function is None:
+            raise InputError("fit needs a function's name, or --all (trans4init ls functions).")
         fitted = self._fit(console)
         console.print(fidelity_table(fitted.fidelity, title=f"{fitted.net.name} → {fitted.function.name}"))
         try:
-            kept = _keep(fitted, self.steps, self.out)
+            kept = keep(fitted, self.steps, self.out)
         except OSError as error:
             raise FaultError(f"the fit can't be kept in {self.out}: {error.strerror}.") from error
         for path in kept:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        return 0
+
+    def _atlas(self, console: "Console") -> int:
+        from rich.progress import track
+
+        from trans4init.ablations.atlas import entries, make
+        from trans4init.ablations.errors import FaultError
+        from trans4init.reports.atlas import write_atlas
+
+        plan = entries(self.function)
+        counts = {"made": 0, "found": 0, "diverged": 0}
+        try:
+            for _, outcome in track(make(self.out, plan), "fitting", len(plan), console=console, transient=True):
+                counts[outcome] += 1
+            page = write_atlas(self.out)
+        except OSError as error:
+            raise FaultError(f"the atlas can't be kept in {self.out}: {error.strerror}.") from error
+        console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
+        console.print(str(page), markup=False, highlight=False, soft_wrap=True)
         return 0
 
     def _fit(self, console: "Console") -> "Fitted":
@@ -62,6 +91,7 @@ class Fit:
         from trans4init.ablations.fit import FitDivergedError, fit
         from trans4init.ablations.functions import Domain, get_function
 
+        assert self.function is not None  # `run` has seen to it
         function = get_function(self.function)
         if self.positions is not None and not function.domain.integer:
             raise InputError(
@@ -128,7 +158,7 @@ def fidelity_table(fidelity: "Fidelity", title: str) -> "Table":
         table.add_row(
             f"{errors.region}{' (fitted)' if errors.fitted else ''}",
             *(
-                f"{value:.2e}"
+                _text(value)
                 for value in (errors.max_error, errors.rms_error, errors.relative_error, errors.derivative_max_error)
             ),
         )
@@ -137,41 +167,11 @@ def fidelity_table(fidelity: "Fidelity", title: str) -> "Table":
     table.caption = (
         f"{fidelity.parameters:,} parameters, {fidelity.flops:,} FLOP per input; "
         f"{fidelity.call_microseconds:.1f} µs per call on {fidelity.inputs_per_call} inputs"
-        f"{f', {folded:.1f} µs folded to a table' if folded is not None else ''}; "
+        f"{f', {folded:.1f} µs folded' if folded is not None else ''}; "
         f"{fidelity.fit_seconds:.1f} s to fit"
     )
     return table
 
 
-def _keep(fitted: "Fitted", steps: int, folder: Path) -> tuple[Path, Path]:
-    """Write the checkpoint and the record; where they are."""
-    from datetime import UTC, datetime
-
-    from trans4init.ablations.device import accelerator_name
-    from trans4init.reports.environment import capture
-    from trans4init.reports.schema import CellKey, RunRecord
-    from trans4init.reports.store import write_run
-
-    asked = {**fitted.net.card(), "function": fitted.function.name, "shape": fitted.shape, "steps": steps}
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-    run_id = f"fit-{hashlib.sha256(f'{digest}{fitted.seed}'.encode()).hexdigest()[:16]}"
-    environment = capture(accelerator_name())
-    record = RunRecord(
-        run_id=run_id,
-        study="fit",
-        spec_hash=digest[:12],
-        cell=CellKey(fitted.function.name, "", fitted.net.name),
-        task="fit",
-        model="",
-        trial=None,
-        seed=fitted.seed,
-        phase="fit",
-        status="ok",
-        device=environment.processor,  # fits run on the CPU
-        created_at=datetime.now(UTC),
-        measurements=fitted.fidelity.measurements(),
-        environment=environment,
-        notes={"fitted_on": str(fitted.net.domain)},
-        spec=asked,
-    )
-    return fitted.save(folder / "checkpoints" / run_id), write_run(record, folder / "results")
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2e}"

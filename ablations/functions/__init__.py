@@ -9,8 +9,10 @@ import_all(__name__, __path__)
 
 
 def get_function(name: str) -> Function:
-    """The function called `name`; raises InputError with the nearest name."""
-    return FUNCTIONS.get(name)()
+    """The function called `name`, or `my/file.py:name` out of a file; raises InputError with the nearest name."""
+    function = FUNCTIONS.get(name)()
+    function.located = name
+    return function
 
 
 def list_functions() -> list[str]:

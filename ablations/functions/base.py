@@ -85,6 +85,8 @@ class Function(ABC):
     """
 
     name: ClassVar[str]
+    located: str = ""
+    """What `get_function` was asked for: the name, with its file where it is in one of the user's."""
     slot: ClassVar[str]
     """The slot of a model that this function belongs in."""
     source: ClassVar[str]

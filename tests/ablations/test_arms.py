@@ -1,5 +1,6 @@
 """Arms: for every function and arm, what may move moves, what may not doesn't, and the record says so."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
-from trans4init.ablations.slots import Slot, observed_ranges, slots_named
+from trans4init.ablations.slots import FoldedKnots, Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.vocabulary import ARMS, arm_named
 
@@ -277,3 +278,53 @@ def test_any_model_with_a_slot_will_do():
 def test_every_arm_of_the_vocabulary_has_a_content():
     known = {arm for function in list_functions() for arm in get_function(function).arms}
     assert known == {arm.name for arm in ARMS}
+
+
+def test_many_slots_at_once(fitted):
+    """Every slot of a model replaced: each record speaks of its own, and each frozen one is held."""
+    model = model_with("alibi")
+    wanted = {
+        "position": ("learned-frozen", "alibi", "piecewise-linear"),
+        "activation": ("frozen-exact-gradient", "gelu", "mlp-relu"),
+        "softmax": ("learned-fine-tuned", "softmax-exp", "piecewise-linear"),
+        "normalization": ("learned-frozen", "layernorm-rsqrt", "mlp-gelu"),
+        "scale": ("free-table", "attention-scale", None),
+        "head-mixing": ("corrected", "head-mixing", "linear"),
+    }
+    records = []
+    for slot, (arm, name, net) in wanted.items():
+        known = quickly_fitted(name, net, fitted["gelu"].fidelity) if net else None
+        records.append(apply_arm(model, slot, arm, known))
+    guards = [FrozenGuard(model, record) for record in records]
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    train(model, records[0])
+    for guard in guards:
+        guard.check()
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved & {name for record in records for name in record.frozen} == set()
+    assert {name for record in records for name in record.moves} <= moved
+
+
+def test_the_exact_gradient_is_the_closed_forms_and_the_value_the_nets(fitted):
+    model = model_with("gelu")
+    apply_arm(model, "activation", "frozen-exact-gradient", fitted["gelu"])
+    slot = model.blocks[0].feed_forward.activation
+    inputs = torch.linspace(-3, 3, 61, requires_grad=True)
+    values = slot(inputs)
+    torch.testing.assert_close(values, fitted["gelu"](inputs.detach()), rtol=0, atol=1e-5)
+    [gradient] = torch.autograd.grad(values.sum(), inputs)
+    torch.testing.assert_close(gradient, get_function("gelu").derivative(inputs.detach()))
+
+
+def test_a_frozen_relu_net_is_in_its_slot_as_knots(fitted):
+    model = model_with("gelu")
+    record = apply_arm(model, "activation", "learned-frozen", fitted["gelu"])
+    content = model.blocks[0].feed_forward.activation.content
+    assert isinstance(content, FoldedKnots)
+    inputs = torch.linspace(-9, 9, 1001)
+    torch.testing.assert_close(content(inputs), fitted["gelu"](inputs), rtol=0, atol=1e-5)
+    assert len(record.frozen) == 2 * 4
+    content.load_state_dict({name: 2 * value for name, value in content.state_dict().items()})
+    again = copy.deepcopy(fitted["gelu"].net)
+    again.load_state_dict({name: 2 * value for name, value in again.state_dict().items()})
+    torch.testing.assert_close(content(inputs), again(inputs).squeeze(-1), rtol=0, atol=1e-4)

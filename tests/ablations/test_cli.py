@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from trans4init.ablations import atlas
+from trans4init.ablations.cli.fit import Fit
+from trans4init.ablations.errors import InputError
 from trans4init.reports.store import load_results
 
 SCRIPT = Path(sys.executable).with_name("trans4init")
@@ -116,6 +119,18 @@ def test_ui_serves_the_runs_and_links_to_each_study(study_copy, command):
     assert (other.returncode, said) == (2, f"trans4init: port {port} is taken; name another with --port.\n")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
+
+
+def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    whole = atlas.entries("gelu")
+    monkeypatch.setattr(atlas, "entries", lambda only: [entry for entry in whole if entry.net == "spline"][:2])
+    assert Fit("gelu", all=True, out=tmp_path).run("") == 0
+    assert "2 made, 0 found, 0 diverged" in capsys.readouterr().out
+    assert "spline" in (tmp_path / "atlas.html").read_text()
+    assert Fit("gelu", all=True, out=tmp_path).run("") == 0
+    assert "0 made, 2 found" in capsys.readouterr().out
+    with pytest.raises(InputError, match="needs a function's name, or --all"):
+        Fit(out=tmp_path).run("")
 
 
 def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_path):

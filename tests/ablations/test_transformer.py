@@ -10,6 +10,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
+from trans4init.ablations.slots import Slot, observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(layers=2, width=16, heads=4, vocabulary=13, context=12)
@@ -114,3 +115,117 @@ def test_presets_are_named_sizes_that_can_be_changed():
     assert (nano.layers, nano.width, nano.context, nano.vocabulary, nano.position) == (4, 128, 64, 65, "none")
     with pytest.raises(InputError, match="unknown preset 'tony'; did you mean 'toy'"):
         TransformerConfig.preset("tony")
+
+
+SLOT_FUNCTIONS = {
+    "position": [
+        "sinusoidal-halves",
+        "rope",
+        "rope-partial",
+        "xpos",
+        "alibi",
+        "t5",
+        "kerple-log",
+        "fire",
+        "fire-query",
+    ],
+    "softmax": ["2relu", "2quad", "i-exp", "stablemax"],
+    "normalization": ["rmsnorm-rsqrt", "dyt", "derf"],
+    "scale": ["scalable-softmax"],
+}
+CHOICES = [(slot, name) for slot, names in SLOT_FUNCTIONS.items() for name in names]
+
+
+@pytest.mark.parametrize(("slot", "function"), CHOICES)
+def test_every_function_is_causal_and_trains(slot, function):
+    model = Transformer(CONFIG.model_copy(update={slot: function})).eval()
+    tokens = torch.randint(13, (1, 12), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 7] = (changed[0, 7] + 1) % 13
+    before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[:, :7], after[:, :7], rtol=0, atol=1e-6)
+    assert (before[:, 7:] - after[:, 7:]).abs().max() > 1e-5
+    torch.nn.functional.cross_entropy(before.flatten(0, 1), tokens.flatten()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def slot_calls(model):
+    """How often each slot's content is evaluated in one forward pass."""
+    calls = {}
+    for path, slot in model.named_modules():
+        if isinstance(slot, Slot):
+            slot.content.register_forward_hook(lambda *_, path=path: calls.update({path: calls.get(path, 0) + 1}))
+    model(model.example_inputs())
+    return calls
+
+
+def test_a_slot_that_holds_a_fused_closed_form_is_not_called():
+    """A default model costs what it would without slots."""
+    calls = slot_calls(Transformer(CONFIG))
+    assert calls == {"position": 1, "blocks.0.feed_forward.activation": 1, "blocks.1.feed_forward.activation": 1}
+    with observed_ranges(Transformer(CONFIG)) as nothing:
+        assert nothing == {}
+
+
+def test_watching_a_model_changes_nothing_and_sees_every_slot():
+    model = Transformer(CONFIG)
+    before = model(model.example_inputs())
+    with observed_ranges(model) as ranges:
+        watched = model(model.example_inputs())
+    assert torch.equal(before, watched)
+    assert len(ranges) == 1 + 5 + 2 * 5  # position; norms; activation, softmax, reciprocal, scale, mixing in each layer
+    low, high = ranges["blocks.0.attention.softmax"]
+    assert low < high == 0
+    assert ranges["blocks.1.attention.scale"] == (1, 12)
+    assert (
+        1
+        <= ranges["blocks.0.attention.softmax_reciprocal"][0]
+        <= ranges["blocks.0.attention.softmax_reciprocal"][1]
+        <= 12
+    )
+
+
+def test_the_slots_unfused_compute_what_the_fused_operations_do():
+    """Each closed form, made to look like none, gives the same model to rounding."""
+    model = Transformer(CONFIG)
+    expected = model(model.example_inputs())
+    for slot in model.modules():
+        if isinstance(slot, Slot) and slot.function.fused:
+            slot.content = Wrapped(slot.content)
+    assert len(slot_calls(model)) == 1 + 5 + 2 * 5
+    torch.testing.assert_close(model(model.example_inputs()), expected, rtol=0, atol=2e-6)
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, content):
+        super().__init__()
+        self.inner = content
+
+    def forward(self, inputs, highest=None):
+        return self.inner(inputs, highest)
+
+
+@pytest.mark.parametrize("position", ["sinusoidal", "rope", "alibi", "fire-query", "t5"])
+def test_randomised_positions_are_for_training_alone_and_the_same_for_a_seed(position):
+    config = CONFIG.model_copy(update={"position": position, "randomised_positions": 64})
+    one, same, other = (Transformer(config, seed=seed).train() for seed in (0, 0, 1))
+    other.load_state_dict(one.state_dict())
+    tokens = one.example_inputs()
+    first = one(tokens)
+    assert torch.equal(first, same(tokens))
+    assert not torch.allclose(first, one(tokens))
+    assert not torch.allclose(first, other(tokens))
+    plain = Transformer(CONFIG.model_copy(update={"position": position}))
+    plain.load_state_dict(one.state_dict(), strict=False)
+    torch.testing.assert_close(one.eval()(tokens), plain.eval()(tokens))
+
+
+def test_a_range_that_is_too_short_for_random_positions_is_refused():
+    with pytest.raises(ValidationError, match="at least the context, 12, not 3"):
+        TransformerConfig(layers=1, width=8, heads=2, vocabulary=5, context=12, randomised_positions=3)
+
+
+@pytest.mark.parametrize(("key", "function"), [("softmax", "relu"), ("normalization", "gelu"), ("scale", "tanh")])
+def test_a_function_in_a_slot_that_is_not_its_own_is_refused(key, function):
+    with pytest.raises(InputError, match=function):
+        Transformer(CONFIG.model_copy(update={key: function}))

@@ -1,0 +1,60 @@
+"""The atlas: resumable, complete, and a page from its Parquet files alone."""
+
+import pytest
+
+from trans4init.ablations import atlas
+from trans4init.ablations.atlas import SIZES, entries, make
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.functions import get_function, list_functions
+from trans4init.ablations.nets import list_nets
+from trans4init.reports.atlas import write_atlas
+from trans4init.reports.store import load_results
+
+
+def test_every_function_and_net_is_in_the_plan():
+    plan = entries()
+    fittable = {name for name in list_functions() if get_function(name).fittable()}
+    assert {entry.function for entry in plan} >= {name for name in fittable if not name.startswith("squared-relu")}
+    assert set(SIZES) == set(list_nets())
+    assert {entry.net for entry in plan if entry.kind == "net"} == set(list_nets())
+    named = {entry.net for entry in plan if entry.kind == "published" and entry.function == "gelu"}
+    assert named == {"gelu-tanh", "i-gelu", "h-gelu", "quadratic-gelu", "puma-gelu", "bolt-gelu"}
+    with pytest.raises(InputError, match="t5 can't be fitted"):
+        entries("t5")
+
+
+def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
+    wanted = {"spline", "rational", "i-gelu", "quadratic-gelu", "limit"}
+    plan = [entry for entry in entries("gelu") if entry.net in wanted]
+    done = []
+    for _, outcome in make(tmp_path, plan):
+        done.append(outcome)
+        if len(done) == 4:
+            break  # stopped by Ctrl-C, as it were
+    assert done == ["made"] * 4
+    monkeypatch.setattr(atlas, "fit", lambda *_, **__: pytest.fail("fitted again"), raising=True)
+    assert [outcome for _, outcome in make(tmp_path, plan[:4])] == ["found"] * 4
+    monkeypatch.undo()
+    outcomes = [outcome for _, outcome in make(tmp_path, plan)]
+    assert outcomes == ["found"] * 4 + ["made"] * (len(plan) - 4)
+    records = load_results(tmp_path / "results").records
+    assert len(records) == len(plan)
+    [quadratic] = [record for record in records if record.cell.net == "quadratic-gelu"]
+    assert quadratic.last("max_error/-4..4") == pytest.approx(1.5, rel=1e-3)
+    text = write_atlas(tmp_path).read_text()
+    assert text.count("<svg") == 1
+    assert text.count("<tr>") == 1 + len(plan)
+    for word in ("quadratic-gelu (published)", "limit (limit)", "i-gelu", "1.50e+00", "spline"):
+        assert word in text
+
+
+def test_a_fit_that_diverges_is_a_row(tmp_path, monkeypatch):
+    def diverging(*_, **__):
+        raise atlas.FitDivergedError("the loss of the fit is nan at step 7")
+
+    monkeypatch.setattr(atlas, "fit", diverging)
+    plan = [entry for entry in entries("gelu") if entry.net == "rational"][:1]
+    assert [outcome for _, outcome in make(tmp_path, plan)] == ["diverged"]
+    [record] = load_results(tmp_path / "results").records
+    assert (record.status, record.error) == ("diverged", "the loss of the fit is nan at step 7")
+    assert "rational (diverged)" in write_atlas(tmp_path).read_text()
