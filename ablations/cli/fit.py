@@ -26,7 +26,9 @@ class Fit:
     a page with the errors against the parameters. What is there already is not fitted again.
     """
 
-    function: Positional[str | None] = None
+    function: Positional[
+        Annotated[str | None, arg(metavar="FUNCTION", help_behavior_hint="(may be left out with --all)")]
+    ] = None
     """A function's name (trans4init ls functions), or my/file.py:name."""
     all: Annotated[bool, arg(help_behavior_hint="")] = False
     """Make the atlas: every net and size; of every function where none is named."""
