@@ -10,12 +10,10 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.optimize import linprog
 
 from trans4init.ablations.minimax import Polyline, best_polyline
 
-__all__ = ["ReluUnits", "best_relu_units", "curvature_points"]
+__all__ = ["ReluUnits", "best_relu_units", "curvature_points", "interpolated"]
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +40,14 @@ def curvature_points(x: Floats, y: Floats, count: int) -> Floats:
     share = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
     points: Floats = np.interp(np.linspace(0, share[-1], count), share, x)
     return points
+
+
+def interpolated(x: Floats, y: Floats, at: Floats) -> Floats:
+    """A cubic spline through (x, y) [N]: between dense points, nearly as exact as the function itself."""
+    from scipy.interpolate import CubicSpline  # what only builds nets needn't wait for scipy
+
+    values: Floats = CubicSpline(x, y)(at)
+    return values
 
 
 def best_relu_units(x: Floats, y: Floats, units: int) -> ReluUnits:
@@ -95,7 +101,9 @@ def _program(
     x: Floats, y: Floats, kinks: Floats, changes: Floats, left: NDArray[np.bool_], trust: float
 ) -> tuple[Floats, float, float, Floats]:
     """Changes, offset, largest error and steps of the kinks that are best where the net is linearised in the kinks."""
-    x, y = np.concatenate([x, kinks]), np.concatenate([y, CubicSpline(x, y)(kinks)])  # errors are largest at kinks
+    from scipy.optimize import linprog
+
+    x, y = np.concatenate([x, kinks]), np.concatenate([y, interpolated(x, y, kinks)])  # errors are largest at kinks
     units, ahead = len(kinks), x[:, None] > kinks
     columns = [
         np.where(left, np.maximum(kinks - x[:, None], 0), np.maximum(x[:, None] - kinks, 0)),

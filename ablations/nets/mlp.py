@@ -9,21 +9,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import best_relu_units, curvature_points
+from trans4init.ablations.relu_minimax import best_relu_units, curvature_points, interpolated
 
 __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
 
-Floats = NDArray[np.float64]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 _RIDGE = 1e-7
@@ -151,7 +147,7 @@ class MlpRelu(ScalarMLP):
         x, y = self.domain.coordinate(inputs).numpy(), targets[:, 0].numpy()
         if not self.domain.integer:
             dense = curvature_points(x, y, min(801, len(x)))
-            x, y = dense, _interpolated(x, y, dense)
+            x, y = dense, interpolated(x, y, dense)
         found = best_relu_units(x, y, self.weights[0].shape[1])
         side = torch.from_numpy(1.0 - 2.0 * found.left)
         self.weights[0].copy_(side[None])
@@ -179,12 +175,6 @@ class MlpRelu(ScalarMLP):
         on = (ends[:, None] * slope + shift > 0).double()  # [K, H]
         last = self.weights[1].double()
         return Pieces(knots, (on * slope) @ last, (on * shift) @ last + self.biases[1].double())
-
-
-def _interpolated(x: Floats, y: Floats, at: Floats) -> Floats:
-    """A cubic spline through the data: between dense points, as exact as the function itself."""
-    values: Floats = CubicSpline(x, y)(at)
-    return values
 
 
 class MlpChoice(MlpSize):

@@ -8,14 +8,13 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.minimax import best_polyline
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import curvature_points
+from trans4init.ablations.relu_minimax import curvature_points, interpolated
 
 __all__ = ["PiecewiseLinear", "Spline"]
 
@@ -98,7 +97,7 @@ class PiecewiseLinear(Net):
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
         if self.outputs == 1:
             points = x if self.domain.integer else curvature_points(x, y[:, 0], min(1001, len(x)))
-            found = best_polyline(points, CubicSpline(x, y[:, 0])(points), len(self.values) - 1)
+            found = best_polyline(points, interpolated(x, y[:, 0], points), len(self.values) - 1)
             missing = len(self.values) - len(found.x)
             corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
             self.knots.copy_(torch.from_numpy(corners[1:-1]))
