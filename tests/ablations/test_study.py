@@ -18,7 +18,7 @@ def records_in(folder):
 
 def values(records):
     """What a run measured, without what a clock measured."""
-    timed = ("wall_time", "fit_time", "call_time", "folded_call_time")
+    timed = ("wall_time", "fit_time", "call_time", "folded_call_time", "analytic_call_time")
     return {
         record.run_id: [(m.metric.name, m.step, m.value) for m in record.measurements if m.metric.name not in timed]
         for record in records

@@ -16,7 +16,7 @@ def results(folder):
 
 def values(folder):
     """What the runs found, without what clocks measured and the order they were made in."""
-    timed = ("wall_time", "fit_time", "call_time", "folded_call_time")
+    timed = ("wall_time", "fit_time", "call_time", "folded_call_time", "analytic_call_time")
     return {
         record.run_id: [(m.metric.name, m.step, m.value) for m in record.measurements if m.metric.name not in timed]
         for record in load_results(results(folder)).records
