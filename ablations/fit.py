@@ -1,6 +1,5 @@
 """Fit: train a net on its function alone, measure how well it stands in for it, keep it."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from trans4init.ablations.checkpoint import read_checkpoint, write_checkpoint
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import Fidelity, RegionErrors, measure
 from trans4init.ablations.functions import Domain, Function, get_function
@@ -63,9 +63,7 @@ class Fitted:
         )
 
     def save(self, folder: Path | str) -> Path:
-        """Write `net.safetensors` and `card.json` into `folder`; the card last, so that it vouches for both."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `net.safetensors` and `card.json` into `folder`."""
         card = {
             "function": self.function.located,
             "shape": self.shape,
@@ -73,13 +71,7 @@ class Fitted:
             **self.net.card(),
             "fidelity": asdict(self.fidelity),
         }
-        weights = folder / "net.safetensors.tmp"
-        safetensors.torch.save_file(self.net.state_dict(), weights)
-        weights.replace(folder / "net.safetensors")
-        text = folder / "card.json.tmp"
-        text.write_text(json.dumps(card, indent=2) + "\n")
-        text.replace(folder / "card.json")
-        return folder
+        return write_checkpoint(Path(folder), card, safetensors.torch.save(self.net.state_dict()))
 
 
 def fit(
@@ -138,15 +130,14 @@ def fit(
 
 def load_fitted(folder: Path | str) -> Fitted:
     """The net that `Fitted.save` wrote; raises InputError where there is none."""
-    folder = Path(folder)
+    card, weights = read_checkpoint(Path(folder))
     try:
-        card = json.loads((folder / "card.json").read_text())
         net = net_from_card(card)
-        net.load_state_dict(safetensors.torch.load_file(folder / "net.safetensors"))
+        net.load_state_dict(safetensors.torch.load(weights))
         fidelity = dict(card["fidelity"])
         fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
         record = Fidelity(**fidelity)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
     return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], record)
 

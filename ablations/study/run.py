@@ -10,6 +10,7 @@ from typing import Any
 import filelock
 from rich.console import Console
 
+from trans4init.ablations.checkpoint import is_whole
 from trans4init.ablations.errors import FaultError, InputError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
@@ -133,7 +134,7 @@ def _mirror(folder: Path, records: Sequence[RunRecord]) -> str:
 
 
 def _fits_at_hand(study: ResolvedStudy) -> list[str]:
-    return [net for net in study.fits_needed() if (study.checkpoint(net) / "card.json").exists()]
+    return [net for net in study.fits_needed() if is_whole(study.checkpoint(net))]
 
 
 def _write_spec(study: ResolvedStudy) -> None:

@@ -84,13 +84,15 @@ def test_a_fitted_net_is_kept_and_found_again(fitted, tmp_path):
     assert card["domain"] == [0, 31, True]
 
 
-@pytest.mark.parametrize("damage", ["no card", "no net", "torn net", "torn card"])
+@pytest.mark.parametrize("damage", ["no card", "no net", "torn net", "torn card", "changed net"])
 def test_a_damaged_checkpoint_is_refused(fitted, tmp_path, damage):
     fitted.save(tmp_path)
     what, name = damage.split()[0], {"card": "card.json", "net": "net.safetensors"}[damage.split()[1]]
     path = tmp_path / name
     if what == "no":
         path.unlink()
+    elif what == "changed":
+        path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     else:
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match="holds no fitted net"):

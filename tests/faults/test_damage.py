@@ -41,13 +41,14 @@ def test_any_kind_of_run_can_be_made_again(study_copy, run_command, phase):
     assert len(load_results(results(study_copy)).records) == 26
 
 
-def test_lost_checkpoints_are_fitted_again(study_copy, run_command):
-    [card] = (study_copy / "runs" / "tiny" / "checkpoints").glob("*/card.json")
-    net = card.with_name("net.safetensors").read_bytes()
-    card.unlink()
+@pytest.mark.parametrize("damaged", ["card.json", "net.safetensors"])
+def test_lost_and_torn_checkpoints_are_fitted_again(study_copy, run_command, damaged):
+    [folder] = (study_copy / "runs" / "tiny" / "checkpoints").iterdir()
+    net = (folder / "net.safetensors").read_bytes()
+    (folder / damaged).write_bytes((folder / damaged).read_bytes()[:100])
     code, output = run_command("run", "tiny.toml", "--seeds", "3")
     assert code == 0, output
-    assert card.with_name("net.safetensors").read_bytes() == net
+    assert (folder / "net.safetensors").read_bytes() == net
 
 
 def test_a_lost_optuna_database_is_made_again(study_copy, run_command):
