@@ -1,0 +1,91 @@
+"""One function for many small networks of positions; `impl` says which code computes it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trans4init.kernels.positional_mlp.checks import check_call
+from trans4init.kernels.positional_mlp.reference import (
+    ACTIVATIONS,
+    FEATURES,
+    add_encoding,
+    feature_dtype,
+    reference_positional_mlp,
+)
+
+__all__ = ["IMPLEMENTATIONS", "Implementation", "positional_mlp"]
+
+Implementation = Literal["auto", "reference", "bmm", "compile"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "bmm", "compile")
+
+
+def positional_mlp(
+    positions: Tensor,
+    frequencies: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    features: str,
+    activation: str = "gelu",
+    add_to: Tensor | None = None,
+    impl: Implementation = "auto",
+) -> Tensor:
+    """G small networks of one scalar: features -> 1 to 3 hidden layers -> a linear last layer.
+
+    positions: [N], shared by the nets, or [G, N]; floating-point and finite. frequencies w: [F] or [G, F], with
+    features "fourier" [sin(p w), cos(p w)] (2F inputs), "log" log(1 + w |p|) (w >= 0, F inputs) or "linear" p w
+    (F inputs). weights: 2 to 4 tensors [G, in, out]; biases: as many [G, out]; they share a dtype, the result's.
+    activation: gelu (with erf), relu, silu, tanh or sin, on the hidden layers. -> [G, N, out].
+    add_to: [G, B, N, out], or [B, N, out] for a single net: the encoding is added to every batch entry, and the
+    result has its shape and dtype.
+
+    Features are computed in float32 at least, whatever the dtype of the weights. Under autocast weights and biases
+    are taken in autocast's dtype.
+
+    impl: "reference" is the eager specification; "bmm" a chain of `torch.baddbmm`; "compile" that chain through
+    `torch.compile`; "auto" the fastest that can do the call.
+    Raises ValueError, in one sentence and before any computation, for what doesn't fit. Positions on a GPU are not
+    looked at, since reading them would wait for it: one that is not finite makes its own row NaN.
+    """
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
+    check_call(positions, frequencies, weights, biases, features, activation, add_to)
+    device = positions.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
+    compute = _implementation(impl)
+    return compute(positions, frequencies, weights, biases, features=features, activation=activation, add_to=add_to)
+
+
+def _implementation(impl: Implementation) -> Callable[..., Tensor]:
+    if impl == "reference":
+        return reference_positional_mlp
+    return _compiled_chain() if impl == "compile" else bmm_chain
+
+
+def bmm_chain(
+    positions: Tensor,
+    frequencies: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    features: str,
+    activation: str,
+    add_to: Tensor | None,
+) -> Tensor:
+    """`reference_positional_mlp` with each layer as one `torch.baddbmm`."""
+    exact = feature_dtype(positions, frequencies, weights[0])
+    state = FEATURES[features](positions.to(exact), frequencies.to(exact)).to(weights[0].dtype)
+    state = state.expand(weights[0].shape[0], *state.shape[-2:])  # [G, N, inputs]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        state = ACTIVATIONS[activation](torch.baddbmm(bias[:, None], state, weight))  # [G, N, width]
+    return add_encoding(torch.baddbmm(biases[-1][:, None], state, weights[-1]), add_to)
+
+
+@functools.cache
+def _compiled_chain() -> Callable[..., Tensor]:
+    return torch.compile(bmm_chain, fullgraph=True)
