@@ -4,19 +4,17 @@ B is any number of inputs, F the number of features, H a hidden width.
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
 from trans4init.ablations.relu_minimax import best_relu_units, curvature_points, interpolated
+from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES, positional_mlp
 
 __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
 
@@ -49,9 +47,11 @@ class FourierSize(MlpSize):
 
 
 class ScalarMLP(Net):
-    """x -> features(x) -> [activation(W h + b)] 1 to 3 times -> W h + b."""
+    """x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
 
     Size = MlpSize
+    feature: str = "linear"
+    activation: str
 
     def __init__(self, domain: Domain, outputs: int, size: MlpSize, features: int = 1) -> None:
         super().__init__(domain, outputs, size)
@@ -59,25 +59,29 @@ class ScalarMLP(Net):
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(i, o)) for i, o in pairwise(widths))
         self.biases = nn.ParameterList(nn.Parameter(torch.empty(o)) for o in widths[1:])
 
-    @abstractmethod
-    def activate(self, state: Tensor) -> Tensor:
-        """The activation of the hidden layers."""
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """The input scaled to [-1, 1] on the domain, [B, 1]."""
-        return self.domain.coordinate(inputs)[..., None]
+    def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the features are made of: the input scaled to [-1, 1] on the domain, and a frequency of 1."""
+        return self.domain.coordinate(inputs), inputs.new_ones(1)
 
     def hidden(self, inputs: Tensor) -> Tensor:
         """The last hidden layer, [B, H]."""
-        state = self.features(inputs)
+        state = FEATURES[self.feature](*self.scalars(inputs))
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            state = self.activate(state @ weight.to(inputs.dtype) + bias.to(inputs.dtype))
+            state = ACTIVATIONS[self.activation](state @ weight.to(inputs.dtype) + bias.to(inputs.dtype))
         return state
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[...] to [..., outputs]."""
-        values: Tensor = self.hidden(inputs) @ self.weights[-1].to(inputs.dtype) + self.biases[-1].to(inputs.dtype)
-        return values
+        weights = [weight.to(inputs.dtype)[None] for weight in self.weights]
+        biases = [bias.to(inputs.dtype)[None] for bias in self.biases]
+        if not self.domain.integer or len(weights) > 4:  # activations may be infinite; the operator takes 3 layers
+            values: Tensor = self.hidden(inputs) @ weights[-1][0] + biases[-1][0]
+            return values
+        positions, frequencies = self.scalars(inputs.reshape(-1))
+        values = positional_mlp(
+            positions, frequencies, weights, biases, features=self.feature, activation=self.activation
+        )
+        return values.view(*inputs.shape, self.outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -120,11 +124,8 @@ class MlpGelu(ScalarMLP):
     """A plain MLP of the scaled input with GELU."""
 
     name = "mlp-gelu"
+    activation = "gelu"
     source = "Hendrycks and Gimpel 2016; Hornik 1991"
-
-    def activate(self, state: Tensor) -> Tensor:
-        """GELU."""
-        return F.gelu(state)
 
 
 @NETS.register
@@ -132,12 +133,9 @@ class MlpRelu(ScalarMLP):
     """A plain MLP of the scaled input with ReLU: piecewise linear in its input."""
 
     name = "mlp-relu"
+    activation = "relu"
     source = "Nair and Hinton 2010; Arora et al. 2018, Understanding Deep Neural Networks with ReLU, theorem 2.2"
     folds = "to a table over finite positions; with one hidden layer exactly to the knots and lines that it is"
-
-    def activate(self, state: Tensor) -> Tensor:
-        """ReLU."""
-        return F.relu(state)
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
@@ -183,15 +181,6 @@ class MlpChoice(MlpSize):
     activation: Literal["relu", "gelu", "silu", "tanh", "sin"] = "silu"
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "sin": torch.sin,
-}
-
-
 @NETS.register
 class Mlp(ScalarMLP):
     """A plain MLP of the scaled input: any depth, width and activation."""
@@ -204,16 +193,13 @@ class Mlp(ScalarMLP):
         super().__init__(domain, outputs, size)
         self.activation = size.activation
 
-    def activate(self, state: Tensor) -> Tensor:
-        """The one that the size names."""
-        return _ACTIVATIONS[self.activation](state)
-
 
 @NETS.register
 class Siren(ScalarMLP):
     """An MLP with sine activations whose first layer spans the frequencies that the domain can hold."""
 
     name = "siren"
+    activation = "sin"
     source = "Sitzmann et al. 2020, Implicit Neural Representations with Periodic Activation Functions, section 3.2"
     Size = SirenSize
 
@@ -221,10 +207,6 @@ class Siren(ScalarMLP):
         super().__init__(domain, outputs, size)
         half_nyquist = math.pi * (domain.high - domain.low) / 4
         self.omega = size.omega or (max(_PAPER_OMEGA, half_nyquist) if domain.integer else _PAPER_OMEGA)
-
-    def activate(self, state: Tensor) -> Tensor:
-        """Sine."""
-        return state.sin()
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -241,6 +223,8 @@ class FourierMlp(ScalarMLP):
     """An MLP with GELU on the sines and cosines of the input at F trained frequencies."""
 
     name = "fourier-mlp"
+    activation = "gelu"
+    feature = "fourier"
     source = (
         "Tancik et al. 2020, Fourier Features Let Networks Learn High Frequency Functions, section 4; Li et al. 2021"
     )
@@ -250,15 +234,9 @@ class FourierMlp(ScalarMLP):
         super().__init__(domain, outputs, size, features=2 * size.frequencies)
         self.frequencies = nn.Parameter(torch.empty(size.frequencies))
 
-    def activate(self, state: Tensor) -> Tensor:
-        """GELU."""
-        return F.gelu(state)
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """[sin(x w), cos(x w)], [B, 2F]."""
-        exact = self.domain.coordinate(inputs) if self.domain.log else inputs
-        angles = exact[..., None] * self.frequencies.to(inputs.dtype)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The input as it is, or its logarithm scaled, at the trained frequencies."""
+        return self.domain.coordinate(inputs) if self.domain.log else inputs, self.frequencies.to(inputs.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -1,6 +1,5 @@
 """One function for many small networks of positions; `impl` says which code computes it."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.positional_mlp.checks import check_call
+from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
     ACTIVATIONS,
     FEATURES,
@@ -18,8 +18,8 @@ from trans4init.kernels.positional_mlp.reference import (
 
 __all__ = ["IMPLEMENTATIONS", "Implementation", "positional_mlp"]
 
-Implementation = Literal["auto", "reference", "bmm", "compile"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "bmm", "compile")
+Implementation = Literal["auto", "reference", "bmm", "compile", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "bmm", "compile", "triton")
 
 
 def positional_mlp(
@@ -46,7 +46,8 @@ def positional_mlp(
     are taken in autocast's dtype.
 
     impl: "reference" is the eager specification; "bmm" a chain of `torch.baddbmm`; "compile" that chain through
-    `torch.compile`; "auto" the fastest that can do the call.
+    `torch.compile`; "triton" one fused kernel (float32, bfloat16 or float16, widths to 256, 1024 outputs, no gradient
+    to positions); "auto" is "triton" on a GPU where that can do the call, and else "bmm".
     Raises ValueError, in one sentence and before any computation, for what doesn't fit. Positions on a GPU are not
     looked at, since reading them would wait for it: one that is not finite makes its own row NaN.
     """
@@ -57,14 +58,22 @@ def positional_mlp(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
-    compute = _implementation(impl)
+    compute = _IMPLEMENTATIONS[_chosen(impl, positions, frequencies, weights, add_to)]
     return compute(positions, frequencies, weights, biases, features=features, activation=activation, add_to=add_to)
 
 
-def _implementation(impl: Implementation) -> Callable[..., Tensor]:
-    if impl == "reference":
-        return reference_positional_mlp
-    return _compiled_chain() if impl == "compile" else bmm_chain
+def _chosen(
+    impl: Implementation, positions: Tensor, frequencies: Tensor, weights: Sequence[Tensor], add_to: Tensor | None
+) -> Implementation:
+    """The implementation that does the call; raises ValueError where the one asked for can't."""
+    if impl == "auto" and not positions.is_cuda:
+        return "bmm"
+    if impl not in ("auto", "triton"):
+        return impl
+    refusal = triton_refusal(positions, frequencies, weights, add_to)
+    if refusal is not None and impl == "triton":
+        raise ValueError(refusal)
+    return "triton" if refusal is None else "bmm"
 
 
 def bmm_chain(
@@ -86,6 +95,11 @@ def bmm_chain(
     return add_encoding(torch.baddbmm(biases[-1][:, None], state, weights[-1]), add_to)
 
 
-@functools.cache
-def _compiled_chain() -> Callable[..., Tensor]:
-    return torch.compile(bmm_chain, fullgraph=True)
+_compiled_chain = torch.compile(bmm_chain, fullgraph=True)
+
+_IMPLEMENTATIONS: dict[Implementation, Callable[..., Tensor]] = {
+    "reference": reference_positional_mlp,
+    "bmm": bmm_chain,
+    "compile": _compiled_chain,
+    "triton": triton_positional_mlp,
+}
