@@ -45,14 +45,14 @@ def tiling(widths: Sequence[int], itemsize: int, *, backward: bool) -> Tiling:
     def fitting(size: int, largest: int) -> int:
         return max(16, min(largest, 1 << (size - 1).bit_length()))
 
-    frequencies, *hidden, outputs = widths
+    *hidden, outputs = widths[1:]
     largest = 32 if backward else 64
     return Tiling(
         rows=64 if not backward else 32 if itemsize < 4 else 16,
-        tall=fitting(frequencies, 16 if backward else 32),
+        tall=16,
         chunk=fitting(max(hidden), largest),
         columns=fitting(outputs, largest),
-        warps=4,
+        warps=8 if not backward and itemsize < 4 and max(hidden) > largest else 4,
     )
 
 

@@ -33,7 +33,7 @@ def test_a_cpu_is_refused_outside_the_interpreter():
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_net_of_width_128_compiles_without_spills(architecture, backward):
-    """In float32 with the products that take most registers; what is narrower or lower takes less."""
+    """In float32 with the products that take most registers; the command in the README does the others."""
     compiled = compile_variant(Variant(backward, "fp32", (32, 128, 128, 128)), architecture)
     assert compiled.stack == 0, compiled
     assert compiled.shared <= (163_840 if architecture == 80 else 232_448), compiled
