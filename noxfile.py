@@ -41,7 +41,9 @@ def typing(session: nox.Session) -> None:
     """Types, against an installed wheel: what a user's checker sees."""
     install(session, ".", *GROUPS(PYPROJECT, "typing"))
     config = Path("pyproject.toml").resolve()
-    packages = [word for floor in ("ablations", "kernels", "reports") for word in ("-p", f"trans4init.{floor}")]
+    packages = [
+        word for floor in ("ablations", "bench", "kernels", "reports") for word in ("-p", f"trans4init.{floor}")
+    ]
     with session.chdir(session.create_tmp()):  # away from the sources, so that the wheel is what is checked
         session.run("mypy", "--config-file", str(config), *packages)
 

@@ -65,7 +65,8 @@ class _Nets:
     def _sequential(self, net: int) -> nn.Sequential:
         layers: list[nn.Module] = [_Features(self.features, self.frequencies)]
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            linear = nn.Linear(*weight.shape[1:], device=weight.device)
+            _, inputs, outputs = weight.shape
+            linear = nn.Linear(inputs, outputs, device=weight.device)
             linear.weight.data, linear.bias.data = weight[net].T.contiguous(), bias[net]
             layers += [linear, nn.GELU()]
         return nn.Sequential(*layers[:-1])
@@ -107,10 +108,11 @@ def milliseconds(peers: dict[str, Peer], device: str) -> dict[str, tuple[float, 
             taken = _gpu_time(peer) if device == "cuda" else _cpu_time(peer)
             if turn >= 0:
                 times[name].append(taken)
-    return {
-        name: (statistics.median(taken), *(statistics.quantiles(taken, n=4)[i] for i in (0, 2)))
-        for name, taken in times.items()
-    }
+    found = {}
+    for name, samples in times.items():
+        lower, median, upper = statistics.quantiles(samples, n=4)
+        found[name] = (median, lower, upper)
+    return found
 
 
 def _cpu_time(peer: Peer) -> float:
@@ -122,7 +124,7 @@ def _cpu_time(peer: Peer) -> float:
 
 
 def _gpu_time(peer: Peer) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     peer()
     end.record()

@@ -70,7 +70,7 @@ def _load_copy(name: str, path: Path) -> ModuleType:
 @contextlib.contextmanager
 def interpretation() -> Iterator[None]:
     """Triton interprets what is decorated and run inside."""
-    import triton  # type: ignore[import-untyped]  # it has no types
+    import triton
 
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True

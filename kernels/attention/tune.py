@@ -18,7 +18,7 @@ LENGTH, HEADS, BATCH = 4096, 16, 4
 
 def milliseconds(case: Case, tile: Tile) -> float:
     """The time of the forward or backward pass with this tile, the other kernels at their defaults; needs a GPU."""
-    from triton.testing import do_bench  # type: ignore[import-untyped]  # it has no types
+    from triton.testing import do_bench
 
     dtype = torch.float32 if case.itemsize == 4 else torch.bfloat16
     heads = (HEADS, HEADS // 4 if case.grouped else HEADS, HEADS // 4 if case.grouped else HEADS)

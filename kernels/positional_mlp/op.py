@@ -28,7 +28,7 @@ def positional_mlp(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     *,
-    features: str,
+    features: str = "fourier",
     activation: str = "gelu",
     add_to: Tensor | None = None,
     impl: Implementation = "auto",
@@ -82,7 +82,7 @@ def bmm_chain(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     *,
-    features: str,
+    features: str = "fourier",
     activation: str,
     add_to: Tensor | None,
 ) -> Tensor:

@@ -50,4 +50,5 @@ def relative_mlp_attention(
         distances, frequencies, weights, biases, features=features, activation=activation, impl=mlp_impl
     )
     table = values.transpose(1, 2).reshape(heads, queries + keys - 1)  # [G, T, out] to [H, T]
-    return attention(q, k, v, bias=RelativeBias(table), **attention_options)
+    out: Tensor = attention(q, k, v, bias=RelativeBias(table), **attention_options)
+    return out
