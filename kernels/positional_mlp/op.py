@@ -1,5 +1,6 @@
 """One function for many small networks of positions; `impl` says which code computes it."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -82,7 +83,7 @@ def bmm_chain(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     *,
-    features: str = "fourier",
+    features: str,
     activation: str,
     add_to: Tensor | None,
 ) -> Tensor:
@@ -95,11 +96,20 @@ def bmm_chain(
     return add_encoding(torch.baddbmm(biases[-1][:, None], state, weights[-1]), add_to)
 
 
-_compiled_chain = torch.compile(bmm_chain, fullgraph=True)
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    """The chain through the compiler, whose import alone takes a second."""
+    return torch.compile(bmm_chain, fullgraph=True)
+
+
+def compiled_chain(*arguments: Tensor | Sequence[Tensor], **options: str | Tensor | None) -> Tensor:
+    """`bmm_chain`, compiled when it is first asked for."""
+    return _compiled()(*arguments, **options)
+
 
 _IMPLEMENTATIONS: dict[Implementation, Callable[..., Tensor]] = {
     "reference": reference_positional_mlp,
     "bmm": bmm_chain,
-    "compile": _compiled_chain,
+    "compile": compiled_chain,
     "triton": triton_positional_mlp,
 }
