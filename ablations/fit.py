@@ -106,6 +106,11 @@ def fit(
     shape = {**target.default_shape, **shape}
     domain = target.domain if domain is None else domain
     if not target.fittable():
+        if target.approximates:
+            raise InputError(
+                f"{function} stands in for {target.approximates} itself and isn't fitted; "
+                f"its errors are measured by: trans4init fit {target.approximates} --all"
+            )
         raise InputError(f"{function} can't be fitted: {target.tails or 'it has no closed form'}.")
     if steps < 1:
         raise InputError(f"a fit takes at least 1 step, and {steps} was given.")

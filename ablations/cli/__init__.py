@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,10 @@ def _sentence(box: str) -> str:
     hints = [line for line in lines[rules[0] + 1 :] if line] if rules else []
     head = " ".join(lines[: rules[0]] if rules else lines).strip()
     head = head.split(" Got errors:")[0]
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.?", head)
+    if choice:
+        words = sorted(word for word in re.findall(r"'([^']*)'", choice[3]) if word != "None")
+        head = str(unknown_name(choice[2].removeprefix("--"), choice[1], words))
     if hints and hints[0].startswith("Perhaps you meant"):
         head += f"; did you mean {hints[1].split()[0]}?"
     return head

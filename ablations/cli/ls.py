@@ -12,7 +12,7 @@ __all__ = ["Ls"]
 class Ls:
     """List functions, nets, arms, tasks or studies."""
 
-    what: Positional[Literal["functions", "nets", "arms", "tasks", "studies"] | None] = None
+    kind: Positional[Literal["functions", "nets", "arms", "tasks", "studies"] | None] = None
     """Which of them; all when left out."""
 
     def run(self, command: str) -> int:
@@ -23,7 +23,7 @@ class Ls:
         console = Console()
         lists = {"functions": _functions, "nets": _nets, "arms": _arms, "tasks": _tasks, "studies": _studies}
         for title, rows in lists.items():
-            if self.what in (None, title):
+            if self.kind in (None, title):
                 table = Table(title, "", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
                 for name, text in rows():
                     table.add_row(name, text)

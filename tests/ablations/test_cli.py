@@ -50,8 +50,9 @@ def test_every_command_explains_itself(run_command, name):
         (["run", "positional-txt"], "unknown study 'positional-txt'; did you mean 'positional-text'?"),
         (["run", "missing.toml"], "there is no study file 'missing.toml'"),
         (["run", "positional-text", "--data", "missing.txt"], "there is no file"),
-        (["run", "positional-text", "--executor", "procss"], "--executor"),
+        (["run", "positional-text", "--executor", "procss"], "unknown executor 'procss'; did you mean 'process'?"),
         (["fit", "sinusodial"], "unknown function 'sinusodial'; did you mean 'sinusoidal'?"),
+        (["fit", "i-gelu"], "i-gelu stands in for gelu itself and isn't fitted; its errors are measured by"),
         (["fit", "sinusoidal", "--net", "sirne"], "unknown net 'sirne'; did you mean 'siren'?"),
         (["fit", "sinusoidal", "--width", "15"], "sinusoidal needs an even width"),
         (["fit", "sinusoidal", "--positions", "0"], "--positions must be at least 1"),
@@ -61,7 +62,8 @@ def test_every_command_explains_itself(run_command, name):
         (["sync", "nowhere"], "nowhere has no results to mirror"),
         (["ui", "--runs", "nowhere"], "nowhere has no mlflow.db"),
         (["ui", "--port", "99999"], "--port must be from 1 to 65535"),
-        (["ls", "everything"], "everything"),
+        (["ls", "arm"], "unknown kind 'arm'; did you mean 'arms'?"),
+        (["ls", "everything"], "unknown kind 'everything'; there are: arms, functions, nets, studies, tasks."),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_two(run_command, words, sentence):
