@@ -182,12 +182,13 @@ def _shape(study: ResolvedStudy) -> dict[str, int]:
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:
-    """The positions that the net stands in for, as the study says; the function's own domain on the reals."""
+    """The integers that the net stands in for, as the study says; the function's own domain on the reals."""
     domain = get_function(study.spec.function).domain
     if not domain.integer:
         return domain
     reach = max(MULTIPLES) if study.spec.fit.positions == "tested" else 1
-    return Domain(0, reach * study.spec.model.context - 1, integer=True)
+    first = int(domain.low)  # positions and distances count from 0, visible keys from 1
+    return Domain(first, first + reach * study.spec.model.context - 1, integer=True)
 
 
 def _bare_net(study: ResolvedStudy, cell: CellKey) -> Net:

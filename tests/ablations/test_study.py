@@ -9,6 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.work import fit_function
+from trans4init.reports.environment import capture
 from trans4init.reports.store import load_results
 
 
@@ -273,3 +277,15 @@ def test_another_function_is_studied_by_the_same_words(tiny_study, run_command, 
     assert code == 0, output
     arms = {record.cell.arm for record in by_phase(records_in(tmp_path), "evaluate")}
     assert arms == {"analytic", "learned-frozen", "learned-fine-tuned", "corrected", "none"}
+
+
+def test_a_net_is_fitted_from_where_its_functions_inputs_begin(tiny_study, tmp_path):
+    """Positions count from 0, the keys that a query sees from 1."""
+    path = tiny_study(
+        ('function = "sinusoidal"', 'function = "attention-scale"'),
+        ('"learned-fine-tuned", "free-table"]', '"learned-fine-tuned"]'),
+        ('[[baselines]]\nfunction = "learned-table"\narm = "free-table"\n', ""),
+        ('name = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', 'name = "mlp-gelu"\nhidden = [8]'),
+    )
+    study = ResolvedStudy(load_study(str(path)), "", capture(), tmp_path, "")
+    assert str(fit_function(study, "mlp-gelu", 5).net.domain) == "1..32"
