@@ -52,9 +52,10 @@ def compile_variant(variant: Variant, architecture: int) -> Compiled:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from trans4init.kernels.positional_mlp import kernel
+    from trans4init.kernels.positional_mlp.backward_kernel import backward_kernel
+    from trans4init.kernels.positional_mlp.kernel import forward_kernel
 
-    function = kernel.backward_kernel if variant.backward else kernel.forward_kernel
+    function = backward_kernel if variant.backward else forward_kernel
     itemsize = 4 if variant.dtype == "fp32" else 2
     tiles = tiling(variant.widths, itemsize, backward=variant.backward)
     constants = _constants(variant, tiles.constants)

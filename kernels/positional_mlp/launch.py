@@ -228,7 +228,7 @@ def _backward(
     train_frequencies: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of parameters [G, P] and, where trained, of each net's frequencies [G, F]; upstream [G, N, out]."""
-    from trans4init.kernels.positional_mlp.kernel import backward_kernel
+    from trans4init.kernels.positional_mlp.backward_kernel import backward_kernel
 
     positions, frequencies, parameters = positions.contiguous(), frequencies.contiguous(), parameters.contiguous()
     upstream = upstream.contiguous()

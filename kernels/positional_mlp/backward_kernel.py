@@ -1,0 +1,251 @@
+"""The backward pass of the batched positional MLP in Triton: hidden layers made again, then gradients, the top first.
+
+`README.md` derives it; `kernel.py` holds the forward pass, and says what a program and its workspace are.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
+# Triton reads these functions, Python doesn't run them: their arguments are typed by the comments.
+
+import triton
+import triton.language as tl
+
+from trans4init.kernels.positional_mlp.functions import activate, slope
+from trans4init.kernels.positional_mlp.kernel import (
+    feature_tiles,
+    fill_workspace,
+    frequency_chunk,
+    weight_tile,
+    workspace_tile,
+)
+
+__all__ = ["backward_kernel"]
+
+
+@triton.jit
+def _accumulate(places, values, real, fresh):
+    """Add to a place that only this program writes; the first time, what lies there doesn't count."""
+    before = tl.load(places, mask=real, other=0.0)
+    tl.store(places, tl.where(fresh, values, before + values), mask=real)
+
+
+@triton.jit
+def _accumulate_sum(partial, column, gradient, fresh, OUT: tl.constexpr, COLUMNS: tl.constexpr):
+    columns = column + tl.arange(0, COLUMNS)
+    _accumulate(partial + columns, tl.sum(gradient, axis=0), columns < OUT, fresh)
+
+
+@triton.jit
+def _weight_backward(
+    total,
+    inputs,
+    gradient,
+    layer,
+    partial,
+    row,
+    column,
+    end,
+    fresh,
+    OUT: tl.constexpr,
+    TALL: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile of a weight: its gradient into `partial`, and what it adds to the gradient of its inputs."""
+    places, real = weight_tile(layer, row, column, end, OUT, TALL, COLUMNS)
+    weight = tl.load(places, mask=real, other=0.0)
+    gradient = gradient.to(weight.dtype)
+    products = tl.dot(tl.trans(inputs.to(weight.dtype)), gradient, input_precision=PRECISION)
+    places, real = weight_tile(partial, row, column, end, OUT, TALL, COLUMNS)
+    _accumulate(places, products, real, fresh)
+    return tl.dot(gradient, tl.trans(weight), total, input_precision=PRECISION)
+
+
+@triton.jit
+def _output_backward(
+    workspace,
+    layer,
+    partial,
+    upstream,
+    rows,
+    N,
+    fresh,
+    zero,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The last layer; the states below it are replaced by their gradients."""
+    for i in tl.range(0, tl.cdiv(IN, CHUNK) + zero, disable_licm=True):
+        z = tl.load(workspace_tile(workspace, i, ROWS, CHUNK))
+        active = activate(z, ACTIVATION)
+        total = tl.full([ROWS, CHUNK], 0.0, tl.float32)
+        for column in tl.range(0, OUT + zero, COLUMNS, disable_licm=True):
+            columns = column + tl.arange(0, COLUMNS)
+            real = (rows < N)[:, None] & (columns < OUT)[None, :]
+            gradient = tl.load(upstream + rows[:, None] * OUT + columns[None, :], mask=real, other=0.0).to(tl.float32)
+            if i == 0:
+                _accumulate_sum(partial + IN * OUT, column, gradient, fresh, OUT, COLUMNS)
+            total = _weight_backward(
+                total, active, gradient, layer, partial, i * CHUNK, column, IN, fresh, OUT, CHUNK, COLUMNS, PRECISION
+            )
+        tl.store(workspace_tile(workspace, i, ROWS, CHUNK), total * slope(z, ACTIVATION))
+    tl.debug_barrier()
+
+
+@triton.jit
+def _layer_backward(
+    gradients,
+    states,
+    layer,
+    partial,
+    fresh,
+    zero,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A hidden layer that is not the first; the states below it are replaced by their gradients."""
+    for i in tl.range(0, tl.cdiv(IN, CHUNK) + zero, disable_licm=True):
+        z = tl.load(workspace_tile(states, i, ROWS, CHUNK))
+        active = activate(z, ACTIVATION)
+        total = tl.full([ROWS, CHUNK], 0.0, tl.float32)
+        for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
+            gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
+            if i == 0:
+                _accumulate_sum(partial + IN * OUT, j * CHUNK, gradient, fresh, OUT, CHUNK)
+            total = _weight_backward(
+                total, active, gradient, layer, partial, i * CHUNK, j * CHUNK, IN, fresh, OUT, CHUNK, CHUNK, PRECISION
+            )
+        tl.store(workspace_tile(states, i, ROWS, CHUNK), total * slope(z, ACTIVATION))
+    tl.debug_barrier()
+
+
+@triton.jit
+def _first_backward(
+    gradients,
+    p,
+    frequencies,
+    layer,
+    partial,
+    frequencies_partial,
+    fresh,
+    zero,
+    F: tl.constexpr,
+    OUT: tl.constexpr,
+    FEATURES: tl.constexpr,
+    TRAIN_FREQUENCIES: tl.constexpr,
+    ROWS: tl.constexpr,
+    TALL: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The first layer and the frequencies."""
+    IN: tl.constexpr = 2 * F if FEATURES == "fourier" else F
+    for i in tl.range(0, tl.cdiv(F, TALL) + zero, disable_licm=True):
+        w = frequency_chunk(frequencies, i, F, TALL)
+        first, second = feature_tiles(p, w, FEATURES)
+        d_first = tl.full([ROWS, TALL], 0.0, tl.float32)
+        d_second = tl.full([ROWS, TALL], 0.0, tl.float32)
+        for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
+            row, column = i * TALL, j * CHUNK
+            gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
+            if i == 0:
+                _accumulate_sum(partial + IN * OUT, column, gradient, fresh, OUT, CHUNK)
+            d_first = _weight_backward(
+                d_first, first, gradient, layer, partial, row, column, F, fresh, OUT, TALL, CHUNK, PRECISION
+            )
+            if FEATURES == "fourier":
+                row += F
+                d_second = _weight_backward(
+                    d_second, second, gradient, layer, partial, row, column, 2 * F, fresh, OUT, TALL, CHUNK, PRECISION
+                )
+        if TRAIN_FREQUENCIES:
+            if FEATURES == "fourier":  # d sin(p w) = p cos(p w) dw, d cos(p w) = -p sin(p w) dw
+                change = (d_first * second - d_second * first) * p[:, None]
+            elif FEATURES == "log":  # d log(1 + w |p|) = |p| / (1 + w |p|) dw
+                size = tl.abs(p)[:, None]
+                change = d_first * (size / (1.0 + size * w[None, :]))
+            else:
+                change = d_first * p[:, None]
+            _accumulate_sum(frequencies_partial, i * TALL, change, fresh, F, TALL)
+
+
+@triton.jit
+def backward_kernel(
+    positions,  # [G or 1, N]
+    frequencies,  # [G or 1, F]
+    parameters,  # [G, P]
+    upstream,  # [G, N, OUT]
+    partials,  # [SPLITS, G, P + F] float32
+    workspace,  # [SPLITS · G, hidden tiles · ROWS · CHUNK] float32
+    N,
+    G,
+    blocks_per_program,
+    positions_stride,
+    frequencies_stride,
+    workspace_stride,
+    P: tl.constexpr,
+    F: tl.constexpr,
+    W1: tl.constexpr,
+    W2: tl.constexpr,
+    W3: tl.constexpr,
+    OUT: tl.constexpr,
+    FEATURES: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    TRAIN_FREQUENCIES: tl.constexpr,
+    ROWS: tl.constexpr,
+    TALL: tl.constexpr,
+    CHUNK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program: `blocks_per_program` blocks of ROWS positions of one net, in order, into one row of `partials`.
+
+    Nothing is added atomically: the sum over positions is taken in the same order every time.
+    """
+    zero = tl.minimum(N, 0)
+    program = tl.program_id(0).to(tl.int64)
+    net, split = program % G, program // G
+    partial = partials + program * (P + F)
+    first = workspace + program * workspace_stride
+    second = first + tl.cdiv(W1, CHUNK) * (ROWS * CHUNK)
+    third = second + tl.cdiv(W2, CHUNK) * (ROWS * CHUNK)
+    w = frequencies + net * frequencies_stride
+    IN: tl.constexpr = 2 * F if FEATURES == "fourier" else F
+    LAST: tl.constexpr = W3 if W3 else (W2 if W2 else W1)
+    SECOND: tl.constexpr = (IN + 1) * W1
+    THIRD: tl.constexpr = SECOND + (W1 + 1) * W2
+    FINAL: tl.constexpr = THIRD + (W2 + 1) * W3
+    layer = parameters + net * P
+    upstream += net * N * OUT
+    start = split * blocks_per_program
+    for block in tl.range(start, tl.minimum(start + blocks_per_program, tl.cdiv(N, ROWS)), disable_licm=True):
+        fresh = block == start
+        rows = block * ROWS + tl.arange(0, ROWS)
+        p = tl.load(positions + net * positions_stride + rows, mask=rows < N, other=0.0).to(tl.float32)
+        fill_workspace(first, p, w, layer, zero, F, W1, W2, W3, FEATURES, ACTIVATION, ROWS, TALL, CHUNK, PRECISION)
+        last = third if W3 else (second if W2 else first)
+        _output_backward(
+            last, layer + FINAL, partial + FINAL, upstream, rows, N, fresh, zero,
+            LAST, OUT, ACTIVATION, ROWS, CHUNK, COLUMNS, PRECISION,
+        )  # fmt: skip
+        if W3:
+            _layer_backward(
+                third, second, layer + THIRD, partial + THIRD, fresh, zero, W2, W3, ACTIVATION, ROWS, CHUNK, PRECISION
+            )
+        if W2:
+            _layer_backward(
+                second, first, layer + SECOND, partial + SECOND, fresh, zero, W1, W2, ACTIVATION, ROWS, CHUNK, PRECISION
+            )
+        _first_backward(
+            first, p, w, layer, partial, partial + P, fresh, zero,
+            F, W1, FEATURES, TRAIN_FREQUENCIES, ROWS, TALL, CHUNK, PRECISION,
+        )  # fmt: skip
+        tl.debug_barrier()  # the next block reads and replaces what other threads of this program have written
