@@ -100,6 +100,7 @@ def draw_differences(summary: Summary) -> str | None:
         _draw_speed(right, cells, summary.card.reference)
         left.set_yticks(range(len(cells)), [cell.label for cell in cells])
         left.set_ylim(len(cells) - 0.5, -0.5)
+        left.locator_params(axis="x", nbins=6)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
