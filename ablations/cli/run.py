@@ -42,7 +42,7 @@ class Run:
         if self.dry_run:
             from trans4init.ablations.study.estimate import print_plan
 
-            print_plan(spec, self.executor, console)
+            print_plan(spec, self.study, self.executor, console)
             return 0
         folder = self.out or Path("runs") / spec.name
-        return run_study(spec, Options(command, folder, self.executor, self.retry_failed), console)
+        return run_study(spec, Options(self.study, command, folder, self.executor, self.retry_failed), console)

@@ -37,10 +37,10 @@ class _Pace:
     fit: float
 
 
-def print_plan(spec: StudySpec, executor: str, console: Console) -> None:
+def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
     """Print the cells and an estimate; raises InputError for a study that can't be run."""
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
-    check_study(study)
+    check_study(study, file)
     console.print(_cells(spec))
     pace = _measure(study)
     each = spec.trials() + spec.evaluation.seeds

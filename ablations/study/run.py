@@ -30,6 +30,8 @@ INTERRUPTED = 130
 class Options:
     """How to run, as opposed to what."""
 
+    file: str
+    """The study's file or name, as it was given."""
     command: str
     """The command line that goes on with the study."""
     folder: Path
@@ -44,7 +46,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     """
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
     if not study.folder.exists():
-        _check(study)  # nothing is left behind by a study that can't be run
+        _check(study, options.file)  # nothing is left behind by a study that can't be run
     with _lock(study.folder):
         remove_leftovers(study.results)
         if options.retry_failed:
@@ -84,7 +86,7 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     study = agenda.study
     if options.executor == "process":
         warm_up()
-    _check(study)
+    _check(study, options.file)
     executor = make_executor(options.executor, study, parallel_runs(study.spec.training.threads))
     study.results.mkdir(parents=True, exist_ok=True)
     _write_spec(study)
@@ -95,10 +97,10 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     return complete, mirror.error
 
 
-def _check(study: ResolvedStudy) -> None:
+def _check(study: ResolvedStudy, file: str) -> None:
     from trans4init.ablations.study.work import check_study
 
-    check_study(study)
+    check_study(study, file)
 
 
 def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:

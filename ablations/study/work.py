@@ -52,8 +52,18 @@ def run_request(study: ResolvedStudy, request: Request, on_progress: OnProgress)
     return study.record(request, found, accelerator=accelerator_name(), status=status, error=error, notes=notes)
 
 
-def check_study(study: ResolvedStudy) -> None:
-    """Build what the study names, once, so that what can't be run is found before any run; raises InputError."""
+def check_study(study: ResolvedStudy, file: str) -> None:
+    """Build what the study names, once, so that what can't be run is found before any run.
+
+    Raises InputError that begins with `file`, the study's file or name.
+    """
+    try:
+        _build_once(study)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _build_once(study: ResolvedStudy) -> None:
     spec = study.spec
     function = get_function(spec.function)
     key = function.slot.replace("-", "_")

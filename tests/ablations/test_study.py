@@ -236,6 +236,7 @@ def test_what_cannot_be_run_is_said_before_any_run(tiny_study, run_command, tmp_
     code, output = run_command("run", tiny_study((old, new)))
     assert code == 2
     assert sentence in output
+    assert "tiny.toml: " in output or "there is no file" in output  # a text that is missing is named itself
     assert output.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
