@@ -191,6 +191,11 @@ def _corrected(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
     drawn = _net_copy(net)
     drawn.initialise(keyed_generator(seed, path, "net"))
     drawn.zero_output()
+    with torch.no_grad():
+        if drawn(slot.function.points(slot.domain, **slot.shape)).count_nonzero():
+            raise InputError(
+                f"{drawn.name} is not 0 after zero_output(): arm 'corrected' would not start as 'analytic'."
+            )
     correction = NetContent(slot.function, slot.shape, drawn, bare=True)
     return Corrected(slot.function, slot.shape, slot.analytic(), correction)
 

@@ -144,6 +144,13 @@ def test_corrected_is_analytic_at_step_zero_and_not_after(function, fitted):
     assert max(drifts) > 0
 
 
+def test_a_correction_that_does_not_start_at_zero_is_refused(monkeypatch):
+    net = build_net("siren", Domain(0, 7, integer=True), 8, hidden=(4,))
+    monkeypatch.setattr(type(net), "zero_output", lambda self: None)
+    with pytest.raises(InputError, match="siren is not 0 after zero_output"):
+        apply_arm(Transformer(TransformerConfig(layers=1, width=8, heads=2, context=8)), "position", "corrected", net)
+
+
 @pytest.mark.parametrize(("function", "arm"), CASES)
 def test_the_output_difference_is_that_of_the_models(function, arm, fitted):
     if "analytic" not in get_function(function).arms:
