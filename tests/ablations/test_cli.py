@@ -20,6 +20,7 @@ from trans4init.reports.store import load_results
 SCRIPT = Path(sys.executable).with_name("trans4init")
 
 
+@pytest.mark.alone
 def test_help_answers_within_three_tenths_of_a_second():
     """The best of a few: the time of the command, not of a busy machine."""
     times = []

@@ -116,6 +116,7 @@ def test_an_elementwise_function_is_fitted_on_the_reals():
         fitted.fold()
 
 
+@pytest.mark.alone
 def test_costs_are_measured(fitted):
     fidelity = fitted.fidelity
     assert fidelity.parameters == sum(p.numel() for p in fitted.net.parameters())

@@ -89,6 +89,7 @@ def test_a_larger_budget_gets_nearer():
     assert errors[1] < 0.5 * errors[0]
 
 
+@pytest.mark.alone
 def test_a_fold_is_what_a_frozen_slot_holds_and_costs_what_the_closed_form_does():
     """Over finite positions both are one look into a table."""
     fitted = fit("sinusoidal", "fourier", domain=Domain(0, 255, integer=True), width=64)

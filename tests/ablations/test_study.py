@@ -105,6 +105,7 @@ def test_mlflow_holds_the_runs_and_the_report(finished_study):
     }
 
 
+@pytest.mark.alone
 def test_the_same_command_again_runs_nothing_and_is_quick(study_copy, run_command):
     """No-op resume: the best of a few, of the whole command."""
     before = {path: path.stat().st_mtime_ns for path in (study_copy / "runs").rglob("*.parquet")}

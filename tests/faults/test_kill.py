@@ -122,6 +122,7 @@ def test_the_first_interrupt_lets_runs_finish_and_the_command_goes_on(tiny_study
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
 
+@pytest.mark.alone
 def test_the_second_interrupt_stops_at_once(tiny_study, command, tmp_path):
     study = tiny_study(("steps = 6", "steps = 100000"))
     process = command("run", study)
