@@ -53,13 +53,14 @@ def apply_arm(
     net: Fitted | Net | None = None,
     *,
     seed: int = 0,
-    inputs: Tensor | None = None,
+    inputs: Tensor | dict[str, Tensor] | None = None,
 ) -> ArmRecord:
     """Put the arm into every slot of that name, and say what may move in training.
 
     net: for `learned-frozen` and `learned-fine-tuned` a fitted net; for the other arms with a net, which one (its
     values are drawn again from `seed`). It is copied: one net can serve many models.
-    inputs: what the model is called with to measure how its output changes; `model.example_inputs()` where None.
+    inputs: what the model is called with (a dict: by name) to measure how its output changes;
+    `model.example_inputs()` where None.
 
     Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function, and a net that
     is missing or doesn't fit.
@@ -154,7 +155,7 @@ def _check_net(card: Arm, net: Fitted | Net | None) -> None:
 
 
 @torch.no_grad()
-def _output(model: nn.Module, inputs: Tensor | None) -> Tensor:
+def _output(model: nn.Module, inputs: Tensor | dict[str, Tensor] | None) -> Tensor:
     if inputs is None:
         example = getattr(model, "example_inputs", None)
         if example is None:
@@ -164,7 +165,7 @@ def _output(model: nn.Module, inputs: Tensor | None) -> Tensor:
         inputs = example()
     was_training = model.training
     model.eval()
-    output: Tensor = model(inputs)
+    output: Tensor = model(**inputs) if isinstance(inputs, dict) else model(inputs)
     model.train(was_training)
     return output
 

@@ -1,20 +1,23 @@
-"""Causal multi-head attention with a slot for each of its functions, and fused wherever they hold the closed form.
+"""Multi-head attention with a slot for each of its functions, and fused wherever they hold the closed form.
 
-B batch, L length, W width, H heads, D = W / H head dimension.
+B batch, L length, Lq queries, Lk keys, W width, H heads, Hkv key/value heads, D = W / H head dimension.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from trans4init.ablations.cache import DecodingCache, KeysValues
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.functions.position_rotary import Rotary, rotate
 from trans4init.ablations.functions.softmax import SoftmaxWeight
 from trans4init.ablations.model_config import TransformerConfig
+from trans4init.ablations.position_values import PositionValues
 from trans4init.ablations.slots import Slot
-from trans4init.kernels.attention import RelativeBias, attention
+from trans4init.ablations.visibility import Visibility
+from trans4init.kernels.attention import RelativeBias
 
 __all__ = ["Attention", "PositionValues"]
 
@@ -22,27 +25,22 @@ _SMALLEST_SUM = 1e-6
 """Rows of weights that sum to less are divided by this: ReLU weights, or a net's, can all be 0."""
 
 
-@dataclass(frozen=True)
-class PositionValues:
-    """What the position slot gives to a forward pass; at most one of them."""
-
-    added: Tensor | None = None
-    """[L, W], for the embeddings."""
-    rotation: Tensor | None = None
-    """[L, 2P] or [L, 3P], for queries and keys."""
-    bias: RelativeBias | Tensor | None = None
-    """A table [H, 2 L − 1], or [H, L, L], for the scores."""
-
-
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), of a sequence to itself or (cross) to a memory."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, *, cross: bool = False) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.queries_keys_values = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
-        sizes, seen = config.shapes(), Domain(1, config.context, integer=True)
+        self.heads, self.head_dim = config.heads, config.width // config.heads
+        self.key_value_heads = config.key_value_heads or config.heads
+        self.dropout = config.attention_dropout
+        shared = 2 * self.key_value_heads * self.head_dim
+        if cross:
+            self.queries = nn.Linear(config.width, config.width, bias=config.bias)
+            self.keys_values = nn.Linear(config.width, shared, bias=config.bias)
+        else:
+            self.queries_keys_values = nn.Linear(config.width, config.width + shared, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+        sizes, seen = config.shapes(), Domain(1, config.positions, integer=True)
         position = get_function(config.position)
         self.pairs = position.pairs(head_dim=sizes["head_dim"]) if isinstance(position, Rotary) else 0
         if not isinstance(get_function(config.softmax), SoftmaxWeight):
@@ -51,44 +49,94 @@ class Attention(nn.Module):
         self.softmax_reciprocal = Slot("softmax-reciprocal", get_function(config.softmax_reciprocal))
         self.scale = Slot("scale", get_function(config.scale), seen, head_dim=sizes["head_dim"])
         self.head_mixing = Slot("head-mixing", get_function(config.head_mixing), heads=config.heads)
+        self.watch_map: Callable[[Tensor], None] | None = None
+        """Called with the attention weights [B, H, Lq, Lk] that are then used, while they are watched."""
 
-    def forward(self, state: Tensor, positions: PositionValues) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
-        batch, length, width = state.shape
-        projected = self.queries_keys_values(state).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = projected.permute(2, 0, 3, 1, 4)  # each [B, H, L, D]
+    def forward(
+        self,
+        state: Tensor,
+        positions: PositionValues,
+        visibility: Visibility,
+        *,
+        cache: DecodingCache | None = None,
+        layer: int = 0,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Of the sequence to itself: [B, L, W] to [B, L, W], or with last_only to [B, 1, W] for the last query alone.
+
+        With a cache, the keys and values of its `layer` come before those of the state.
+        """
+        width, shared = state.shape[-1], self.key_value_heads * self.head_dim
+        projected = self.queries_keys_values(state).split([width, shared, shared], dim=-1)
+        q, k, v = (self._by_head(part) for part in projected)
         if positions.rotation is not None:
             q = rotate(q, positions.rotation, pairs=self.pairs, key=False)
             k = rotate(k, positions.rotation, pairs=self.pairs, key=True)
-        q, scale = self._scaled(q)
+        bias = positions.bias
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        if last_only:
+            q, bias, visibility = q[:, :, -1:], positions.last_bias(), visibility.of_last()
+        return self._attended(q, k, v, bias, visibility)
+
+    def across(self, state: Tensor, memory: KeysValues, visibility: Visibility) -> Tensor:
+        """To a memory's keys and values [B, Hkv, Lk, D]: [B, Lq, W] to [B, Lq, W]."""
+        return self._attended(self._by_head(self.queries(state)), *memory, None, visibility)
+
+    def memory_keys_values(self, memory: Tensor) -> KeysValues:
+        """The keys and values of a memory [B, Lk, W], [B, Hkv, Lk, D] each."""
+        k, v = self.keys_values(memory).chunk(2, dim=-1)
+        return self._by_head(k), self._by_head(v)
+
+    def _by_head(self, state: Tensor) -> Tensor:
+        """[B, L, n D] to [B, n, L, D]."""
+        return state.view(*state.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | Tensor | None, visibility: Visibility
+    ) -> Tensor:
+        """Queries [B, H, Lq, D], keys and values [B, Hkv, Lk, D] to [B, Lq, W]."""
+        q, scale = self._scaled(q, k.shape[-2], visibility)
+        dropout = self.dropout if self.training else 0.0
         watched = self.softmax.watch is not None or self.softmax_reciprocal.watch is not None
-        if self.softmax.fused and self.softmax_reciprocal.fused:
+        if self.softmax.fused and self.softmax_reciprocal.fused and self.watch_map is None:
             if watched:
                 with torch.no_grad():
-                    self._weights(q, k, scale, positions.bias)
-            mixed = attention(q, k, v, causal=True, scale=scale, bias=positions.bias)  # [B, H, L, D]
+                    self._weights(q, k, scale, bias, visibility)
+            mixed = visibility.attend(q, k, v, bias=bias, scale=scale, dropout=dropout)  # [B, H, Lq, D]
         else:
-            mixed = self._weights(q, k, scale, positions.bias) @ v
+            weights = self._weights(q, k, scale, bias, visibility)
+            if self.watch_map is not None:
+                self.watch_map(weights)
+            mixed = nn.functional.dropout(weights, dropout) @ self._repeated(v)
         if not self.head_mixing.fused or self.head_mixing.watch is not None:
             mixed = self.head_mixing(mixed.movedim(1, -1)).movedim(-1, 1)
-        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return result
 
-    def _scaled(self, q: Tensor) -> tuple[Tensor, float | None]:
-        """Queries [B, H, L, D] with their scale on them, and the scale still to apply (None: 1/√D)."""
-        length = q.shape[-2]
+    def _repeated(self, state: Tensor) -> Tensor:
+        """Keys or values [B, Hkv, Lk, D] for each query head, [B, H, Lk, D]."""
+        groups = self.heads // self.key_value_heads
+        return state if groups == 1 else state.repeat_interleave(groups, dim=1)
+
+    def _scaled(self, q: Tensor, keys: int, visibility: Visibility) -> tuple[Tensor, float | None]:
+        """Queries [B, H, Lq, D] with their scale on them, and the scale still to apply (None: 1/√D)."""
         if self.scale.fused and self.scale.watch is None:
             return q, None
-        factors = self.scale(torch.arange(1, length + 1, device=q.device), highest=length)  # row i sees i + 1 keys
-        return (q, None) if self.scale.fused else (q * factors[:, None], 1.0)
+        factors = self.scale(visibility.count(q.shape[-2], keys, q.device), highest=keys)
+        return (q, None) if self.scale.fused else (q * factors[..., None], 1.0)
 
-    def _weights(self, q: Tensor, k: Tensor, scale: float | None, bias: RelativeBias | Tensor | None) -> Tensor:
-        """Attention weights [B, H, L, L] by the softmax slots, 0 for keys not seen and where a net's is negative."""
-        length = q.shape[-2]
-        scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.transpose(-1, -2))
-        if bias is not None:
-            scores = scores + (bias.dense(length, length) if isinstance(bias, RelativeBias) else bias).to(scores.dtype)
-        unseen = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    def _weights(
+        self, q: Tensor, k: Tensor, scale: float | None, bias: RelativeBias | Tensor | None, visibility: Visibility
+    ) -> Tensor:
+        """Attention weights [B, H, Lq, Lk] by the softmax slots, 0 for keys not seen and where a net's is negative."""
+        queries, keys = q.shape[-2], k.shape[-2]
+        scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ self._repeated(k).transpose(-1, -2))
+        seen = visibility.seen(queries, keys, q.device)
+        added = visibility.added(seen, bias, queries, keys)
+        if added is not None:
+            scores = scores + added.to(scores.dtype)
+        unseen = ~seen
         assert isinstance(self.softmax.function, SoftmaxWeight)  # the constructor has seen to it
         if self.softmax.function.after_max:
             scores = scores - scores.masked_fill(unseen, -torch.inf).amax(dim=-1, keepdim=True)

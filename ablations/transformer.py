@@ -1,6 +1,6 @@
 """The Transformer, with a slot wherever a function can be replaced.
 
-B batch, L length, W width, H heads, D = W / H head dimension, V vocabulary.
+B batch, L length, Ls source length, W width, V vocabulary, C classes.
 """
 
 import math
@@ -8,122 +8,214 @@ import math
 import torch
 from torch import Tensor, nn
 
-from trans4init.ablations.attention_layer import Attention, PositionValues
-from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.functions.position_randomised import randomised_positions
-from trans4init.ablations.functions.position_relative import FireQuery
+from trans4init.ablations.cache import DecodingCache
+from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import TransformerConfig
-from trans4init.ablations.normalization_layer import Normalization
-from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import Slot
-from trans4init.kernels.attention import RelativeBias
+from trans4init.ablations.output_layer import ClassOutput, TokenOutput
+from trans4init.ablations.patches import Patches
+from trans4init.ablations.seeding import derived_seed, keyed_generator
+from trans4init.ablations.slots import Slot, TrainableTable
+from trans4init.ablations.stack import Memory, Stack
+from trans4init.ablations.visibility import Visibility, checked_lengths, checked_mask
 
 __all__ = ["Transformer", "TransformerConfig"]
 
 
-class FeedForward(nn.Module):
-    """Two matrices with an activation slot between them (section 3.3)."""
+class Transformer(Stack):
+    """A Transformer of any kind: it is the stack that gives the output, with what comes before and after it.
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        inner = config.feed_forward or 4 * config.width
-        self.up = nn.Linear(config.width, inner, bias=False)
-        self.activation = Slot("activation", get_function(config.activation))
-        self.out = nn.Linear(inner, config.width, bias=False)
+    `decoder`: tokens [B, L] to logits [B, L, V] of the tokens that follow. `encoder-decoder`: the same, given a source
+    that `encoder` reads. `encoder`: to logits of classes [B, C], or per token [B, L, C] or [B, L, V]. `image`: images
+    [B, channels, size, size] to [B, C].
 
-    def forward(self, state: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
-        result: Tensor = self.out(self.activation(self.up(state)))
-        return result
-
-
-class Block(nn.Module):
-    """Pre-norm residual block: attention, then feed-forward (Xiong et al. 2020)."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.attention_norm = Normalization(config)
-        self.attention = Attention(config)
-        self.feed_forward_norm = Normalization(config)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, state: Tensor, positions: PositionValues) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
-        state = state + self.attention(self.attention_norm(state), positions)
-        result: Tensor = state + self.feed_forward(self.feed_forward_norm(state))
-        return result
-
-
-class Transformer(nn.Module):
-    """A decoder-only language model: token ids [B, L] to logits [B, L, V].
-
-    Token embeddings are scaled by √W and shared with the output layer (Vaswani et al. 2017, section 3.4). The position
-    slot's values are added to them (section 3.5), turn queries and keys, or bias scores, as the function's role is;
-    one slot serves all layers. Every parameter's start is drawn from `seed` and its own name, so that two models with
-    a parameter in common start it alike. Raises InputError for sizes that don't fit.
+    Token embeddings are scaled by √W and shared with the output layer unless the config says otherwise. Every
+    parameter's start is drawn from `seed` and its own name, so that two models with a parameter in common start it
+    alike. Raises InputError for sizes that don't fit.
     """
 
     def __init__(self, config: TransformerConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
-        function, sizes = get_function(config.position), config.shapes()
-        positions = Domain(0, (config.randomised_positions or config.context) - 1, integer=True)
-        self.position = Slot(
-            "position",
-            function,
-            positions if function.domain.integer else None,
+        translates = config.kind == "encoder-decoder"
+        super().__init__(
+            config,
+            layers=config.layers,
+            causal=translates or config.kind == "decoder",
+            cross=translates,
+            embedding=Patches(config) if config.kind == "image" else nn.Embedding(config.vocabulary, config.width),
             seed=seed,
-            **{name: sizes[name] for name in function.default_shape},
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = Normalization(config)
-        self._draw = keyed_generator(seed, "randomised positions")
+        self.segments = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.encoder: Stack | None = None
+        if translates:
+            self.encoder = Stack(
+                config,
+                layers=config.encoder_layers or config.layers,
+                causal=False,
+                embedding=nn.Embedding(config.source_vocabulary, config.width) if config.source_vocabulary else None,
+                seed=derived_seed(seed, "encoder"),
+            )
+        self.output = TokenOutput(config) if config.classes is None else ClassOutput(config)
         self._initialise(seed)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, L] int64 to [B, L, V]; row i is the prediction of token i + 1 from tokens 0..i."""
-        state = math.sqrt(self.config.width) * self.embedding(tokens)  # [B, L, W]
-        values = self._positions(tokens.shape[-1], tokens.device)
-        if values.added is not None:
-            state = state + values.added
-        for block in self.blocks:
-            state = block(state, values)
-        return nn.functional.linear(self.norm(state), self.embedding.weight)
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        source: Tensor | None = None,
+        memory: Tensor | None = None,
+        lengths: Tensor | None = None,
+        source_lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: DecodingCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Tokens [B, L] int64 (or images) to logits, as the kind of the model is; those of causal row i foretell i + 1.
 
-    def _positions(self, length: int, device: torch.device) -> PositionValues:
-        """What the position slot gives for a sequence of this length, in the way that its function is used."""
-        function, random = self.position.function, self.training and self.config.randomised_positions
-        positions, highest = torch.arange(length, device=device), length - 1
-        if random:
-            positions = randomised_positions(length, random, self._draw).to(device)
-            highest = random - 1
-        if function.role == "added":
-            return PositionValues(added=self.position(positions, highest=highest))
-        if function.role == "rotary":
-            return PositionValues(rotation=self.position(positions, highest=highest))
-        if isinstance(function, FireQuery):
-            return PositionValues(bias=self.position(function.pair_inputs(positions)))
-        if random:
-            distances = (positions[:, None] - positions).clamp_min(0)
-            return PositionValues(bias=self.position(distances, highest=highest))  # [H, L, L]
-        behind = self.position(positions, highest=highest)  # [H, L]: distances 0, 1, …; those ahead are never seen
-        return PositionValues(bias=RelativeBias(torch.cat([torch.zeros_like(behind[:, 1:]), behind], dim=1)))
+        source [B, Ls], or its `memory` from `encode`: what an encoder-decoder reads. lengths, source_lengths [B]: how
+        many tokens are real, the rest is padding at the end. mask: [L, L], [B, L, L] or [B, heads, L, L], bool (true
+        where row sees column) or floats that are added to scores; source_mask the same for the encoder. segments
+        [B, L]. cache: from `new_cache`; the tokens follow those that it holds. last_only: the logits of the last real
+        token alone, [B, 1, V].
 
-    def example_inputs(self) -> Tensor:
-        """Tokens [2, context] to try the model on, the same every time."""
+        Raises InputError for what the kind doesn't take, and for tokens and lengths out of range where they lie on a
+        CPU: on a GPU that would wait for it.
+        """
+        self._check(tokens, source, memory, segments, cache, mask)
+        batch, length = tokens.shape[0], self.config.positions if self.config.kind == "image" else tokens.shape[1]
+        lengths = checked_lengths(lengths, batch, length, "lengths")
+        mask = checked_mask(mask, batch, self.config.heads, length, length)
+        if self.encoder is not None and memory is None and source is not None:
+            memory = self.encode(source, source_lengths, mask=source_mask)
+        state = self._embedded(tokens, self.embedding, self.config.vocabulary)
+        if self.segments is not None:
+            state = state + self.segments(torch.zeros_like(tokens) if segments is None else segments)
+        across = None if self.encoder is None else self._across(memory, source_lengths, cache)
+        state = self.run(state, lengths=lengths, mask=mask, memory=across, cache=cache, last_only=last_only)
+        classes = isinstance(self.output, ClassOutput)
+        logits: Tensor = self.output(state, lengths) if classes else self.output(state, self.embedding.weight)
+        return logits
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """The memory of a source: tokens [B, Ls] to [B, Ls, W]. Raises InputError in a model without an encoder."""
+        if self.encoder is None:
+            raise InputError(f"a model of kind {self.config.kind} has no encoder: it takes no source.")
+        batch, length = source.shape
+        source_lengths = checked_lengths(source_lengths, batch, length, "source_lengths")
+        mask = checked_mask(mask, batch, self.config.heads, length, length)
+        own = self.config.source_vocabulary is not None
+        embedding = self.encoder.embedding if own else self.embedding
+        state = self._embedded(source, embedding, self.config.source_vocabulary or self.config.vocabulary)
+        return self.encoder.run(state, lengths=source_lengths, mask=mask)
+
+    def new_cache(
+        self,
+        batch: int,
+        room: int | None = None,
+        *,
+        source: Tensor | None = None,
+        memory: Tensor | None = None,
+        source_lengths: Tensor | None = None,
+    ) -> DecodingCache:
+        """An empty cache for `batch` sequences of up to `room` tokens, the context unless given.
+
+        An encoder-decoder needs the source [batch, Ls], or its memory, and keeps its keys and values.
+        """
+        if not self.causal:
+            raise InputError(f"a model of kind {self.config.kind} reads everything at once: it has no cache.")
+        attention = self.layers[0].attention
+        start = attention.out.weight.new_zeros(batch, attention.key_value_heads, 1, attention.head_dim)
+        cache = DecodingCache(len(self.blocks), room or self.config.context, start)
+        if self.encoder is not None:
+            if memory is None:
+                if source is None:
+                    raise InputError("an encoder-decoder needs a source, or its memory from encode().")
+                memory = self.encode(source, source_lengths)
+            cache.cross = self.remembered(memory)
+            cache.source_lengths = source_lengths
+        return cache
+
+    def example_inputs(self) -> Tensor | dict[str, Tensor]:
+        """What to try the model on, the same every time: tokens [2, context], images, or tokens and a source."""
+        generator, device = keyed_generator(0, "example inputs"), next(self.parameters()).device
+        if self.config.kind == "image":
+            size = self.config.image_size or 0
+            return torch.randn(2, self.config.channels, size, size, generator=generator).to(device)
         shape = (2, self.config.context)
-        tokens = torch.randint(self.config.vocabulary, shape, generator=keyed_generator(0, "example inputs"))
-        return tokens.to(self.embedding.weight.device)
+        tokens = torch.randint(self.config.vocabulary, shape, generator=generator).to(device)
+        if self.encoder is None:
+            return tokens
+        vocabulary = self.config.source_vocabulary or self.config.vocabulary
+        return {"tokens": tokens, "source": torch.randint(vocabulary, shape, generator=generator).to(device)}
+
+    def _across(self, memory: Tensor | None, source_lengths: Tensor | None, cache: DecodingCache | None) -> Memory:
+        if cache is not None and cache.cross:
+            return Memory(cache.cross, Visibility(lengths=cache.source_lengths))
+        if memory is None:
+            raise InputError("an encoder-decoder needs a source, or its memory from encode().")
+        source_lengths = checked_lengths(source_lengths, memory.shape[0], memory.shape[1], "source_lengths")
+        return Memory(self.remembered(memory), Visibility(lengths=source_lengths))
+
+    def _embedded(self, tokens: Tensor, embedding: nn.Module, vocabulary: int) -> Tensor:
+        """Tokens [B, L], or images, to [B, L, W]."""
+        if self.config.kind == "image":
+            patches: Tensor = embedding(tokens)
+            return patches
+        if tokens.dim() != 2 or tokens.is_floating_point():
+            raise InputError(f"tokens are [batch, length] integers, and {list(tokens.shape)} {tokens.dtype} was given.")
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
+            low, high = (int(value) for value in torch.aminmax(tokens))
+            if low < 0 or high >= vocabulary:
+                raise InputError(f"token {low if low < 0 else high} is not in the vocabulary of {vocabulary}.")
+        state: Tensor = embedding(tokens)
+        return math.sqrt(self.config.width) * state if self.config.embedding_scale else state
+
+    def _check(
+        self,
+        tokens: Tensor,
+        source: Tensor | None,
+        memory: Tensor | None,
+        segments: Tensor | None,
+        cache: DecodingCache | None,
+        mask: Tensor | None,
+    ) -> None:
+        """Raise InputError for what this kind of model doesn't take."""
+        kind = self.config.kind
+        if self.encoder is None and (source is not None or memory is not None):
+            raise InputError(f"a model of kind {kind} has no encoder: it takes no source.")
+        if source is not None and memory is not None:
+            raise InputError("give a source or its memory, not both.")
+        if segments is not None and self.segments is None:
+            raise InputError("the model has no embeddings of segments: its config says no number of them.")
+        if cache is None:
+            return
+        if not self.causal:
+            raise InputError(f"a model of kind {kind} reads everything at once: it has no cache.")
+        if mask is not None:
+            raise InputError("with a cache each token sees all before it: a mask can't be given as well.")
+        if cache.batch != tokens.shape[0]:
+            raise InputError(f"the cache is for {cache.batch} sequences, and {tokens.shape[0]} were given.")
+        cache.check_room(tokens.shape[1])
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
-        """Normal with variance 1 / fan-in; what is added to the residual stream scaled by 1 / √(2 · layers) (GPT-2)."""
+        """Normal with variance 1 / fan-in; what is added to the residual stream scaled by 1 / √(its number) (GPT-2)."""
         in_slots = {id(value) for slot in self.modules() if isinstance(slot, Slot) for value in slot.parameters()}
+        added = {"": (3 if self.encoder is not None else 2) * len(self.blocks)}
+        if self.encoder is not None:
+            added["encoder."] = 2 * len(self.encoder.blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2 or id(parameter) in in_slots:  # norms start at the identity
                 continue
             deviation = 1 / math.sqrt(parameter.shape[1])
             if name.endswith(".out.weight"):
-                deviation /= math.sqrt(2 * self.config.layers)
+                deviation /= math.sqrt(added["encoder." if name.startswith("encoder.") else ""])
             parameter.normal_(0, deviation, generator=keyed_generator(seed, name))
+        if not self.config.embedding_scale:  # a table drawn for scaled embeddings would drown the others
+            for stack in (self, self.encoder):
+                content = None if stack is None else stack.position.content
+                if isinstance(content, TrainableTable) and content.function.role == "added":
+                    content.table.div_(math.sqrt(self.config.width))

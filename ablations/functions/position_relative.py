@@ -173,11 +173,15 @@ class FireQuery(Fire):
         """Normalised distances [...] to biases [H, ...]."""
         return self.mlp(inputs, **shape)
 
-    def pair_inputs(self, positions: Tensor) -> Tensor:
-        """ψ(i − j) / ψ(max(512, i)) of every pair of positions [L], [L, L] float32; 0 where j > i."""
-        exact = positions.float()
-        distances = (exact[:, None] - exact).clamp_min(0)
-        return self.squeezed(distances) / self.squeezed(exact.clamp_min(self.threshold))[:, None]
+    def pair_inputs(self, queries: Tensor, keys: Tensor | None = None, *, causal: bool = True) -> Tensor:
+        """ψ(|i − j|) / ψ(max(512, i)) of query and key positions, [..., Lq, Lk] float32; 0 where j > i.
+
+        keys: the queries' where None. Not causal: max(512, i, j), which keeps inputs in [0, 1] ahead of the query too.
+        """
+        i, j = queries.float()[..., None], (queries if keys is None else keys).float()
+        distances = (i - j).clamp_min(0) if causal else i - j
+        reach = i if causal else torch.maximum(i, j)
+        return self.squeezed(distances) / self.squeezed(reach.clamp_min(self.threshold))
 
 
 @cache

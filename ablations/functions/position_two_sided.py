@@ -1,0 +1,56 @@
+"""Relative encodings without closed form, for attention that also sees ahead: each side has values of its own.
+
+A function of |i − j| alone can't tell what comes before from what comes after; these are given i − j with its sign.
+"""
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.functions.base import Domain, Function
+from trans4init.ablations.functions.position_relative import T5, LearnedDistance, RelativeFunction
+
+__all__ = ["TwoSided", "two_sided"]
+
+
+class TwoSided(RelativeFunction):
+    """A relative function of the signed distance i − j, negative for keys ahead of the query."""
+
+
+class T5TwoSided(TwoSided, T5):
+    """16 buckets for each side: one each up to distance 7, then logarithmically wider up to 127."""
+
+    source = "Raffel et al. 2020, T5, section 2.1; its code's relative_position_bucket(bidirectional=True)"
+    tails = "constant from distance 91 on, on each side"
+
+    def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
+        """The bucket, 0 to 15 for keys at or behind the query, 16 to 31 ahead; [...] to [...] int64."""
+        side = _HalfT5().table_index(inputs, domain, **shape)
+        return torch.where(inputs < 0, side + self.buckets // 2, side)
+
+
+class _HalfT5(T5):
+    buckets = T5.buckets // 2
+
+
+class LearnedDistanceTwoSided(TwoSided, LearnedDistance):
+    """One trained bias per head and signed distance, the outermost for every distance beyond."""
+
+    def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
+        """The distances 0..n behind, then −1..−n ahead."""
+        reach = int(domain.high) - int(domain.low)
+        near = inputs.clamp(-reach, reach).long()
+        return torch.where(near < 0, reach - near, near)
+
+    def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
+        """Normal with deviation 0.02, a row for each signed distance, [2 N − 1, H]."""
+        rows = 2 * len(inputs) - 1
+        return 0.02 * torch.randn(rows, self.outputs(**shape), dtype=inputs.dtype, generator=generator)
+
+
+_TWO_SIDED: dict[type[Function], type[Function]] = {T5: T5TwoSided, LearnedDistance: LearnedDistanceTwoSided}
+
+
+def two_sided(function: Function) -> Function:
+    """The function for attention that sees both ways: with values for each side where it has such a form."""
+    form = _TWO_SIDED.get(type(function))
+    return function if form is None else form()
