@@ -53,7 +53,7 @@ class DecodingCache:
             )
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> KeysValues:
-        """Keep the keys and values of new tokens at their positions; all that there are now, [B, Hkv, filled + L, D]."""
+        """Keep the keys and values of new tokens at their positions; all of them by now, [B, Hkv, Lk, D]."""
         kept, count = self._kept[layer], k.shape[-2]
         if self.filled == 0:
             kept[0, :, :, :count], kept[1, :, :, :count] = k, v
@@ -69,9 +69,17 @@ class DecodingCache:
         self.filled += count
         self.uniform = self.uniform and lengths is None
 
-    def reorder(self, rows: Tensor) -> None:
-        """Make entry i what entry rows[i] was, rows [B'] int64: as hypotheses are chosen, repeated or given up."""
-        self._kept = self._kept.index_select(2, rows)
+    def reorder(self, rows: Tensor, *, same_source: bool = False) -> None:
+        """Make entry i what entry rows[i] was, rows [B'] int64: as hypotheses are chosen, repeated or given up.
+
+        same_source: B' is B, and each entry goes on from one with the same source.
+        """
+        used = self._kept[..., : self.filled, :].index_select(2, rows)
+        if len(rows) != self.batch:
+            layers, two, _, heads, room, head_dim = self._kept.shape
+            self._kept = self._kept.new_zeros(layers, two, len(rows), heads, room, head_dim)
+        self._kept[..., : self.filled, :] = used
         self.lengths = self.lengths[rows]
-        self.cross = [(k[rows], v[rows]) for k, v in self.cross]
-        self.source_lengths = None if self.source_lengths is None else self.source_lengths[rows]
+        if not same_source:
+            self.cross = [(k[rows], v[rows]) for k, v in self.cross]
+            self.source_lengths = None if self.source_lengths is None else self.source_lengths[rows]

@@ -123,6 +123,7 @@ class Transformer(Stack):
         """
         if not self.causal:
             raise InputError(f"a model of kind {self.config.kind} reads everything at once: it has no cache.")
+        self._check_source(source, memory)
         attention = self.layers[0].attention
         start = attention.out.weight.new_zeros(batch, attention.key_value_heads, 1, attention.head_dim)
         cache = DecodingCache(len(self.blocks), room or self.config.context, start)
@@ -170,6 +171,12 @@ class Transformer(Stack):
         state: Tensor = embedding(tokens)
         return math.sqrt(self.config.width) * state if self.config.embedding_scale else state
 
+    def _check_source(self, source: Tensor | None, memory: Tensor | None) -> None:
+        if self.encoder is None and (source is not None or memory is not None):
+            raise InputError(f"a model of kind {self.config.kind} has no encoder: it takes no source.")
+        if source is not None and memory is not None:
+            raise InputError("give a source or its memory, not both.")
+
     def _check(
         self,
         tokens: Tensor,
@@ -180,17 +187,13 @@ class Transformer(Stack):
         mask: Tensor | None,
     ) -> None:
         """Raise InputError for what this kind of model doesn't take."""
-        kind = self.config.kind
-        if self.encoder is None and (source is not None or memory is not None):
-            raise InputError(f"a model of kind {kind} has no encoder: it takes no source.")
-        if source is not None and memory is not None:
-            raise InputError("give a source or its memory, not both.")
+        self._check_source(source, memory)
         if segments is not None and self.segments is None:
             raise InputError("the model has no embeddings of segments: its config says no number of them.")
         if cache is None:
             return
         if not self.causal:
-            raise InputError(f"a model of kind {kind} reads everything at once: it has no cache.")
+            raise InputError(f"a model of kind {self.config.kind} reads everything at once: it has no cache.")
         if mask is not None:
             raise InputError("with a cache each token sees all before it: a mask can't be given as well.")
         if cache.batch != tokens.shape[0]:

@@ -1,0 +1,266 @@
+"""Decoding: greedy, beam search and sampling say what the model says, with a cache and without."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from trans4init.ablations.decoding import Decoded, beam_search, greedy, length_penalty, sample
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+
+SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 9, "context": 16}
+POSITIONS = ["sinusoidal", "learned-table", "rope", "xpos", "alibi", "t5", "learned-distance", "fire-query", "none"]
+END = 8
+
+
+def model_of(kind="decoder", seed=0, **changes):
+    """A model with sharp preferences, so that what it says isn't all one token."""
+    model = Transformer(TransformerConfig(kind=kind, **SIZES | changes), seed=seed)
+    with torch.no_grad():
+        model.embedding.weight.mul_(2)
+    return model
+
+
+def tokens_of(*shape, seed=0, vocabulary=9):
+    return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def given(kind, batch, seed=3):
+    """A source of two lengths for an encoder-decoder; nothing for a decoder."""
+    if kind == "decoder":
+        return {}
+    return {"source": tokens_of(batch, 7, seed=seed), "source_lengths": torch.tensor([7, 3, 1, 5])[:batch]}
+
+
+def entry(options, row):
+    """The options for one batch entry."""
+    return {name: value[row : row + 1] for name, value in options.items()}
+
+
+def log_probabilities(model, prompt, continuation, options):
+    """By the whole sequence at once, without a cache."""
+    tokens = torch.tensor([[*prompt, *continuation]])
+    with torch.no_grad():
+        logits = model.eval()(tokens[:, :-1], **options).log_softmax(-1)
+    return sum(logits[0, len(prompt) - 1 + i, token].item() for i, token in enumerate(continuation))
+
+
+KINDS = ("decoder", "encoder-decoder")
+SHAPES = [{}, {"key_value_heads": 2, "gated": True, "norm_placement": "post", "bias": True}, {"softmax": "stablemax"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_cached_logits_are_the_uncached_ones(kind, position):
+    """Prompts of several lengths, then single tokens, then several at once."""
+    for changes in SHAPES:
+        model, options = model_of(kind, position=position, **changes).eval(), given(kind, 3)
+        tokens, lengths = tokens_of(3, 12), torch.tensor([4, 1, 5])
+        with torch.no_grad():
+            whole = model(tokens, **options)
+            cache = model.new_cache(3, 12, **options)
+            found = [model(tokens[:, :5], lengths=lengths, cache=cache)]
+            for step in range(3):
+                found.append(model(tokens.gather(1, lengths[:, None] + step), cache=cache))
+            found.append(model(tokens.gather(1, lengths[:, None] + 3 + torch.arange(4)), cache=cache))
+        for row, length in enumerate(lengths.tolist()):
+            parts = [found[0][row, :length], *(part[row] for part in found[1:])]
+            torch.testing.assert_close(torch.cat(parts), whole[row, : length + 7], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reordered_cache_continues_the_chosen_entries(kind):
+    model, options = model_of(kind, position="alibi").eval(), given(kind, 3)
+    tokens, rows = tokens_of(3, 8), torch.tensor([2, 0, 0, 1])
+    with torch.no_grad():
+        whole = model(tokens, **options)
+        cache = model.new_cache(3, 8, **options)
+        model(tokens[:, :6], cache=cache)
+        cache.reorder(rows)
+        torch.testing.assert_close(model(tokens[rows, 6:], cache=cache), whole[rows, 6:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_takes_the_likeliest_token_of_the_whole_model_each_time(kind):
+    model, options, lengths = model_of(kind, position="rope").eval(), given(kind, 3), torch.tensor([3, 1, 2])
+    prompts = tokens_of(3, 3, vocabulary=8)
+    found = greedy(model, prompts, lengths=lengths, maximum=8, end=END, **options)
+    for row, sequence in enumerate(found.sequences()):
+        prompt = prompts[row, : lengths[row]].tolist()
+        for step, token in enumerate(sequence):
+            logits = model(torch.tensor([prompt + sequence[:step]]), **entry(options, row))[0, -1]
+            assert logits.argmax() == token
+        assert END not in sequence[:-1]
+        assert sequence[-1] == END or len(sequence) == 8
+        expected = log_probabilities(model, prompt, sequence, entry(options, row))
+        assert found.log_probability[row].item() == pytest.approx(expected, abs=1e-4)
+    assert found.lengths.tolist() == [len(sequence) for sequence in found.sequences()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_of_one_is_greedy(kind, seed):
+    model, options = model_of(kind, seed), given(kind, 4)
+    prompts, lengths = tokens_of(4, 3, seed=seed, vocabulary=8), torch.tensor([3, 1, 2, 3])
+    one = greedy(model, prompts, lengths=lengths, maximum=9, end=END, **options)
+    other = beam_search(model, prompts, lengths=lengths, maximum=9, end=END, beam=1, **options)
+    assert one.sequences() == other.sequences()
+    torch.testing.assert_close(one.log_probability, other.log_probability)
+
+
+def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
+    """On a model that learned to reverse, stopped while it still errs: elsewhere a wider beam has nothing to find."""
+    model = Transformer(TransformerConfig(kind="encoder-decoder", **SIZES | {"width": 32, "vocabulary": 10}))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(size):  # 0..7 are words, 8 ends, 9 begins
+        words = torch.randint(8, (size, 6), generator=generator)
+        begin, end = torch.full((size, 1), 9), torch.full((size, 1), END)
+        return words, torch.cat([begin, words.flip(1), end], dim=1)
+
+    for _ in range(150):
+        source, target = batch(64)
+        logits = model(target[:, :-1], source=source)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target[:, 1:].flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    source, target = batch(400)
+    options = {"source": source, "maximum": 10, "end": END}
+    one = greedy(model, target[:, :1], **options)
+    for alpha in (0.0, 0.6):
+        other = beam_search(model, target[:, :1], beam=4, alpha=alpha, **options)
+        no_worse = other.score(alpha) >= one.score(alpha) - 1e-4
+        assert no_worse.float().mean().item() >= 0.99
+        better = other.score(alpha) > one.score(alpha) + 1e-3
+        assert better.sum() >= 20
+    right = sum(found[:-1] == words for found, words in zip(one.sequences(), source.flip(1).tolist(), strict=True))
+    assert 0 < right < 400
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_a_beam_as_wide_as_all_there_is_finds_the_best_of_all(kind, alpha):
+    """Against every possible continuation, each scored whole and without a cache."""
+    for seed in range(3):
+        model, options = model_of(kind, seed, vocabulary=4), given(kind, 2)
+        options = {name: value.clamp_max(3) if name == "source" else value for name, value in options.items()}
+        prompts = tokens_of(2, 2, seed=seed, vocabulary=3)
+        found = beam_search(model, prompts, maximum=3, end=3, beam=64, alpha=alpha, **options)
+        for row in range(2):
+            scores = {}
+            for length in (1, 2, 3):
+                for body in itertools.product(range(3), repeat=length - 1):
+                    for last in range(4) if length == 3 else (3,):
+                        tokens = (*body, last)
+                        total = log_probabilities(model, prompts[row].tolist(), tokens, entry(options, row))
+                        scores[tokens] = total / ((5 + length) / 6) ** alpha
+            best = max(scores, key=scores.get)
+            assert found.sequences()[row] == list(best)
+            assert found.score(alpha)[row].item() == pytest.approx(scores[best], abs=1e-4)
+
+
+def test_a_batch_is_searched_as_its_sentences_alone():
+    model, options = model_of("encoder-decoder", seed=2), given("encoder-decoder", 4)
+    prompts = tokens_of(4, 1, vocabulary=8)
+    together = beam_search(model, prompts, maximum=10, end=END, beam=3, **options).sequences(END)
+    alone = [
+        beam_search(model, prompts[i : i + 1], maximum=10, end=END, beam=3, **entry(options, i)).sequences(END)[0]
+        for i in range(4)
+    ]
+    assert together == alone
+
+
+def test_the_length_penalty_is_equation_14():
+    lengths = torch.tensor([1, 7, 25])
+    torch.testing.assert_close(length_penalty(lengths, 0.6), torch.tensor([1.0, 2.0**0.6, 5.0**0.6]))
+    assert torch.equal(length_penalty(lengths, 0.0), torch.ones(3))
+
+
+def test_samples_have_the_models_distribution():
+    model = model_of().eval()
+    prompts = torch.tensor([[1, 2]]).expand(20000, 2)
+    drawn = sample(model, prompts, maximum=1, generator=torch.Generator().manual_seed(0), temperature=0.7)
+    shares = torch.bincount(drawn.tokens[:, 0], minlength=9) / 20000
+    expected = (model(prompts[:1])[0, -1] / 0.7).softmax(-1)
+    assert (shares - expected).abs().max() < 4 * math.sqrt(0.25 / 20000)
+
+
+def test_top_k_and_top_p_leave_the_likeliest_and_their_ratios():
+    model = model_of().eval()
+    prompts = torch.tensor([[1, 2]]).expand(4000, 2)
+    shares = model(prompts[:1])[0, -1].softmax(-1)
+    order = shares.argsort(descending=True).tolist()
+
+    def drawn(**options):
+        found = sample(model, prompts, maximum=1, generator=torch.Generator().manual_seed(1), **options)
+        return torch.bincount(found.tokens[:, 0], minlength=9) / 4000
+
+    three = drawn(top_k=3)
+    assert set(three.nonzero().flatten().tolist()) == set(order[:3])
+    ratio = shares[order[0]] / shares[order[:3]].sum()
+    assert three[order[0]].item() == pytest.approx(ratio.item(), abs=0.04)
+    share = (shares[order[0]] + 0.5 * shares[order[1]]).item()
+    assert set(drawn(top_p=share).nonzero().flatten().tolist()) == set(order[:2])
+    assert set(drawn(top_p=1e-6).nonzero().flatten().tolist()) == {order[0]}
+    assert torch.equal(drawn(top_p=1.0, top_k=100), drawn())
+
+
+def test_the_same_generator_state_gives_the_same_samples():
+    model, prompts = model_of(), tokens_of(4, 3)
+    one, same, other = (
+        sample(model, prompts, maximum=8, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+    )
+    assert torch.equal(one.tokens, same.tokens)
+    assert not torch.equal(one.tokens, other.tokens)
+
+
+def test_decoding_leaves_the_model_in_training_and_without_gradients():
+    model = model_of(dropout=0.5).train()
+    one, other = (greedy(model, tokens_of(2, 3), maximum=6) for _ in range(2))
+    assert torch.equal(one.tokens, other.tokens)
+    assert model.training
+    assert not one.log_probability.requires_grad
+
+
+def test_sequences_are_without_their_end():
+    tokens = torch.tensor([[1, 2, END], [END, END, END]])
+    found = Decoded(tokens, torch.tensor([3, 1]), torch.zeros(2))
+    assert found.sequences(END) == [[1, 2], []]
+    assert found.sequences() == [[1, 2, END], [END]]
+
+
+PROMPT = torch.tensor([[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda m: greedy(m, PROMPT, maximum=0), "maximum must be at least 1"),
+        (lambda m: greedy(m, PROMPT[:, :0], maximum=1), "at least one token"),
+        (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([0])), "at least 1 token, and a length of 0"),
+        (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([3])), "lengths must be from 0 to 2, and 3"),
+        (lambda m: greedy(m, PROMPT, maximum=1, source=PROMPT), "has no encoder"),
+        (lambda m: beam_search(m, PROMPT, maximum=1, end=0, beam=0), "beam must be at least 1"),
+        (lambda m: beam_search(m, PROMPT, maximum=1, end=0, alpha=-1), "alpha must be at least 0"),
+        (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), temperature=0), "temperature must be"),
+        (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), top_k=0), "top_k must be at least 1"),
+        (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), top_p=1.5), "top_p must be"),
+        (lambda m: m(PROMPT, cache=m.new_cache(1, 1)), "room for 1 tokens, and 2 more after 0"),
+        (lambda m: m(PROMPT, cache=m.new_cache(2, 4)), "the cache is for 2 sequences, and 1"),
+        (lambda m: m(PROMPT, mask=torch.ones(2, 2).bool(), cache=m.new_cache(1, 4)), "a mask can't be given as well"),
+    ],
+)
+def test_what_can_not_be_decoded_is_refused_in_a_sentence(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call(model_of())
+
+
+def test_only_causal_models_decode_and_an_encoder_decoder_needs_a_source():
+    with pytest.raises(InputError, match="needs a source"):
+        greedy(model_of("encoder-decoder"), PROMPT, maximum=2)
+    with pytest.raises(InputError, match="kind encoder reads everything at once"):
+        greedy(model_of("encoder"), PROMPT, maximum=2)
