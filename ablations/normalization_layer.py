@@ -23,7 +23,9 @@ class Normalization(nn.LayerNorm):
         function = get_function(config.normalization)
         if not isinstance(function, Normalizer):
             raise InputError(f"{config.normalization} is no function that a normalisation layer could use.")
-        super().__init__(config.width, eps=NORM_EPSILON, bias=function.role != "statistic")
+        epsilon = config.normalization_epsilon or NORM_EPSILON
+        super().__init__(config.width, eps=epsilon, bias=function.role != "statistic")
+        self._epsilon_beyond = epsilon - NORM_EPSILON
         self.slot = Slot("normalization", function)
         self.role = function.role
         self.factor = None if function.gain is None else nn.Parameter(torch.tensor([function.gain]))
@@ -47,7 +49,7 @@ class Normalization(nn.LayerNorm):
         return result if self.bias is None else result + self.bias
 
     def _statistic(self, state: Tensor) -> Tensor:
-        """Variance over the width, or mean square, [..., 1]."""
-        if self.role == "centred-statistic":
-            return state.var(dim=-1, keepdim=True, correction=0)
-        return state.square().mean(dim=-1, keepdim=True)
+        """Variance over the width, or mean square, [..., 1], plus what the layer's epsilon has over the function's."""
+        centred = self.role == "centred-statistic"
+        statistic = state.var(dim=-1, keepdim=True, correction=0) if centred else state.square().mean(-1, keepdim=True)
+        return statistic + self._epsilon_beyond if self._epsilon_beyond else statistic

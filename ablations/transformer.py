@@ -4,10 +4,13 @@ B batch, L length, Ls source length, W width, V vocabulary, C classes.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trans4init.ablations.attention_layer import Attention
 from trans4init.ablations.cache import DecodingCache
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import TransformerConfig
@@ -107,6 +110,27 @@ class Transformer(Stack):
         embedding = self.encoder.embedding if own else self.embedding
         state = self._embedded(source, embedding, self.config.source_vocabulary or self.config.vocabulary)
         return self.encoder.run(state, lengths=source_lengths, mask=mask)
+
+    @torch.no_grad()
+    def attention_maps(self, tokens: Tensor, **options: Any) -> dict[str, Tensor]:
+        """The attention weights that the outputs are made with, in evaluation, by the layer's path.
+
+        `blocks.0.attention` [B, heads, L, L], `blocks.0.cross_attention` [B, heads, L, Ls],
+        `encoder.blocks.0.attention` [B, heads, Ls, Ls] and so on, as there are. Options as `forward` takes them.
+        """
+        maps: dict[str, Tensor] = {}
+        layers = {path: module for path, module in self.named_modules() if isinstance(module, Attention)}
+        was_training = self.training
+        self.eval()
+        for path, layer in layers.items():
+            layer.watch_map = partial(maps.__setitem__, path)
+        try:
+            self(tokens, **options)
+        finally:
+            self.train(was_training)
+            for layer in layers.values():
+                layer.watch_map = None
+        return maps
 
     def new_cache(
         self,
