@@ -84,13 +84,15 @@ class Transformer(Stack):
         Raises InputError for what the kind doesn't take, and for tokens and lengths out of range where they lie on a
         CPU: on a GPU that would wait for it.
         """
+        if self.config.kind != "image":
+            _check_tokens(tokens, self.config.vocabulary)
         self._check(tokens, source, memory, segments, cache, mask)
         batch, length = tokens.shape[0], self.config.positions if self.config.kind == "image" else tokens.shape[1]
         lengths = checked_lengths(lengths, batch, length, "lengths")
         mask = checked_mask(mask, batch, self.config.heads, length, length)
         if self.encoder is not None and memory is None and source is not None:
             memory = self.encode(source, source_lengths, mask=source_mask)
-        state = self._embedded(tokens, self.embedding, self.config.vocabulary)
+        state = self._embedded(tokens, self.embedding)
         if self.segments is not None:
             state = state + self.segments(torch.zeros_like(tokens) if segments is None else segments)
         across = None if self.encoder is None else self._across(memory, source_lengths, cache)
@@ -103,12 +105,12 @@ class Transformer(Stack):
         """The memory of a source: tokens [B, Ls] to [B, Ls, W]. Raises InputError in a model without an encoder."""
         if self.encoder is None:
             raise InputError(f"a model of kind {self.config.kind} has no encoder: it takes no source.")
+        _check_tokens(source, self.config.source_vocabulary or self.config.vocabulary)
         batch, length = source.shape
         source_lengths = checked_lengths(source_lengths, batch, length, "source_lengths")
         mask = checked_mask(mask, batch, self.config.heads, length, length)
         own = self.config.source_vocabulary is not None
-        embedding = self.encoder.embedding if own else self.embedding
-        state = self._embedded(source, embedding, self.config.source_vocabulary or self.config.vocabulary)
+        state = self._embedded(source, self.encoder.embedding if own else self.embedding)
         return self.encoder.run(state, lengths=source_lengths, mask=mask)
 
     @torch.no_grad()
@@ -181,19 +183,11 @@ class Transformer(Stack):
         source_lengths = checked_lengths(source_lengths, memory.shape[0], memory.shape[1], "source_lengths")
         return Memory(self.remembered(memory), Visibility(lengths=source_lengths))
 
-    def _embedded(self, tokens: Tensor, embedding: nn.Module, vocabulary: int) -> Tensor:
+    def _embedded(self, tokens: Tensor, embedding: nn.Module) -> Tensor:
         """Tokens [B, L], or images, to [B, L, W]."""
-        if self.config.kind == "image":
-            patches: Tensor = embedding(tokens)
-            return patches
-        if tokens.dim() != 2 or tokens.is_floating_point():
-            raise InputError(f"tokens are [batch, length] integers, and {list(tokens.shape)} {tokens.dtype} was given.")
-        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
-            low, high = (int(value) for value in torch.aminmax(tokens))
-            if low < 0 or high >= vocabulary:
-                raise InputError(f"token {low if low < 0 else high} is not in the vocabulary of {vocabulary}.")
         state: Tensor = embedding(tokens)
-        return math.sqrt(self.config.width) * state if self.config.embedding_scale else state
+        scaled = self.config.embedding_scale and self.config.kind != "image"
+        return math.sqrt(self.config.width) * state if scaled else state
 
     def _check_source(self, source: Tensor | None, memory: Tensor | None) -> None:
         if self.encoder is None and (source is not None or memory is not None):
@@ -246,3 +240,13 @@ class Transformer(Stack):
                 content = None if stack is None else stack.position.content
                 if isinstance(content, TrainableTable) and content.function.role == "added":
                     content.table.div_(math.sqrt(self.config.width))
+
+
+def _check_tokens(tokens: Tensor, vocabulary: int) -> None:
+    """Raise InputError for what is no [B, L] of tokens; their values are looked at on a CPU alone."""
+    if tokens.dim() != 2 or tokens.is_floating_point():
+        raise InputError(f"tokens are [batch, length] integers, and {list(tokens.shape)} {tokens.dtype} was given.")
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
+        low, high = (int(value) for value in torch.aminmax(tokens))
+        if low < 0 or high >= vocabulary:
+            raise InputError(f"token {low if low < 0 else high} is not in the vocabulary of {vocabulary}.")
