@@ -61,23 +61,23 @@ class Attention(nn.Module):
         cache: DecodingCache | None = None,
         layer: int = 0,
         last_only: bool = False,
+        index: Tensor | None = None,
     ) -> Tensor:
         """Of the sequence to itself: [B, L, W] to [B, L, W], or with last_only to [B, 1, W] for the last query alone.
 
-        With a cache, the keys and values of its `layer` come before those of the state.
+        With a cache, the keys and values of its `layer` come before those of the state. With an index [B, L] the state
+        is [N, W], and the sequences are its rows: queries, keys and values are computed once for each.
         """
-        width, shared = state.shape[-1], self.key_value_heads * self.head_dim
-        projected = self.queries_keys_values(state).split([width, shared, shared], dim=-1)
-        q, k, v = (self._by_head(part) for part in projected)
+        q, k, v = self._projected(state, index, last_only=last_only)
         if positions.rotation is not None:
-            q = rotate(q, positions.rotation, pairs=self.pairs, key=False)
+            turned = positions.rotation[..., -1:, :] if last_only else positions.rotation
+            q = rotate(q, turned, pairs=self.pairs, key=False)
             k = rotate(k, positions.rotation, pairs=self.pairs, key=True)
-        bias = positions.bias
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         if last_only:
-            q, bias, visibility = q[:, :, -1:], positions.last_bias(), visibility.of_last()
-        return self._attended(q, k, v, bias, visibility)
+            return self._attended(q, k, v, positions.last_bias(), visibility.of_last())
+        return self._attended(q, k, v, positions.bias, visibility)
 
     def across(self, state: Tensor, memory: KeysValues, visibility: Visibility) -> Tensor:
         """To a memory's keys and values [B, Hkv, Lk, D]: [B, Lq, W] to [B, Lq, W]."""
@@ -87,6 +87,22 @@ class Attention(nn.Module):
         """The keys and values of a memory [B, Lk, W], [B, Hkv, Lk, D] each."""
         k, v = self.keys_values(memory).chunk(2, dim=-1)
         return self._by_head(k), self._by_head(v)
+
+    def _projected(self, state: Tensor, index: Tensor | None, *, last_only: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, L or 1, D], keys and values [B, Hkv, L, D]."""
+        layer, width = self.queries_keys_values, state.shape[-1]
+        if index is not None:
+            rows = layer(state)
+            q = nn.functional.embedding(index[:, -1:] if last_only else index, rows[:, :width])
+            shared = nn.functional.embedding(index, rows[:, width:])
+        elif last_only:
+            own, others = (None, None) if layer.bias is None else (layer.bias[:width], layer.bias[width:])
+            q = nn.functional.linear(state[:, -1:], layer.weight[:width], own)
+            shared = nn.functional.linear(state, layer.weight[width:], others)
+        else:
+            q, shared = layer(state).tensor_split([width], dim=-1)
+        k, v = shared.chunk(2, dim=-1)
+        return self._by_head(q), self._by_head(k), self._by_head(v)
 
     def _by_head(self, state: Tensor) -> Tensor:
         """[B, L, n D] to [B, n, L, D]."""

@@ -61,11 +61,19 @@ class Block(nn.Module):
         cache: DecodingCache | None = None,
         layer: int = 0,
         last_only: bool = False,
+        index: Tensor | None = None,
     ) -> Tensor:
-        """[B, L, W] to [B, L, W], or with last_only to [B, 1, W]: the last row alone."""
+        """[B, L, W] to [B, L, W], or with last_only to [B, 1, W]: the last row alone.
+
+        With an index [B, L] the state is [N, W], and the sequences are its rows.
+        """
         given = self.attention_norm(state) if self.pre else state
-        found = self.attention(given, positions, visibility, cache=cache, layer=layer, last_only=last_only)
-        state = self._added(state[:, -1:] if last_only else state, found, self.attention_norm)
+        found = self.attention(given, positions, visibility, cache=cache, layer=layer, last_only=last_only, index=index)
+        if index is not None:
+            state = nn.functional.embedding(index[:, -1:] if last_only else index, state)
+        elif last_only:
+            state = state[:, -1:]
+        state = self._added(state, found, self.attention_norm)
         if memory is not None:
             given = self.cross_attention_norm(state) if self.pre else state
             state = self._added(state, self.cross_attention.across(given, *memory), self.cross_attention_norm)
@@ -134,19 +142,16 @@ class Stack(nn.Module):
         memory: Memory | None = None,
         cache: DecodingCache | None = None,
         last_only: bool = False,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Embedded tokens [B, L, W] to [B, L, W], or with last_only to [B, 1, W]: the last real row alone.
 
-        In causal order padding at the end hides itself: no real token sees it.
+        In causal order padding at the end hides itself: no real token sees it. With `tokens` [B, L] the state is the
+        vocabulary's, [V, W], and what the first layer makes of a token at a position is computed once.
         """
-        count = state.shape[1]
-        values = self._positions(state, cache)
-        if values.added is not None:
-            state = state + values.added
-        if self.embedding_norm is not None:
-            state = self.embedding_norm(state)
-        if self.config.embedding_dropout and self.training:
-            state = nn.functional.dropout(state, self.config.embedding_dropout)
+        batch, count = state.shape[:2] if tokens is None else tokens.shape
+        values = self._positions(count, state.device, cache)
+        state, index = self._started(state, values, tokens)
         visibility = Visibility(self.causal, None if self.causal else lengths, mask)
         if cache is not None and cache.filled:
             visibility = _after_cached(cache, count)
@@ -159,22 +164,38 @@ class Stack(nn.Module):
                 cache=cache,
                 layer=layer,
                 last_only=last_only and lengths is None and layer == len(self.blocks) - 1,
+                index=index if layer == 0 else None,
             )
         if last_only and lengths is not None:
-            state = state[torch.arange(len(state), device=state.device), lengths - 1, None]
+            state = state[torch.arange(batch, device=state.device), lengths - 1, None]
         if cache is not None:
             cache.advance(count, lengths)
         normed: Tensor = self.norm(state)
         return normed
 
-    def _positions(self, state: Tensor, cache: DecodingCache | None) -> PositionValues:
-        """What the position slot gives for the tokens of this state, which may follow others."""
-        length, random = state.shape[1], self.config.randomised_positions if self.training else None
+    def _started(self, state: Tensor, values: PositionValues, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the first block is given: the state with its positions; with tokens, the rows that the sequences are."""
+        index = tokens
+        if values.added is not None:
+            if index is not None:
+                length = index.shape[1]
+                state, index = state[:, None], index * length + torch.arange(length, device=index.device)
+            state = state + values.added
+            state = state if index is None else state.flatten(0, 1)
+        if self.embedding_norm is not None:
+            state = self.embedding_norm(state)
+        if self.config.embedding_dropout and self.training:
+            state = nn.functional.dropout(state, self.config.embedding_dropout)
+        return state, index
+
+    def _positions(self, length: int, device: torch.device, cache: DecodingCache | None) -> PositionValues:
+        """What the position slot gives for that many tokens, which may follow others."""
+        random = self.config.randomised_positions if self.training else None
         if cache is not None and cache.filled:
             return step_values(self.position, cache.positions(length), cache.filled + length)
-        positions = torch.arange(length, device=state.device)
+        positions = torch.arange(length, device=device)
         if random:
-            positions = randomised_positions(length, random, self._draw).to(state.device)
+            positions = randomised_positions(length, random, self._draw).to(device)
         highest = random - 1 if random else length - 1
         return sequence_values(self.position, positions, highest, causal=self.causal, regular=not random)
 

@@ -72,6 +72,7 @@ class Transformer(Stack):
         segments: Tensor | None = None,
         cache: DecodingCache | None = None,
         last_only: bool = False,
+        once_per_token: bool = False,
     ) -> Tensor:
         """Tokens [B, L] int64 (or images) to logits, as the kind of the model is; those of causal row i foretell i + 1.
 
@@ -79,7 +80,8 @@ class Transformer(Stack):
         many tokens are real, the rest is padding at the end. mask: [L, L], [B, L, L] or [B, heads, L, L], bool (true
         where row sees column) or floats that are added to scores; source_mask the same for the encoder. segments
         [B, L]. cache: from `new_cache`; the tokens follow those that it holds. last_only: the logits of the last real
-        token alone, [B, 1, V].
+        token alone, [B, 1, V]. once_per_token: compute what the first layer projects once per token of the vocabulary
+        and position, which is the same and less work where a batch holds most of these pairs many times.
 
         Raises InputError for what the kind doesn't take, and for tokens and lengths out of range where they lie on a
         CPU: on a GPU that would wait for it.
@@ -87,16 +89,26 @@ class Transformer(Stack):
         if self.config.kind != "image":
             _check_tokens(tokens, self.config.vocabulary)
         self._check(tokens, source, memory, segments, cache, mask)
+        self._check_shortcuts(last_only=last_only, once_per_token=once_per_token, cached=cache is not None)
         batch, length = tokens.shape[0], self.config.positions if self.config.kind == "image" else tokens.shape[1]
         lengths = checked_lengths(lengths, batch, length, "lengths")
         mask = checked_mask(mask, batch, self.config.heads, length, length)
         if self.encoder is not None and memory is None and source is not None:
             memory = self.encode(source, source_lengths, mask=source_mask)
-        state = self._embedded(tokens, self.embedding)
+        every = torch.arange(self.config.vocabulary, device=tokens.device) if once_per_token else tokens
+        state = self._embedded(every, self.embedding)
         if self.segments is not None:
             state = state + self.segments(torch.zeros_like(tokens) if segments is None else segments)
         across = None if self.encoder is None else self._across(memory, source_lengths, cache)
-        state = self.run(state, lengths=lengths, mask=mask, memory=across, cache=cache, last_only=last_only)
+        state = self.run(
+            state,
+            lengths=lengths,
+            mask=mask,
+            memory=across,
+            cache=cache,
+            last_only=last_only,
+            tokens=tokens if once_per_token else None,
+        )
         classes = isinstance(self.output, ClassOutput)
         logits: Tensor = self.output(state, lengths) if classes else self.output(state, self.embedding.weight)
         return logits
@@ -217,6 +229,14 @@ class Transformer(Stack):
         if cache.batch != tokens.shape[0]:
             raise InputError(f"the cache is for {cache.batch} sequences, and {tokens.shape[0]} were given.")
         cache.check_room(tokens.shape[1])
+
+    def _check_shortcuts(self, *, last_only: bool, once_per_token: bool, cached: bool) -> None:
+        if last_only and not self.causal:
+            raise InputError(f"last_only is for causal models, and this one is of kind {self.config.kind}.")
+        if once_per_token and (self.config.kind == "image" or self.segments is not None or cached):
+            raise InputError("once_per_token is for whole inputs that are tokens at positions, and nothing else.")
+        if once_per_token and self.training and self.config.embedding_dropout:
+            raise InputError("once_per_token can't be with embedding_dropout, which differs wherever a token is.")
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:

@@ -256,6 +256,20 @@ def test_the_last_row_alone_is_the_last_row_of_all(kind, position):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("last_only", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("position", ["sinusoidal", "rope", "t5", "learned-table"])
+def test_projecting_once_per_token_changes_neither_logits_nor_gradients(position, layers, last_only):
+    model = model_of("decoder", position=position, layers=layers, key_value_heads=2, bias=True)
+    tokens, target = tokens_of(60, 5), tokens_of(60, seed=1)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    plain, once = (model(tokens, once_per_token=once, last_only=last_only) for once in (False, True))
+    torch.testing.assert_close(once, plain, rtol=0, atol=1e-5)
+    grads = [torch.autograd.grad(F.cross_entropy(logits[:, -1], target), parameters) for logits in (plain, once)]
+    for name, one, other in zip(names, *grads, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_a_symmetric_bias_can_not_tell_before_from_after_and_a_signed_one_can():
     tokens = tokens_of(2, 9)
     for position, blind in (("alibi", True), ("kerple-log", True), ("t5", False), ("learned-distance", False)):
@@ -419,6 +433,22 @@ TOKENS = tokens_of(2, 5)
         ("encoder", lambda m: m(TOKENS, mask=torch.ones(5).bool()), r"and \[5\] was given"),
         ("encoder", lambda m: m(TOKENS, mask=torch.ones(5, 5).long()), "a mask is bool .* and torch.int64 was given"),
         ("encoder", lambda m: m(TOKENS, segments=TOKENS), "the model has no embeddings of segments"),
+        (
+            "encoder",
+            lambda m: m(TOKENS, last_only=True),
+            "last_only is for causal models, and this one is of kind enco",
+        ),
+        ("image", lambda m: m(torch.zeros(2, 1, 6, 6), once_per_token=True), "once_per_token is for whole inputs"),
+        (
+            "decoder",
+            lambda m: m(TOKENS, once_per_token=True, cache=m.new_cache(2)),
+            "once_per_token is for whole inputs",
+        ),
+        (
+            "decoder",
+            lambda m: Transformer(m.config.model_copy(update={"embedding_dropout": 0.1}))(TOKENS, once_per_token=True),
+            "once_per_token can't be with embedding_dropout",
+        ),
         ("encoder", lambda m: m.new_cache(2), "kind encoder reads everything at once: it has no cache"),
         ("image", lambda m: m(torch.zeros(2, 1, 6, 7)), r"images are \[batch, 1, 6, 6\] floats, and \[2, 1, 6, 7\]"),
     ],
