@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trans4init.ablations.cache import DecodingCache
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.transformer import Transformer
 
 __all__ = ["Decoded", "beam_search", "greedy", "length_penalty", "sample"]
@@ -128,19 +129,25 @@ def _one_by_one(
         log_probability = torch.zeros(batch, device=device)
         running = torch.ones(batch, dtype=torch.bool, device=device)
         count = torch.zeros(batch, dtype=torch.long, device=device)
+        rows = torch.arange(batch, device=device)  # the prompts that are read on: at most half of them have ended
         logits = reading.first()
         for step in range(maximum):
-            chosen = torch.where(running, choose(logits), tokens[:, step])
+            chosen = torch.where(running, choose(logits), tokens[rows, step])
             gained = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-            log_probability = log_probability + gained.masked_fill(~running, 0.0)
-            tokens[:, step] = chosen
-            count = count + running
+            log_probability[rows] += gained.masked_fill(~running, 0.0)
+            tokens[rows, step] = chosen
+            count[rows] += running
+            kept = None
             if end is not None:
                 running = running & (chosen != end)
-                if not bool(running.any()):
+                left = int(running.sum())
+                if not left:
                     return Decoded(tokens[:, : step + 1], count, log_probability)
+                if 2 * left <= len(rows):
+                    [kept] = running.nonzero(as_tuple=True)
+                    rows, chosen, running = rows[kept], chosen[kept], running[kept]
             if step + 1 < maximum:
-                logits = reading.next(chosen)
+                logits = reading.next(chosen, kept)
         return Decoded(tokens, count, log_probability)
 
 
@@ -170,13 +177,13 @@ def beam_search(
         raise InputError(f"alpha must be at least 0, and {alpha:g} was given: it is there to favour longer results.")
     with _Reading(model, prompts, maximum, lengths, source, source_lengths) as reading:
         logits = reading.first()
-        search = _Beams(prompts.shape[0], beam, maximum, end, alpha, logits)
+        search = _Beams(prompts.shape[0], beam, maximum, end, alpha, logits.device)
         for step in range(maximum):
-            rows = search.extend(step, logits)
-            if rows is None:
+            going = search.extend(step, logits)
+            if going is None:
                 break
-            if step + 1 < maximum:
-                logits = reading.next(search.last_tokens(step), rows, same_source=step > 0)
+            rows, same_sentences = going
+            logits = reading.next(search.last_tokens(step), rows, same_source=same_sentences)
         return search.best()
 
 
@@ -224,73 +231,88 @@ class _Reading:
         return self._read(tokens[:, None], None)
 
     def _read(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
-        logits: Tensor = self.model(tokens, lengths=lengths, cache=self._cache, last_only=True)
+        try:
+            logits: Tensor = self.model(tokens, lengths=lengths, cache=self._cache, last_only=True)
+        except OutsideDomainError as error:
+            raise InputError(f"{self._room} tokens can't be read by this model: {error}.") from None
         return logits[:, 0].float()
 
 
 class _Beams:
-    """The hypotheses of each sentence: those in the beam, and the best that has ended."""
+    """The hypotheses of each sentence: those in its beam, and the best that has ended."""
 
-    def __init__(self, batch: int, beam: int, maximum: int, end: int, alpha: float, like: Tensor) -> None:
-        device = like.device
-        self.beam, self.maximum, self.end, self.alpha = beam, maximum, end, alpha
+    def __init__(self, batch: int, beam: int, maximum: int, end: int, alpha: float, device: torch.device) -> None:
+        self.maximum, self.end, self.alpha = maximum, end, alpha
+        self.least_penalised = length_penalty(torch.tensor(maximum, device=device), alpha)
+        """The penalty that leaves a log-probability, which is negative, the highest score."""
+        self.sentences = torch.arange(batch, device=device)
+        """[S], those that are searched on; at most half of them are over. What follows is of these."""
         self.tokens = torch.full((batch, beam, maximum), end, dtype=torch.long, device=device)
         self.open = torch.full((batch, beam), -math.inf, device=device)
         """Log-probability of the hypotheses in the beam, best first, −inf where there is none."""
         self.open[:, 0] = 0.0
         self.ended = torch.zeros(batch, dtype=torch.long, device=device)
         """How many hypotheses of each sentence have ended."""
-        self.least_penalised = length_penalty(torch.tensor(maximum, device=device), alpha)
-        """The penalty that leaves a log-probability, which is negative, the highest score."""
         self.best_score = torch.full((batch,), -math.inf, device=device)
+        """[B], as all of the best: of every sentence."""
         self.best_log_probability = torch.full((batch,), -math.inf, device=device)
-        self.best_tokens = self.tokens[:, 0].clone()
+        self.best_tokens = torch.full((batch, maximum), end, dtype=torch.long, device=device)
         self.best_length = torch.zeros(batch, dtype=torch.long, device=device)
 
-    def extend(self, step: int, logits: Tensor) -> Tensor | None:
+    def extend(self, step: int, logits: Tensor) -> tuple[Tensor, bool] | None:
         """Add a token to every hypothesis; the rows of the last call that they go on from, or None: the search is over.
 
-        logits [B, V] at the first step, [B · K, V] after it.
+        logits [S, V] at the first step, [S · K, V] after it. With the rows comes whether each has the same sentence.
         """
-        batch, beam = self.open.shape
-        gains = logits.log_softmax(dim=-1).view(batch, -1, logits.shape[-1])  # [B, 1 or K, V]
-        parents = gains.shape[1]
-        totals = (self.open[:, :parents, None] + gains).flatten(1)  # [B, K · V]
-        width = min(beam, totals.shape[1])
-        chosen, index = totals.topk(width, dim=1)  # best first
-        if width < beam:
-            chosen = torch.nn.functional.pad(chosen, (0, beam - width), value=-math.inf)
-            index = torch.nn.functional.pad(index, (0, beam - width))
-        rank = torch.arange(beam, device=chosen.device)
-        chosen = chosen.masked_fill(rank >= beam - self.ended[:, None], -math.inf)  # what has ended takes room
-        parent, token = index // gains.shape[-1], index % gains.shape[-1]
+        chosen, parent, token = self._candidates(logits)
         self.tokens = self.tokens.gather(1, parent[..., None].expand_as(self.tokens))
         self.tokens[:, :, step] = token
-        over = torch.full_like(token, step + 1 == self.maximum, dtype=torch.bool)
-        ends = ((token == self.end) | over) & chosen.isfinite()
+        ends = chosen.isfinite() & ((token == self.end) | (step + 1 == self.maximum))
         self._keep(step, chosen.masked_fill(~ends, -math.inf))
         self.ended = self.ended + ends.sum(dim=1)
-        self.open = chosen.masked_fill(ends, -math.inf)
-        attainable = self.open.amax(dim=1) / self.least_penalised
-        self.open = self.open.masked_fill((attainable <= self.best_score)[:, None], -math.inf)
-        if not bool(self.open.isfinite().any()):
+        attainable = chosen.masked_fill(ends, -math.inf).amax(dim=1, keepdim=True) / self.least_penalised
+        beaten = attainable <= self.best_score[self.sentences, None]
+        self.open = chosen.masked_fill(ends | beaten, -math.inf)
+        parents = len(logits) // len(self.sentences)
+        rows = torch.arange(len(self.sentences), device=parent.device)[:, None] * parents + parent
+        going = self.open.isfinite().any(dim=1)
+        left = int(going.sum())
+        if not left:
             return None
-        return (torch.arange(batch, device=parent.device)[:, None] * parents + parent).flatten()
+        same_sentences = step > 0
+        if 2 * left <= len(going):
+            same_sentences = False
+            [kept] = going.nonzero(as_tuple=True)
+            rows, self.sentences, self.tokens = rows[kept], self.sentences[kept], self.tokens[kept]
+            self.open, self.ended = self.open[kept], self.ended[kept]
+        return rows.flatten(), same_sentences
+
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best continuations, as many as a beam has room for: log-probability, parent and token, [S, K] each."""
+        sentences, beam = self.open.shape
+        gains = logits.log_softmax(dim=-1).view(sentences, -1, logits.shape[-1])  # [S, 1 or K, V]
+        totals = (self.open[:, : gains.shape[1], None] + gains).flatten(1)  # [S, K · V]
+        chosen, index = totals.topk(min(beam, totals.shape[1]), dim=1)  # best first
+        missing = beam - chosen.shape[1]
+        chosen, index = nn.functional.pad(chosen, (0, missing), value=-math.inf), nn.functional.pad(index, (0, missing))
+        rank = torch.arange(beam, device=chosen.device)
+        chosen = chosen.masked_fill(rank >= beam - self.ended[:, None], -math.inf)  # what has ended takes room
+        return chosen, index // gains.shape[-1], index % gains.shape[-1]
 
     def _keep(self, step: int, ended: Tensor) -> None:
-        """Of what ended at this step, [B, K] log-probabilities, keep the best hypothesis if it is the best so far."""
+        """Of what ended at this step, [S, K] log-probabilities, keep the best hypothesis if it is the best so far."""
         log_probability, which = ended.max(dim=1)
         length = torch.full_like(which, step + 1)
         score = log_probability / length_penalty(length, self.alpha)
-        better = score > self.best_score
-        tokens = self.tokens[torch.arange(len(which), device=which.device), which]
-        self.best_score = torch.where(better, score, self.best_score)
-        self.best_log_probability = torch.where(better, log_probability, self.best_log_probability)
-        self.best_tokens = torch.where(better[:, None], tokens, self.best_tokens)
-        self.best_length = torch.where(better, length, self.best_length)
+        [better] = (score > self.best_score[self.sentences]).nonzero(as_tuple=True)
+        of = self.sentences[better]
+        self.best_score[of] = score[better]
+        self.best_log_probability[of] = log_probability[better]
+        self.best_tokens[of] = self.tokens[better, which[better]]
+        self.best_length[of] = length[better]
 
     def last_tokens(self, step: int) -> Tensor:
-        """The newest token of every hypothesis, [B · K]."""
+        """The newest token of every hypothesis, [S · K]."""
         return self.tokens[:, :, step].flatten()
 
     def best(self) -> Decoded:

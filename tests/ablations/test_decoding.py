@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,17 +11,14 @@ from trans4init.ablations.decoding import Decoded, beam_search, greedy, length_p
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
-SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 9, "context": 16}
+SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 9, "context": 16, "tied_output": False}
 POSITIONS = ["sinusoidal", "learned-table", "rope", "xpos", "alibi", "t5", "learned-distance", "fire-query", "none"]
-END = 8
+END = 7  # a token that untrained models of these sizes say early and late
 
 
 def model_of(kind="decoder", seed=0, **changes):
-    """A model with sharp preferences, so that what it says isn't all one token."""
-    model = Transformer(TransformerConfig(kind=kind, **SIZES | changes), seed=seed)
-    with torch.no_grad():
-        model.embedding.weight.mul_(2)
-    return model
+    """A model that was not trained; its output is no copy of its input, since the matrices aren't tied."""
+    return Transformer(TransformerConfig(kind=kind, **SIZES | changes), seed=seed)
 
 
 def tokens_of(*shape, seed=0, vocabulary=9):
@@ -31,7 +29,7 @@ def given(kind, batch, seed=3):
     """A source of two lengths for an encoder-decoder; nothing for a decoder."""
     if kind == "decoder":
         return {}
-    return {"source": tokens_of(batch, 7, seed=seed), "source_lengths": torch.tensor([7, 3, 1, 5])[:batch]}
+    return {"source": tokens_of(batch, 7, seed=seed), "source_lengths": torch.tensor([7, 3, 1, 5] * 6)[:batch]}
 
 
 def entry(options, row):
@@ -84,8 +82,8 @@ def test_a_reordered_cache_continues_the_chosen_entries(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_takes_the_likeliest_token_of_the_whole_model_each_time(kind):
-    model, options, lengths = model_of(kind, position="rope").eval(), given(kind, 3), torch.tensor([3, 1, 2])
-    prompts = tokens_of(3, 3, vocabulary=8)
+    model, options, lengths = model_of(kind, 2).eval(), given(kind, 24), torch.tensor([3, 1, 2] * 8)
+    prompts = tokens_of(24, 3)
     found = greedy(model, prompts, lengths=lengths, maximum=8, end=END, **options)
     for row, sequence in enumerate(found.sequences()):
         prompt = prompts[row, : lengths[row]].tolist()
@@ -97,28 +95,35 @@ def test_greedy_takes_the_likeliest_token_of_the_whole_model_each_time(kind):
         expected = log_probabilities(model, prompt, sequence, entry(options, row))
         assert found.log_probability[row].item() == pytest.approx(expected, abs=1e-4)
     assert found.lengths.tolist() == [len(sequence) for sequence in found.sequences()]
+    assert len({*found.lengths.tolist()}) > 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(5))
-def test_a_beam_of_one_is_greedy(kind, seed):
-    model, options = model_of(kind, seed), given(kind, 4)
-    prompts, lengths = tokens_of(4, 3, seed=seed, vocabulary=8), torch.tensor([3, 1, 2, 3])
-    one = greedy(model, prompts, lengths=lengths, maximum=9, end=END, **options)
-    other = beam_search(model, prompts, lengths=lengths, maximum=9, end=END, beam=1, **options)
-    assert one.sequences() == other.sequences()
-    torch.testing.assert_close(one.log_probability, other.log_probability)
+def test_a_beam_of_one_is_greedy(kind):
+    """Also where the likeliest next token is the end."""
+    lengths = set()
+    for seed in range(5):
+        model, options = model_of(kind, seed), given(kind, 24)
+        prompts, real = tokens_of(24, 3, seed=seed), torch.tensor([3, 1, 2, 3] * 6)
+        one = greedy(model, prompts, lengths=real, maximum=9, end=END, **options)
+        other = beam_search(model, prompts, lengths=real, maximum=9, end=END, beam=1, **options)
+        assert one.sequences() == other.sequences()
+        torch.testing.assert_close(one.log_probability, other.log_probability, rtol=1e-5, atol=1e-4)
+        lengths |= {len(sequence) for sequence in one.sequences()}
+    assert len(lengths) > 4
 
 
 def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
     """On a model that learned to reverse, stopped while it still errs: elsewhere a wider beam has nothing to find."""
-    model = Transformer(TransformerConfig(kind="encoder-decoder", **SIZES | {"width": 32, "vocabulary": 10}))
+    model = Transformer(
+        TransformerConfig(kind="encoder-decoder", **SIZES | {"width": 32, "vocabulary": 10, "tied_output": True})
+    )
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
     def batch(size):  # 0..7 are words, 8 ends, 9 begins
         words = torch.randint(8, (size, 6), generator=generator)
-        begin, end = torch.full((size, 1), 9), torch.full((size, 1), END)
+        begin, end = torch.full((size, 1), 9), torch.full((size, 1), 8)
         return words, torch.cat([begin, words.flip(1), end], dim=1)
 
     for _ in range(75):
@@ -129,7 +134,7 @@ def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
         loss.backward()
         optimiser.step()
     source, target = batch(400)
-    options = {"source": source, "maximum": 10, "end": END}
+    options = {"source": source, "maximum": 10, "end": 8}
     one = greedy(model, target[:, :1], **options)
     for alpha in (0.0, 0.6):
         other = beam_search(model, target[:, :1], beam=4, alpha=alpha, **options)
@@ -141,37 +146,62 @@ def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
     assert 0 < right < 400
 
 
+def best_of_all(model, prompt, options, end, longest, alpha):
+    """The continuation with the best score of all that end, or are as long as may be; scored whole, without a cache."""
+    words = model.config.vocabulary
+    every = torch.tensor(list(itertools.product(range(words), repeat=longest)))
+    tokens = torch.cat([prompt.expand(len(every), -1), every], dim=1)
+    with torch.no_grad():
+        logits = model(
+            tokens[:, :-1], **{name: value.expand(len(every), *value.shape[1:]) for name, value in options.items()}
+        )
+    gained = logits.log_softmax(-1)[:, len(prompt) - 1 :].gather(2, every[..., None])[..., 0].cumsum(1)
+    scores = {}
+    for sequence, totals in zip(every.tolist(), gained.tolist(), strict=True):
+        length = sequence.index(end) + 1 if end in sequence else longest
+        scores[tuple(sequence[:length])] = totals[length - 1] / ((5 + length) / 6) ** alpha
+    best = max(scores, key=scores.get)
+    return list(best), scores[best]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 def test_a_beam_as_wide_as_all_there_is_finds_the_best_of_all(kind, alpha):
-    """Against every possible continuation, each scored whole and without a cache."""
-    for seed in range(3):
-        model, options = model_of(kind, seed, vocabulary=4), given(kind, 2)
+    lengths = set()
+    for seed in range(6):
+        model, options = model_of(kind, seed, vocabulary=4).eval(), given(kind, 4)
         options = {name: value.clamp_max(3) if name == "source" else value for name, value in options.items()}
-        prompts = tokens_of(2, 2, seed=seed, vocabulary=3)
-        found = beam_search(model, prompts, maximum=3, end=3, beam=64, alpha=alpha, **options)
-        for row in range(2):
-            scores = {}
-            for length in (1, 2, 3):
-                for body in itertools.product(range(3), repeat=length - 1):
-                    for last in range(4) if length == 3 else (3,):
-                        tokens = (*body, last)
-                        total = log_probabilities(model, prompts[row].tolist(), tokens, entry(options, row))
-                        scores[tokens] = total / ((5 + length) / 6) ** alpha
-            best = max(scores, key=scores.get)
-            assert found.sequences()[row] == list(best)
-            assert found.score(alpha)[row].item() == pytest.approx(scores[best], abs=1e-4)
+        prompts = tokens_of(4, 2, seed=seed, vocabulary=4)
+        found = beam_search(model, prompts, maximum=4, end=3, beam=256, alpha=alpha, **options)
+        for row in range(4):
+            best, score = best_of_all(model, prompts[row], entry(options, row), 3, 4, alpha)
+            assert found.sequences()[row] == best
+            assert found.score(alpha)[row].item() == pytest.approx(score, abs=1e-4)
+            lengths.add(len(best))
+    assert len(lengths) >= 3
 
 
-def test_a_batch_is_searched_as_its_sentences_alone():
-    model, options = model_of("encoder-decoder", seed=2), given("encoder-decoder", 4)
-    prompts = tokens_of(4, 1, vocabulary=8)
-    together = beam_search(model, prompts, maximum=10, end=END, beam=3, **options).sequences(END)
-    alone = [
-        beam_search(model, prompts[i : i + 1], maximum=10, end=END, beam=3, **entry(options, i)).sequences(END)[0]
-        for i in range(4)
-    ]
-    assert together == alone
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("decode", [greedy, partial(beam_search, beam=3)])
+def test_a_batch_is_decoded_as_its_entries_alone(kind, decode):
+    """Though what has ended is left out of it on the way."""
+    model, options, prompts = model_of(kind, seed=2), given(kind, 24), tokens_of(24, 3)
+    calls = []
+    model.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
+    together = decode(model, prompts, maximum=15, end=END, **options)
+    assert calls[-1] <= max(calls) // 2
+    assert len({*together.lengths.tolist()}) > 3
+    for i in range(24):
+        alone = decode(model, prompts[i : i + 1], maximum=15, end=END, **entry(options, i))
+        assert together.sequences(END)[i] == alone.sequences(END)[0]
+        assert together.log_probability[i].item() == pytest.approx(alone.log_probability[0].item(), abs=1e-4)
+
+
+def test_a_model_whose_positions_end_says_so():
+    model = model_of(position="learned-table")
+    greedy(model, PROMPT, maximum=15)
+    with pytest.raises(InputError, match=r"17 tokens can't be read by this model: the table covers 0\.\.15 only"):
+        greedy(model, PROMPT, maximum=16)
 
 
 def test_the_length_penalty_is_equation_14():
