@@ -456,3 +456,13 @@ TOKENS = tokens_of(2, 5)
 def test_inputs_that_do_not_fit_are_refused_in_a_sentence(kind, call, sentence):
     with pytest.raises(InputError, match=sentence):
         call(model_of(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_compiles_to_one_graph(kind):
+    model = model_of(kind, position="alibi", key_value_heads=2)
+    lengths = {} if kind == "image" else {"lengths": torch.tensor([5, 2])}
+    inputs = model.example_inputs()["tokens"] if kind == "encoder-decoder" else model.example_inputs()
+    options = {"source": tokens_of(2, 7), "source_lengths": torch.tensor([7, 3])} if kind == "encoder-decoder" else {}
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs, **lengths, **options), model(inputs, **lengths, **options))

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from trans4init.ablations.decoding import Decoded, beam_search, greedy, length_penalty, sample
+from trans4init.ablations.decoding import Decoded, _Beams, beam_search, greedy, length_penalty, sample
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
@@ -179,6 +179,17 @@ def test_a_beam_as_wide_as_all_there_is_finds_the_best_of_all(kind, alpha):
             assert found.score(alpha)[row].item() == pytest.approx(score, abs=1e-4)
             lengths.add(len(best))
     assert len(lengths) >= 3
+
+
+def test_a_beam_is_narrower_by_what_has_ended_and_that_is_kept():
+    """Three tokens, the last of them the end: it takes the second of two places, and nothing fills that again."""
+    search = _Beams(1, 2, maximum=5, end=2, alpha=2.0, device=torch.device("cpu"))
+    search.extend(0, torch.tensor([[0.5, 0.2, 0.3]]).log())
+    assert search.open.exp().tolist() == [[pytest.approx(0.5), 0.0]]
+    search.extend(1, torch.tensor([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1]]).log())
+    assert search.open.exp().tolist() == [[pytest.approx(0.25), 0.0]]
+    assert search.best().sequences() == [[2]]
+    assert search.best().log_probability.exp().tolist() == [pytest.approx(0.3)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
