@@ -1,5 +1,6 @@
 """The sizes of a Transformer: what a study file or a caller may set. Imports no torch."""
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -130,12 +131,7 @@ class ModelSize(BaseModel):
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The sizes added since the first studies, only where they differ from their defaults: their hashes stay."""
         kept: dict[str, Any] = handler(self)
-        fields, later = type(self).model_fields, False
-        for name in fields:
-            later = later or name == "encoder_layers"
-            if later and name in kept and name in ModelSize.model_fields and kept[name] == fields[name].default:
-                del kept[name]
-        return kept
+        return {name: value for name, value in kept.items() if name not in _added() or value != _added()[name]}
 
     @property
     def pooled(self) -> Literal["mean", "first", "none"]:
@@ -154,7 +150,18 @@ class ModelSize(BaseModel):
         return {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.positions}"
+        chosen = [f"{name} {value}" for name, value in self.model_dump().items() if name in _added()]
+        return ", ".join(
+            [f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.positions}", *chosen]
+        )
+
+
+@cache
+def _added() -> dict[str, Any]:
+    """The sizes that were added after the first studies, with their defaults: those declared after `feed_forward`."""
+    fields = ModelSize.model_fields
+    names = list(fields)
+    return {name: fields[name].default for name in names[names.index("feed_forward") + 1 :]}
 
 
 _GPT2_SMALL = {

@@ -65,6 +65,14 @@ def test_the_python_snippet_runs(tmp_path):
     assert re.search(r"largest error on \[-4, 4\]: 0\.0\d\d", done.stdout)
 
 
+def test_the_snippet_on_the_transformer_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SNIPPETS[2]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("blocks.1.cross_attention")
+
+
 def section(name):
     return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1].strip()
 

@@ -384,6 +384,8 @@ def test_a_changed_size_is_a_changed_condition():
     changed = TransformerConfig(**SIZES, gated=True)
     assert size.model_dump() != changed.model_dump()
     assert TransformerConfig(**changed.model_dump()) == changed
+    assert str(size) == "decoder 2×16, 4 heads, context 12"
+    assert str(changed) == "decoder 2×16, 4 heads, context 12, gated True"
 
 
 @pytest.mark.parametrize(
