@@ -152,7 +152,13 @@ class Attention(nn.Module):
         added = visibility.added(seen, bias, queries, keys)
         if added is not None:
             scores = scores + added.to(scores.dtype)
-        unseen = ~seen
+        if visibility.mask is None and visibility.lengths is None:
+            return self._normalised(scores, ~seen)
+        some = seen.any(dim=-1, keepdim=True)  # a query that sees no key is computed as if it saw them all, then gets 0
+        return self._normalised(scores, ~seen & some).masked_fill(~some, 0.0)
+
+    def _normalised(self, scores: Tensor, unseen: Tensor) -> Tensor:
+        """Scores [B, H, Lq, Lk] to weights; each row sees a key."""
         assert isinstance(self.softmax.function, SoftmaxWeight)  # the constructor has seen to it
         if self.softmax.function.after_max:
             scores = scores - scores.masked_fill(unseen, -torch.inf).amax(dim=-1, keepdim=True)
