@@ -123,6 +123,17 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(config, cross=cross) for _ in range(layers))
         self.norm = Normalization(config) if config.norm_placement == "pre" else nn.Identity()
         self._draw = keyed_generator(seed, "randomised positions")
+        if config.randomised_positions:  # a checkpoint says how far the draws are: training goes on with the next
+            self.register_buffer("draw_state", self._draw.get_state())
+            self.draw_state: Tensor
+            self.register_state_dict_pre_hook(Stack._keep_draws)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_post_hook(Stack._take_draws)  # type: ignore[no-untyped-call]
+
+    def _keep_draws(self, *_: object) -> None:
+        self.draw_state.copy_(self._draw.get_state())
+
+    def _take_draws(self, *_: object) -> None:
+        self._draw.set_state(self.draw_state.cpu())
 
     @property
     def layers(self) -> list[Block]:

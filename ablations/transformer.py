@@ -88,7 +88,8 @@ class Transformer(Stack):
         """
         if self.config.kind != "image":
             _check_tokens(tokens, self.config.vocabulary)
-        self._check(tokens, source, memory, segments, cache, mask)
+        self._check_source(source, memory, source_lengths, source_mask)
+        self._check(tokens, segments, cache, mask)
         self._check_shortcuts(last_only=last_only, once_per_token=once_per_token, cached=cache is not None)
         batch, length = tokens.shape[0], self.config.positions if self.config.kind == "image" else tokens.shape[1]
         lengths = checked_lengths(lengths, batch, length, "lengths")
@@ -99,7 +100,7 @@ class Transformer(Stack):
         state = self._embedded(every, self.embedding)
         if self.segments is not None:
             state = state + self.segments(torch.zeros_like(tokens) if segments is None else segments)
-        across = None if self.encoder is None else self._across(memory, source_lengths, cache)
+        across = None if self.encoder is None else self._across(batch, memory, source_lengths, cache)
         state = self.run(
             state,
             lengths=lengths,
@@ -161,7 +162,7 @@ class Transformer(Stack):
         """
         if not self.causal:
             raise InputError(f"a model of kind {self.config.kind} reads everything at once: it has no cache.")
-        self._check_source(source, memory)
+        self._check_source(source, memory, source_lengths)
         attention = self.layers[0].attention
         start = attention.out.weight.new_zeros(batch, attention.key_value_heads, 1, attention.head_dim)
         cache = DecodingCache(len(self.blocks), room or self.config.context, start)
@@ -170,8 +171,10 @@ class Transformer(Stack):
                 if source is None:
                     raise InputError("an encoder-decoder needs a source, or its memory from encode().")
                 memory = self.encode(source, source_lengths)
+            if len(memory) != batch:
+                raise InputError(f"there are {len(memory)} sources for {batch} sequences.")
             cache.cross = self.remembered(memory)
-            cache.source_lengths = source_lengths
+            cache.source_lengths = checked_lengths(source_lengths, batch, memory.shape[1], "source_lengths")
         return cache
 
     def example_inputs(self) -> Tensor | dict[str, Tensor]:
@@ -187,12 +190,18 @@ class Transformer(Stack):
         vocabulary = self.config.source_vocabulary or self.config.vocabulary
         return {"tokens": tokens, "source": torch.randint(vocabulary, shape, generator=generator).to(device)}
 
-    def _across(self, memory: Tensor | None, source_lengths: Tensor | None, cache: DecodingCache | None) -> Memory:
-        if cache is not None and cache.cross:
+    def _across(
+        self, batch: int, memory: Tensor | None, source_lengths: Tensor | None, cache: DecodingCache | None
+    ) -> Memory:
+        if cache is not None:
+            if memory is not None or source_lengths is not None:
+                raise InputError("the cache holds the source: give it to new_cache alone.")
             return Memory(cache.cross, Visibility(lengths=cache.source_lengths))
         if memory is None:
             raise InputError("an encoder-decoder needs a source, or its memory from encode().")
-        source_lengths = checked_lengths(source_lengths, memory.shape[0], memory.shape[1], "source_lengths")
+        if len(memory) != batch:
+            raise InputError(f"there are {len(memory)} sources for {batch} sequences.")
+        source_lengths = checked_lengths(source_lengths, batch, memory.shape[1], "source_lengths")
         return Memory(self.remembered(memory), Visibility(lengths=source_lengths))
 
     def _embedded(self, tokens: Tensor, embedding: nn.Module) -> Tensor:
@@ -201,23 +210,14 @@ class Transformer(Stack):
         scaled = self.config.embedding_scale and self.config.kind != "image"
         return math.sqrt(self.config.width) * state if scaled else state
 
-    def _check_source(self, source: Tensor | None, memory: Tensor | None) -> None:
-        if self.encoder is None and (source is not None or memory is not None):
+    def _check_source(self, source: Tensor | None, memory: Tensor | None, *others: Tensor | None) -> None:
+        if self.encoder is None and any(given is not None for given in (source, memory, *others)):
             raise InputError(f"a model of kind {self.config.kind} has no encoder: it takes no source.")
         if source is not None and memory is not None:
             raise InputError("give a source or its memory, not both.")
 
-    def _check(
-        self,
-        tokens: Tensor,
-        source: Tensor | None,
-        memory: Tensor | None,
-        segments: Tensor | None,
-        cache: DecodingCache | None,
-        mask: Tensor | None,
-    ) -> None:
+    def _check(self, tokens: Tensor, segments: Tensor | None, cache: DecodingCache | None, mask: Tensor | None) -> None:
         """Raise InputError for what this kind of model doesn't take."""
-        self._check_source(source, memory)
         if segments is not None and self.segments is None:
             raise InputError("the model has no embeddings of segments: its config says no number of them.")
         if cache is None:

@@ -1,6 +1,7 @@
 """Every kind of Transformer computes what its source says, takes masks and arms, and refuses what doesn't fit."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from trans4init.ablations import visibility
 from trans4init.ablations.arms import FrozenGuard, apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
@@ -18,6 +20,7 @@ from trans4init.ablations.nets import build_net
 from trans4init.ablations.slots import Slot, observed_ranges, slots_named
 from trans4init.ablations.study.spec import load_study, spec_hash
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.kernels.attention import attention
 from trans4init.reports.store import read_runs
 
 SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 11, "context": 12}
@@ -215,9 +218,12 @@ def test_masks_lengths_and_added_floats_go_together():
     torch.testing.assert_close(maps["blocks.0.attention"][0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("impl", ["auto", "reference"])
 @pytest.mark.parametrize("softmax", ["softmax-exp", "stablemax"])
 @pytest.mark.parametrize("kind", ["encoder", "encoder-decoder"])
-def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, softmax):
+def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, softmax, impl, monkeypatch):
+    """Whichever implementation attention has."""
+    monkeypatch.setattr(visibility, "attention", partial(attention, impl=impl))
     model = model_of(kind, softmax=softmax, bias=True)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
     mask[2] = False
@@ -230,9 +236,8 @@ def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, soft
     assert logits.isfinite().all()
     logits.square().mean().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    attention = model.blocks[0].attention
     weights = []
-    attention.watch_map = weights.append
+    model.blocks[0].attention.watch_map = weights.append
     model(tokens_of(2, 5), mask=mask, **({"source": tokens_of(2, 7)} if kind == "encoder-decoder" else {}))
     assert weights[0][:, :, 2].count_nonzero() == 0
 
@@ -419,6 +424,14 @@ TOKENS = tokens_of(2, 5)
         ("encoder-decoder", lambda m: m(TOKENS, source=TOKENS, memory=m.encode(TOKENS)), "not both"),
         ("encoder-decoder", lambda m: m(TOKENS, source=TOKENS + 9), "token 19 is not in the vocabulary of 13"),
         ("decoder", lambda m: m(TOKENS, source=TOKENS), "kind decoder has no encoder: it takes no source"),
+        ("encoder-decoder", lambda m: m(TOKENS, source=TOKENS[:1]), "there are 1 sources for 2 sequences"),
+        ("encoder-decoder", lambda m: m.new_cache(3, source=TOKENS), "there are 2 sources for 3 sequences"),
+        (
+            "encoder-decoder",
+            lambda m: m(TOKENS, source=TOKENS, cache=m.new_cache(2, source=TOKENS)),
+            "the cache holds the source: give it to new_cache alone",
+        ),
+        ("decoder", lambda m: m(TOKENS, source_lengths=torch.tensor([1, 2])), "it takes no source"),
         ("decoder", lambda m: m.encode(TOKENS), "kind decoder has no encoder: it takes no source"),
         ("decoder", lambda m: m(TOKENS + 9), "token 19 is not in the vocabulary of 11"),
         ("decoder", lambda m: m(TOKENS - 9), "token -9 is not in the vocabulary of 11"),
