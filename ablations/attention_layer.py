@@ -100,7 +100,9 @@ class Attention(nn.Module):
             q = nn.functional.linear(state[:, -1:], layer.weight[:width], own)
             shared = nn.functional.linear(state, layer.weight[width:], others)
         else:
-            q, shared = layer(state).tensor_split([width], dim=-1)
+            each = (layer.out_features - width) // 2
+            q, k, v = layer(state).split([width, each, each], dim=-1)
+            return self._by_head(q), self._by_head(k), self._by_head(v)
         k, v = shared.chunk(2, dim=-1)
         return self._by_head(q), self._by_head(k), self._by_head(v)
 
