@@ -3,7 +3,9 @@
 B batch, L length, Lq queries, Lk keys, W width, H heads, P pairs of dimensions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,8 +22,8 @@ __all__ = ["PositionValues", "sequence_values", "step_values"]
 class PositionValues:
     """What the position slot gives to a forward pass; at most one of them."""
 
-    added: Tensor | None = None
-    """[L, W] or [B, L, W], for the embeddings."""
+    added: Callable[[Tensor], Tensor] | None = None
+    """[B, L, W] to [B, L, W]: adds the positions to the embeddings."""
     rotation: Tensor | None = None
     """[L, 2P] or [L, 3P], or [B, 1, L, …], for queries and keys."""
     bias: RelativeBias | Tensor | None = None
@@ -48,7 +50,7 @@ def sequence_values(slot: Slot, positions: Tensor, highest: int, *, causal: bool
     """
     function = slot.function
     if function.role == "added":
-        return PositionValues(added=slot(positions, highest=highest))
+        return PositionValues(added=partial(_added, slot, positions, highest))
     if function.role == "rotary":
         return PositionValues(rotation=slot(positions, highest=highest))
     if isinstance(function, FireQuery):
@@ -69,7 +71,7 @@ def step_values(slot: Slot, positions: Tensor, keys: int) -> PositionValues:
     """The values of new causal tokens at positions [B, L], of which each sees keys at the positions 0..keys − 1."""
     function = slot.function
     if function.role == "added":
-        return PositionValues(added=slot(positions, highest=keys - 1))
+        return PositionValues(added=partial(_added, slot, positions, keys - 1))
     if function.role == "rotary":
         return PositionValues(rotation=slot(positions, highest=keys - 1)).expanded()
     at = torch.arange(keys, device=positions.device)
@@ -78,6 +80,12 @@ def step_values(slot: Slot, positions: Tensor, keys: int) -> PositionValues:
     else:
         bias = slot((positions[..., None] - at).clamp_min(0), highest=keys - 1)
     return PositionValues(bias=bias.movedim(0, 1))  # [H, B, L, keys] to [B, H, L, keys]
+
+
+def _added(slot: Slot, positions: Tensor, highest: int, state: Tensor) -> Tensor:
+    """The values of positions [L] or [B, L] added to a state [B, L, W]."""
+    values: Tensor = slot(positions, highest=highest)
+    return state + values
 
 
 def _facing(slot: Slot, distances: Tensor, *, causal: bool) -> Tensor:

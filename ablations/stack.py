@@ -187,12 +187,12 @@ class Stack(nn.Module):
     def _started(self, state: Tensor, values: PositionValues, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the first block is given: the state with its positions; with tokens, the rows that the sequences are."""
         index = tokens
-        if values.added is not None:
-            if index is not None:
-                length = index.shape[1]
-                state, index = state[:, None], index * length + torch.arange(length, device=index.device)
-            state = state + values.added
-            state = state if index is None else state.flatten(0, 1)
+        if values.added is not None and tokens is not None:
+            length = tokens.shape[1]
+            index = tokens * length + torch.arange(length, device=tokens.device)
+            state = values.added(state[:, None].expand(-1, length, -1)).flatten(0, 1)
+        elif values.added is not None:
+            state = values.added(state)
         if self.embedding_norm is not None:
             state = self.embedding_norm(state)
         if self.config.embedding_dropout and self.training:
