@@ -1,8 +1,10 @@
 """Random numbers by seed and name, so that arms which share a seed share every draw that both make."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["derived_seed", "keyed_generator"]
 
@@ -13,6 +15,8 @@ def derived_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def keyed_generator(seed: int, *names: str | int) -> torch.Generator:
+def keyed_generator(seed: int, *names: str | int) -> "torch.Generator":
     """A CPU generator for one purpose, such as the initial values of the parameter of that name."""
+    import torch  # here, so that data can be drawn where there is no torch
+
     return torch.Generator().manual_seed(derived_seed(seed, *names))

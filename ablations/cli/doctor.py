@@ -48,7 +48,10 @@ def _findings() -> Iterator[tuple[str, str]]:
         yield package, "there" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
     folder = os.environ.get(FOLDER_VARIABLE)
     yield FOLDER_VARIABLE, folder or "not set: public data sets are downloaded when a study needs them"
-    for name, file in DATASETS.items():
-        here = folder is not None and os.path.isfile(os.path.join(folder, file.name))
+    files: dict[str, list[str]] = {}
+    for name in DATASETS:
+        files.setdefault(name.split("/")[0], []).append(name)
+    for name, held in files.items():
+        here = folder is not None and all(os.path.isfile(os.path.join(folder, file)) for file in held)
         yield f"data {name}", "in that folder" if here else "to be downloaded when needed"
     yield "free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB"
