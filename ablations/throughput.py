@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from trans4init.ablations.tasks import Batch
 from trans4init.ablations.threads import threads
 from trans4init.ablations.training import TrainingStep
 from trans4init.reports import metrics
@@ -26,7 +26,7 @@ class TimedModel:
     """A model in training, and the batch that it is timed on."""
 
     step: TrainingStep
-    batch: Tensor
+    batch: Batch
 
 
 def interleaved(
@@ -70,9 +70,9 @@ def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> floa
     return steps * timed.step.task.tokens_in(batch) / (time.perf_counter() - start)
 
 
-def _wait(batch: Tensor) -> None:
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
+def _wait(batch: Batch) -> None:
+    if batch.inputs.is_cuda:
+        torch.cuda.synchronize(batch.inputs.device)
 
 
 class _Usage:

@@ -5,6 +5,21 @@ from trans4init.reports.schema import Metric
 TRAINING_LOSS = Metric("training_loss", "nats/token", higher_is_better=False)
 VALIDATION_LOSS = Metric("validation_loss", "nats/token", higher_is_better=False)
 
+PERPLEXITY = Metric("perplexity", "1")
+"""exp of the validation loss: described, since the loss itself is judged."""
+GRADIENT_NORM = Metric("gradient_norm", "loss per parameter unit")
+"""Before clipping, at the step of the row of training loss."""
+
+ACCURACY = Metric("accuracy", "1", higher_is_better=True)
+MACRO_F1 = Metric("macro_f1", "1", higher_is_better=True)
+MAJORITY_ACCURACY = Metric("majority_accuracy", "1")
+"""What naming the most frequent class of the training split every time would score."""
+EXACT_MATCH = Metric("exact_match", "1", higher_is_better=True)
+"""Share of examples with every token right, each predicted from the right ones before it (teacher-forced)."""
+GENERATED_EXACT_MATCH = Metric("generated_exact_match", "1", higher_is_better=True)
+"""The same with each token predicted from the model's own ones before it."""
+BLEU = Metric("bleu", "BLEU", higher_is_better=True)
+
 OUTPUT_DIFFERENCE_MAX = Metric("output_difference_max", "logits")
 """Largest change of the model's output when the arm is put in, before the first step."""
 OUTPUT_DIFFERENCE_RMS = Metric("output_difference_rms", "logits")
@@ -39,6 +54,11 @@ def over_region(quantity: str, region: str) -> Metric:
     """An error of a net on one region of its inputs, such as `rms_error/0..127`."""
     unit = "ulp" if "ulp" in quantity else "1" if "relative" in quantity else "function values"
     return Metric(f"{quantity}/{region}", unit, higher_is_better=False)
+
+
+def of_group(metric: Metric, name: str) -> Metric:
+    """The same metric of one group, such as `gradient_norm/matrices` or `exact_match/length_7`."""
+    return Metric(f"{metric.name}/{name}", metric.unit, metric.higher_is_better)
 
 
 def at_context(metric: Metric, multiple: int) -> Metric:

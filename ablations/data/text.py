@@ -5,36 +5,34 @@ import os
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from trans4init.ablations.data.config import Split, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.errors import InputError, nearest
-from trans4init.reports.metrics import VALIDATION_LOSS, at_context
+from trans4init.reports.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
 from trans4init.reports.schema import Metric
 
-__all__ = ["BITS_PER_BYTE", "MULTIPLES", "NAMED_SOURCES", "SPLITS", "Split", "Text", "TextConfig", "read_text"]
+__all__ = ["BITS_PER_BYTE", "MULTIPLES", "NAMED_SOURCES", "SPLITS", "Text", "TextConfig", "read_text"]
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bit/byte", higher_is_better=False)
 MULTIPLES = (1, 2, 4)
 """Evaluated contexts, as multiples of the trained one; all predict the same tokens."""
 
-Split = Literal["tune", "evaluate"]
 SPLITS: dict[Split, tuple[float, float]] = {"tune": (0.85, 0.9), "evaluate": (0.9, 1.0)}
 """What models are measured on, as shares of the text; each is trained on all the text before. The last tenth is what
 public character models are validated on, with the first nine tenths to learn from."""
 
 STDLIB = "python-stdlib"
-NAMED_SOURCES = (STDLIB, *DATASETS)
+NAMED_SOURCES = (STDLIB, "tinyshakespeare")
 
 
-class TextConfig(BaseModel):
+class TextConfig(TaskConfig):
     """The data of task `text`, as a study file names it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["text"] = "text"
     source: str = STDLIB
@@ -46,7 +44,8 @@ class TextConfig(BaseModel):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """What a final evaluation measures."""
-        return (VALIDATION_LOSS, BITS_PER_BYTE, *(at_context(VALIDATION_LOSS, multiple) for multiple in MULTIPLES[1:]))
+        longer = (at_context(VALIDATION_LOSS, multiple) for multiple in MULTIPLES[1:])
+        return (VALIDATION_LOSS, BITS_PER_BYTE, PERPLEXITY, *longer)
 
     def located(self, folder: Path) -> "TextConfig":
         """The same with a file's path made absolute, relative paths being relative to `folder`."""
@@ -57,6 +56,10 @@ class TextConfig(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 of the text; raises InputError where it can't be read."""
         return hashlib.sha256(_read_source(self.source)).hexdigest()
+
+    def public(self) -> dict[str, Any]:
+        """A user's file by its name alone."""
+        return super().public() | {"source": Path(self.source).name}
 
     def __str__(self) -> str:
         return f"{self.unit} language model of {Path(self.source).name}"
@@ -72,6 +75,8 @@ class Text:
     bytes_per_token: float
     fingerprint: str
     """SHA-256 of the bytes."""
+    alphabet: str = ""
+    """The characters by their token, where tokens are characters."""
 
     def held_out(self, split: Split) -> NDArray[np.uint8] | NDArray[np.int32]:
         """The stretch that a model is measured on."""
@@ -97,15 +102,22 @@ def read_text(config: TextConfig) -> Text:
         ) from None
     codes = np.frombuffer(characters.encode("utf-32-le"), dtype=np.uint32)
     alphabet, tokens = np.unique(codes, return_inverse=True)
-    return Text(config.source, tokens.astype(np.int32), len(alphabet), len(content) / len(tokens), fingerprint)
+    return Text(
+        config.source,
+        tokens.astype(np.int32),
+        len(alphabet),
+        len(content) / len(tokens),
+        fingerprint,
+        "".join(map(chr, alphabet)),
+    )
 
 
 def _read_source(source: str) -> bytes:
     """The bytes of `python-stdlib`, a public data set, or a file; raises InputError in one sentence."""
     if source == STDLIB:
         return _standard_library()
-    if source in DATASETS:
-        return fetch(DATASETS[source]).read_bytes()
+    if source in NAMED_SOURCES:
+        return fetch(DATASETS[f"{source}/input.txt"]).read_bytes()
     path = Path(source)
     try:
         content = path.read_bytes()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
 from trans4init.ablations.errors import InputError, nearest, unknown_name
 from trans4init.ablations.model_config import ModelSize
@@ -134,7 +135,7 @@ class StudySpec(_Section):
     nets: tuple[NetChoice, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     fit: FitSection = FitSection()
-    task: TextConfig = TextConfig()
+    task: AnyTaskConfig = TextConfig()
     model: ModelSize
     training: TrainingConfig
     tuning: TuningSection = TuningSection()
@@ -211,7 +212,7 @@ class StudySpec(_Section):
     def public(self) -> dict[str, Any]:
         """The spec as it goes into results: a user's file by its name alone."""
         kept = self.model_dump(mode="json")
-        kept["task"]["source"] = Path(self.task.source).name
+        kept["task"] = self.task.public()
         return kept
 
     def setting(self) -> str:

@@ -16,7 +16,7 @@ from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
 from trans4init.ablations.study.requests import Request, ResolvedStudy
-from trans4init.ablations.tasks import TASKS, Task
+from trans4init.ablations.tasks import TASKS, Task, model_config
 from trans4init.ablations.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.training import DivergedError, TrainingStep, train
 from trans4init.ablations.transformer import Transformer, TransformerConfig
@@ -69,7 +69,7 @@ def _build_once(study: ResolvedStudy) -> None:
     key = function.slot.replace("-", "_")
     if key in spec.model.model_fields_set and getattr(spec.model, key) != spec.function:
         raise InputError(f"[model] {key}: the study is about {spec.function!r} there; leave the key out.")
-    Transformer(_config(study, spec.reference(), 2))
+    Transformer(_config(study, spec.reference(), build_task(study)))
     for cell in spec.cells():
         cell_function = get_function(cell.function)
         if cell_function.slot != function.slot:
@@ -81,7 +81,6 @@ def _build_once(study: ResolvedStudy) -> None:
             raise InputError(f"arm {cell.arm!r} makes no sense for {cell.function}; its arms are: {known}.")
         if cell.net:
             _bare_net(study, cell)
-    build_task(study)
 
 
 def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | None = None) -> Fitted:
@@ -163,7 +162,7 @@ def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
 
 def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:
     """The study's model with the cell's arm in it, started from `seed`."""
-    model = Transformer(_config(study, cell, task.vocabulary), seed=seed).to(choose_device())
+    model = Transformer(_config(study, cell, task), seed=seed).to(choose_device())
     net: Fitted | Net | None = None
     if arm_named(cell.arm).needs_fit:
         net = load_fitted(study.checkpoint(cell.net))
@@ -172,16 +171,17 @@ def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> t
     return model, apply_arm(model, get_function(cell.function).slot, cell.arm, net, seed=seed)
 
 
-def _config(study: ResolvedStudy, cell: CellKey, vocabulary: int) -> TransformerConfig:
+def _config(study: ResolvedStudy, cell: CellKey, task: Task) -> TransformerConfig:
     slot = get_function(cell.function).slot.replace("-", "_")
-    return TransformerConfig(**study.spec.model.model_dump() | {"vocabulary": vocabulary, slot: cell.function})
+    return model_config(study.spec.model, task, **{slot: cell.function})
 
 
 def build_task(study: ResolvedStudy) -> Task:
     """The study's task with its data; raises InputError where the data is not what the study began with."""
-    task = TASKS.get(study.spec.task.name)(study.spec.task, study.spec.model.context, choose_device())
+    spec = study.spec
+    task = TASKS.get(spec.task.name)(spec.task, spec.model.context, choose_device(), spec.model.kind)
     if task.fingerprint != study.fingerprint:
-        raise InputError(f"{study.spec.task.source} changed while the study was running.")
+        raise InputError(f"the data of {spec.task} changed while the study was running.")
     return task
 
 

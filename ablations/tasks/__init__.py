@@ -1,9 +1,9 @@
 """Tasks: data + loss + metrics. One class per task, in a file of its own."""
 
 from trans4init.ablations.registry import import_all
-from trans4init.ablations.tasks.base import TASKS, Task
+from trans4init.ablations.tasks.base import TASKS, Batch, Task, model_config
 
-__all__ = ["TASKS", "Task", "list_tasks"]
+__all__ = ["TASKS", "Batch", "Task", "list_tasks", "model_config"]
 
 import_all(__name__, __path__)
 

@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from trans4init.ablations.data.text import BITS_PER_BYTE, MULTIPLES, SPLITS, Split, Text, TextConfig, read_text
+from trans4init.ablations.data.codec import ByteCodec, CharacterCodec, Codec
+from trans4init.ablations.data.config import Kind, Split
+from trans4init.ablations.data.text import BITS_PER_BYTE, MULTIPLES, SPLITS, Text, TextConfig, read_text
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import keyed_generator
 from trans4init.ablations.slots import OutsideDomainError
-from trans4init.ablations.tasks.base import TASKS, Task
-from trans4init.reports.metrics import VALIDATION_LOSS, at_context
+from trans4init.ablations.tasks.base import TASKS, Batch, Task, evaluating
+from trans4init.ablations.training_config import BatchUnit
+from trans4init.ablations.transformer import Transformer
+from trans4init.reports.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
 from trans4init.reports.schema import Measurement
 
 _TOKENS_AT_ONCE = 4096
@@ -23,35 +27,40 @@ class TextTask(Task):
     """Predict each token of a text from up to `context` tokens before it."""
 
     name = "text"
+    judged = VALIDATION_LOSS
 
-    def __init__(self, config: TextConfig, context: int, device: torch.device) -> None:
+    def __init__(self, config: TextConfig, context: int, device: torch.device, kind: Kind = "decoder") -> None:
+        self.check_kind(config, kind)
         self.config, self.context, self.device = config, context, device
         self.text: Text = read_text(config)
-        self.vocabulary, self.fingerprint = self.text.vocabulary, self.text.fingerprint
+        self.fingerprint = self.text.fingerprint
         _check_length(self.text, context)
         self._training = {split: torch.from_numpy(self.text.training(split).copy()) for split in SPLITS}
         self._held_out = {split: torch.from_numpy(self.text.held_out(split).copy()) for split in SPLITS}
 
-    def batches(self, seed: int, size: int, split: Split) -> Iterator[Tensor]:
-        """Windows [size, context + 1] that start anywhere in the text before `split`."""
-        tokens, generator = self._training[split], keyed_generator(seed, "batches")
-        offsets = torch.arange(self.context + 1)
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """One token per byte, or per different character."""
+        return {"vocabulary": self.text.vocabulary}
+
+    @property
+    def codec(self) -> Codec:
+        """Bytes or characters."""
+        return CharacterCodec(self.text.alphabet) if self.text.alphabet else ByteCodec()
+
+    def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[Split, Tensor]]:
+        """Where windows [size, 1] start, anywhere in the text before `split`."""
+        highest, generator = len(self._training[split]) - self.context, keyed_generator(seed, "batches")
         while True:
-            starts = torch.randint(len(tokens) - self.context, (size, 1), generator=generator)
-            yield tokens[starts + offsets].long().to(self.device)
+            yield split, torch.randint(highest, (size, 1), generator=generator)
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Cross-entropy of each token given those before it in its window."""
-        logits = model(batch[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    def collate(self, key: tuple[Split, Tensor]) -> Batch:
+        """Windows of `context` + 1 tokens: each but the last is an input, each but the first a target."""
+        split, starts = key
+        return _windows_as_batch(self._training[split][starts + torch.arange(self.context + 1)].long())
 
-    def tokens_in(self, batch: Tensor) -> int:
-        """One less per window than it is long."""
-        return batch.shape[0] * (batch.shape[1] - 1)
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss at the trained context; in the final evaluation also bits per byte, and the loss at 2 and 4 times.
+    def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
+        """Loss at the trained context; at the end also bits per byte, perplexity, and the loss at 2 and 4 times.
 
         A context for which the model has no positions is left out.
         """
@@ -60,6 +69,7 @@ class TextTask(Task):
         if not final:
             return found
         found.append(Measurement(BITS_PER_BYTE, loss / math.log(2) / self.text.bytes_per_token, step))
+        found.append(Measurement(PERPLEXITY, math.exp(min(loss, 700.0)), step))
         for multiple in MULTIPLES[1:]:
             try:
                 longer = self._mean_loss(model, split, multiple)
@@ -71,13 +81,9 @@ class TextTask(Task):
     def _mean_loss(self, model: nn.Module, split: Split, multiple: int) -> float:
         windows = self._windows(split, multiple)
         at_once = max(1, _TOKENS_AT_ONCE // (multiple * self.context))
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             parts = torch.split(windows, at_once)
-            total = sum(len(part) * float(self.loss(model, part.to(self.device))) for part in parts)
-        finally:
-            model.train(was_training)
+            total = sum(len(part) * float(self.loss(model, _windows_as_batch(part).to(self.device))) for part in parts)
         return total / len(windows)
 
     def _windows(self, split: Split, multiple: int) -> Tensor:
@@ -88,6 +94,11 @@ class TextTask(Task):
         length = multiple * self.context
         within = torch.arange(0, longest, length)
         return tokens[(starts[:, None] + within).reshape(-1, 1) + torch.arange(length + 1)].long()
+
+
+def _windows_as_batch(windows: Tensor) -> Batch:
+    """Each token but the last is given, each but the first is predicted from those before it."""
+    return Batch(windows[:, :-1], windows[:, 1:])
 
 
 def _check_length(text: Text, context: int) -> None:

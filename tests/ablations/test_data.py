@@ -126,4 +126,4 @@ def test_a_file_that_cannot_be_had_is_one_sentence_with_the_way_out(tmp_path, mo
 def test_tinyshakespeare_is_the_public_file():
     text = read_text(TextConfig(source="tinyshakespeare", unit="character"))
     assert (len(text.tokens), text.vocabulary) == (1115394, 65)
-    assert text.fingerprint == DATASETS["tinyshakespeare"].sha256
+    assert text.fingerprint == DATASETS["tinyshakespeare/input.txt"].sha256

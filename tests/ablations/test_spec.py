@@ -62,7 +62,7 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ("low = 1e-3", "low = 0.05", "learning_rate = 0.01 is outside its range in [tuning.space]"),
         ("[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", "", "needs a [tuning.space]"),
         ("learning_rate = {", "learning_rat = {", "'learning_rat' can't be tuned; did you mean 'learning_rate'?"),
-        ('source = "text.txt"', 'name = "txt"', "[task] name: input should be 'text', and 'txt' was given. Did you"),
+        ('source = "text.txt"', 'name = "txt"', "unknown task 'txt'; did you mean 'text'?"),
         ('[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', "", "arms with a net need at least one"),
         ('name = "tiny"', 'name = "a/b"', "name: string should match pattern"),
         ("[fit]", "[fit", "is not TOML"),

@@ -7,10 +7,11 @@ import torch
 
 from trans4init.ablations.arms import FrozenMovedError, apply_arm
 from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.tasks.text import TextTask
-from trans4init.ablations.training import DivergedError, TrainingStep, learning_rate_factor, train
+from trans4init.ablations.training import DivergedError, TrainingStep, train
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports import metrics
@@ -110,16 +111,16 @@ def test_a_loss_that_is_not_a_number_stops_the_run_at_the_next_check(task):
     calls = 0
     plain = task.loss
 
-    def spoiled(model, batch):
+    def spoiled(model, batch, label_smoothing):
         nonlocal calls
         calls += 1
-        return plain(model, batch) * (float("nan") if calls > 6 else 1)
+        return plain(model, batch, label_smoothing) * (float("nan") if calls > 6 else 1)
 
     task.loss = spoiled
     with pytest.raises(DivergedError, match="nan at step 10") as caught:
         train(model, task, CONFIG.model_copy(update={"evaluations": 1}), record, seed=0, split="evaluate")
     assert caught.value.step == 10
-    assert [m.step for m in caught.value.measurements] == [5]
+    assert [m.step for m in caught.value.measurements if m.metric == metrics.TRAINING_LOSS] == [5]
 
 
 def test_a_frozen_value_that_moves_stops_the_run(task):
@@ -145,12 +146,70 @@ def test_what_moves_in_the_slot_has_a_rate_and_a_decay_of_its_own(task):
 
 def test_the_rate_goes_up_in_a_line_and_down_on_a_cosine():
     config = TrainingConfig(steps=100, batch=1, warmup_steps=9, final_learning_rate_ratio=0.1)
-    factors = [learning_rate_factor(config, step) for step in range(101)]
+    factors = [config.learning_rate_factor(step) for step in range(101)]
     assert factors[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert factors[9] == 1.0
     assert factors[100] == pytest.approx(0.1)
     assert all(after <= before for before, after in itertools.pairwise(factors[9:]))
     assert factors[54] == pytest.approx(0.55, abs=0.01)
+
+
+def test_the_inverse_square_root_falls_as_in_the_paper():
+    """Vaswani et al. 2017, section 5.3: proportional to min(step^-0.5, step * warmup^-1.5), steps counted from 1."""
+    config = TrainingConfig(steps=100, batch=1, warmup_steps=9, schedule="inverse-square-root")
+    paper = [min(step**-0.5, step * 10**-1.5) for step in range(1, 101)]
+    factors = [config.learning_rate_factor(step) for step in range(100)]
+    assert factors == pytest.approx([value / max(paper) for value in paper])
+    with pytest.raises(ValueError, match="warmup_steps must be at least 1"):
+        TrainingConfig(steps=100, batch=1, warmup_steps=0, schedule="inverse-square-root")
+
+
+def test_a_constant_rate_is_constant_after_the_warm_up():
+    config = TrainingConfig(steps=100, batch=1, warmup_steps=3, schedule="constant")
+    assert [config.learning_rate_factor(step) for step in (0, 3, 50, 99)] == [0.25, 1.0, 1.0, 1.0]
+
+
+def test_a_batch_in_pieces_makes_the_same_step(task):
+    whole, pieces = (run(task, config=CONFIG.model_copy(update={"accumulate": count}))[1] for count in (1, 4))
+    for one, other in zip(whole, pieces, strict=True):
+        assert other.value == pytest.approx(one.value, rel=1e-4, abs=1e-5), one
+
+
+def test_the_norms_of_the_groups_make_up_the_norm_of_the_gradient(task):
+    model, record = arm("learned-from-scratch")
+    step = TrainingStep(model, task, CONFIG.model_copy(update={"clip": 1e9}), record.moves)
+    step(next(task.batches(0, 4, "evaluate")), norms=True)
+    assert set(step.gradient_norms) == {"matrices", "vectors", "slot"}
+    together = sum(norm**2 for norm in step.gradient_norms.values()) ** 0.5
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert together == pytest.approx(norm, rel=1e-5)
+
+
+def test_training_stops_early_after_as_many_evaluations_as_asked_for(task):
+    config = CONFIG.model_copy(update={"steps": 60, "evaluations": 20, "patience": 3})
+    model, record = arm()
+    plain = task.evaluate
+    task.evaluate = lambda model, split, step, *, final: [
+        Measurement(m.metric, abs(step - 9.0) if m.metric == metrics.VALIDATION_LOSS else m.value, step)
+        for m in plain(model, split, step, final=final)
+    ]
+    found = train(model, task, config, record, seed=0, split="evaluate")
+    assert [step for step, _ in series(found, "validation_loss")] == [3, 6, 9, 12, 15, 18]
+    assert series(found, "bits_per_byte")  # the last evaluation is a final one
+
+
+def test_what_a_half_precision_needs_is_said(task):
+    with pytest.raises(InputError, match="precision float16 needs a GPU"):
+        TrainingStep(arm()[0], task, CONFIG.model_copy(update={"precision": "float16"}))
+
+
+def test_bfloat16_trains_as_float32_does(task):
+    precise, rough = (
+        run(task, config=CONFIG.model_copy(update={"precision": kind}))[1] for kind in ("float32", "bfloat16")
+    )
+    one, other = (series(found, "training_loss")[-1][1] for found in (precise, rough))
+    assert one != other
+    assert other == pytest.approx(one, rel=0.02)
 
 
 def test_drift_tells_a_net_that_leaves_its_function(task):

@@ -1,0 +1,43 @@
+"""Byte-pair encoding learned from a training split, and kept by the hash of what it was learned from."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pooch
+import tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from trans4init.ablations.data.codec import BpeCodec
+
+__all__ = ["learn_bpe"]
+
+
+def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> BpeCodec:
+    """Learn `size` tokens (256 bytes among them) from the texts of a training split, or read them where they are kept.
+
+    folder: where they are kept; by default the project's cache. The same texts, size and version of
+    `tokenizers` give the same file.
+    """
+    folder = folder or Path(pooch.os_cache("trans4init")) / "bpe"
+    digest = hashlib.sha256(json.dumps([tokenizers.__version__, size]).encode())
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    path = folder / f"{digest.hexdigest()[:32]}.json"
+    if path.is_file():
+        return BpeCodec(Tokenizer.from_file(str(path)))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    tokenizer.save(str(temporary))
+    temporary.replace(path)
+    return BpeCodec(tokenizer)

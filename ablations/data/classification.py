@@ -1,0 +1,140 @@
+"""Texts with a label: SST-2, a table of the user's, or number words by language. Imports no torch."""
+
+import csv
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from num2words import num2words
+from pydantic import Field
+
+from trans4init.ablations.data.config import Kind, TaskConfig
+from trans4init.ablations.data.datasets import DATASETS, fetch
+from trans4init.ablations.data.translation import NUMBER_LANGUAGES
+from trans4init.ablations.errors import InputError, nearest, shown, unknown_name
+from trans4init.ablations.seeding import derived_seed
+from trans4init.reports.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.schema import Metric
+
+__all__ = ["ClassificationConfig", "labelled_texts"]
+
+NAMED_SOURCES = ("number-languages", "sst2")
+_HELD_OUT_SHARE = 0.1
+"""Of a source without splits of its own, for validation and again for the test."""
+
+Labelled = list[tuple[str, str]]
+
+
+class ClassificationConfig(TaskConfig):
+    """The data of task `classification`."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("encoder",)
+
+    name: Literal["classification"] = "classification"
+    source: str = "number-languages"
+    """`number-languages` (which language are these number words?), `sst2`, or the path of a .csv or .tsv file."""
+    text_column: str = "text"
+    """Of a file: the column with the text."""
+    label_column: str = "label"
+    """Of a file: the column with the class."""
+    tokens: Annotated[int, Field(ge=256)] = 400
+    """Byte-pair tokens, learned from the training split."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What a final evaluation measures."""
+        return (VALIDATION_LOSS, ACCURACY, MACRO_F1, MAJORITY_ACCURACY)
+
+    def located(self, folder: Path) -> "ClassificationConfig":
+        """The same with a file's path made absolute."""
+        if self.source in NAMED_SOURCES:
+            return self
+        return self.model_copy(update={"source": str(folder.absolute() / os.path.expanduser(self.source))})
+
+    def fingerprint(self) -> str:
+        """SHA-256 of texts and labels."""
+        return hashlib.sha256(json.dumps(labelled_texts(self)).encode()).hexdigest()
+
+    def public(self) -> dict[str, Any]:
+        """A user's file by its name alone."""
+        return super().public() | {"source": Path(self.source).name}
+
+    def __str__(self) -> str:
+        return f"classification of {Path(self.source).name}"
+
+
+def labelled_texts(config: ClassificationConfig) -> dict[str, Labelled]:
+    """Texts and labels of `training`, `tune` and `evaluate`; raises InputError where the source can't be read."""
+    if config.source == "sst2":
+        names = {"training": "train", "tune": "dev", "evaluate": "test"}
+        return {part: _sst2(name) for part, name in names.items()}
+    if config.source == "number-languages":
+        return _parted(_number_languages())
+    rows = _table(config)
+    if len(rows) < 20:
+        raise InputError(f"{shown(Path(config.source))} has {len(rows)} rows with a text and a label; 20 are needed.")
+    parts = _parted(rows)
+    known = {label for _, label in parts["training"]}
+    if len(known) < 2:
+        raise InputError(
+            f"column {config.label_column!r} has one label, {next(iter(known))!r}: there is nothing to tell."
+        )
+    unseen = {label for part in ("tune", "evaluate") for _, label in parts[part]} - known
+    if unseen:
+        raise InputError(
+            f"label {min(unseen)!r} of column {config.label_column!r} is so rare that none is left to train on; "
+            f"give more rows of it, or another --label-column."
+        )
+    return parts
+
+
+def _sst2(name: str) -> Labelled:
+    lines = fetch(DATASETS[f"sst2/{name}.tsv"]).read_text(encoding="utf-8").splitlines()
+    rows = (line.rsplit("\t", 1) for line in lines)
+    return [(text, label) for text, label in rows]
+
+
+def _number_languages() -> Labelled:
+    """Numbers of one to four digits, each in one language."""
+    generator = np.random.default_rng(derived_seed(0, "number languages"))
+    numbers = dict.fromkeys(generator.integers(1, 10 ** generator.integers(1, 5, size=3000)).tolist())
+    languages = generator.choice(NUMBER_LANGUAGES, size=len(numbers)).tolist()
+    return [(num2words(number, lang=language), language) for number, language in zip(numbers, languages, strict=True)]
+
+
+def _parted(rows: Labelled) -> dict[str, Labelled]:
+    """A tenth to validate on, a tenth to test, the rest to train on, drawn always alike."""
+    order = np.random.default_rng(derived_seed(0, "classification", len(rows))).permutation(len(rows))
+    cut = max(1, round(_HELD_OUT_SHARE * len(rows)))
+    parts = {"tune": order[:cut], "evaluate": order[cut : 2 * cut], "training": order[2 * cut :]}
+    return {part: [rows[row] for row in chosen] for part, chosen in parts.items()}
+
+
+def _table(config: ClassificationConfig) -> Labelled:
+    """The rows of a .csv or .tsv file that have a text and a label."""
+    path = Path(config.source)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        close = nearest(config.source, NAMED_SOURCES)
+        hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(NAMED_SOURCES)}."
+        raise InputError(f"source {path.name!r} is no .csv or .tsv file and no named source; {hint}")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            columns = [column.strip() for column in reader.fieldnames or []]
+            for wanted in (config.text_column, config.label_column):
+                if wanted not in columns:
+                    raise InputError(f"{shown(path)}: {unknown_name('column', wanted, columns)}")
+            reader.fieldnames = columns
+            pairs = [
+                ((row[config.text_column] or "").strip(), (row[config.label_column] or "").strip()) for row in reader
+            ]
+    except OSError as error:
+        raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown(path)} is not UTF-8 (byte {error.start}).") from None
+    except csv.Error as error:
+        raise InputError(f"{shown(path)} is no table: {error}.") from None
+    return [(text, label) for text, label in pairs if text and label]

@@ -1,0 +1,29 @@
+"""Images with a label: scikit-learn's digits, which come with it. Imports no torch."""
+
+from typing import ClassVar, Literal
+
+from trans4init.ablations.data.config import Kind, TaskConfig
+from trans4init.reports.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.schema import Metric
+
+__all__ = ["ImagesConfig"]
+
+
+class ImagesConfig(TaskConfig):
+    """The data of task `images`."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("image",)
+
+    name: Literal["images"] = "images"
+    source: Literal["digits"] = "digits"
+    """1,797 digits of 8 × 8 pixels, 17 shades (UCI optical recognition of handwritten digits, its test part)."""
+    shift: bool = True
+    """Move training images by up to one pixel, anew each time."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What a final evaluation measures."""
+        return (VALIDATION_LOSS, ACCURACY, MAJORITY_ACCURACY)
+
+    def __str__(self) -> str:
+        return f"classification of {self.source}"

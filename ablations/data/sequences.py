@@ -1,0 +1,175 @@
+"""Generated sequence tasks: copy, reverse, sort, addition. Imports no torch."""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from trans4init.ablations.data.config import Kind, Split, TaskConfig
+from trans4init.ablations.data.pairs import Pairs, Sequences
+from trans4init.ablations.seeding import derived_seed
+from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
+from trans4init.reports.schema import Metric
+
+__all__ = ["AdditionConfig", "CopyConfig", "ReverseConfig", "SequenceConfig", "SortConfig"]
+
+Count = Annotated[int, Field(ge=1)]
+
+_SHARES: dict[Split | None, tuple[int, int]] = {"tune": (0, 10), "evaluate": (10, 20), None: (20, 100)}
+"""What is validated, tested and (None) trained on, in hundredths of all inputs, of each length alike."""
+
+
+class SequenceConfig(TaskConfig):
+    """Inputs of random symbols. Which inputs are tested is decided by a hash of the input: none is ever trained on."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("decoder", "encoder-decoder")
+
+    symbols: Annotated[int, Field(ge=2, le=1000)] = 10
+    shortest: Count = 3
+    longest: Count = 10
+    """Symbols of the longest input that is trained on."""
+    tested_longest: Count = 20
+    """Symbols of the longest input that is tested."""
+    evaluation_examples: Count = 50
+    """Of each length."""
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> "SequenceConfig":
+        if not self.shortest <= self.longest <= self.tested_longest:
+            raise ValueError(
+                f"lengths must not fall: shortest {self.shortest}, longest {self.longest}, "
+                f"tested_longest {self.tested_longest}"
+            )
+        if self.inputs_of_length(self.shortest) < 200:
+            raise ValueError(
+                f"{self.inputs_of_length(self.shortest)} inputs of length {self.shortest} are too few to hold "
+                f"some out: more symbols or a longer shortest input are needed"
+            )
+        return self
+
+    def inputs_of_length(self, length: int) -> int:
+        """How many different ones there are."""
+        return int(self.symbols**length)
+
+    def alphabet(self) -> list[str]:
+        """The symbols as words."""
+        return [str(number) for number in range(self.symbols)]
+
+    @property
+    def lengths(self) -> range:
+        """All that are tested."""
+        return range(self.shortest, self.tested_longest + 1)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What a final evaluation measures: inside the trained lengths, beyond them, and at each length."""
+        both = (EXACT_MATCH, GENERATED_EXACT_MATCH)
+        groups = ["beyond"] if self.tested_longest > self.longest else []
+        groups += [f"length_{length}" for length in self.lengths]
+        return (VALIDATION_LOSS, *both, *(of_group(metric, group) for group in groups for metric in both))
+
+    def target(self, source: list[int]) -> list[int]:
+        """What the input is to become."""
+        raise NotImplementedError
+
+    def drawn(self, length: int, count: int, generator: np.random.Generator) -> Sequences:
+        """Random inputs of a length."""
+        rows: Sequences = generator.integers(self.symbols, size=(count, length)).tolist()
+        return rows
+
+    def examples(self, lengths: NDArray[np.int64], generator: np.random.Generator, split: Split | None) -> Pairs:
+        """An example of each of the lengths, from the inputs that the split holds (None: those that are trained on)."""
+        sources: Sequences = [[] for _ in lengths]
+        for length in np.unique(lengths):
+            places = np.flatnonzero(lengths == length)
+            held: Sequences = []
+            while len(held) < len(places):
+                held += [one for one in self.drawn(int(length), 2 * len(places), generator) if _held(one, split)]
+            for place, one in zip(places, held, strict=False):
+                sources[place] = one
+        return Pairs(sources, [self.target(source) for source in sources])
+
+    def held_out(self, split: Split, length: int) -> Pairs:
+        """The examples of a length that models are measured on."""
+        generator = np.random.default_rng(derived_seed(0, self.name, split, length))
+        return self.examples(np.full(self.evaluation_examples, length), generator, split)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.shortest} to {self.longest} symbols, tested to {self.tested_longest}"
+
+
+class CopyConfig(SequenceConfig):
+    """The data of task `copy`."""
+
+    name: Literal["copy"] = "copy"
+
+    def target(self, source: list[int]) -> list[int]:
+        """Itself."""
+        return source
+
+
+class ReverseConfig(SequenceConfig):
+    """The data of task `reverse`."""
+
+    name: Literal["reverse"] = "reverse"
+
+    def target(self, source: list[int]) -> list[int]:
+        """Backwards."""
+        return source[::-1]
+
+
+class SortConfig(SequenceConfig):
+    """The data of task `sort`."""
+
+    name: Literal["sort"] = "sort"
+
+    def target(self, source: list[int]) -> list[int]:
+        """In rising order."""
+        return sorted(source)
+
+
+class AdditionConfig(SequenceConfig):
+    """The data of task `addition`: two numbers of the same number of digits; the length is that number."""
+
+    name: Literal["addition"] = "addition"
+    symbols: Literal[10] = 10
+    shortest: Count = 2
+    longest: Count = 4
+    tested_longest: Count = 6
+    reversed: bool = False
+    """Write the sum from its last digit on, in the order in which carries arise."""
+
+    def inputs_of_length(self, length: int) -> int:
+        """Pairs of numbers."""
+        return int(100**length)
+
+    def alphabet(self) -> list[str]:
+        """Digits and the plus sign."""
+        return [*"0123456789+"]
+
+    def drawn(self, length: int, count: int, generator: np.random.Generator) -> Sequences:
+        """Two numbers with a plus between them, leading zeros and all."""
+        digits = generator.integers(10, size=(count, 2 * length + 1))
+        digits[:, length] = 10
+        rows: Sequences = digits.tolist()
+        return rows
+
+    def target(self, source: list[int]) -> list[int]:
+        """The sum, one digit longer than the numbers."""
+        length = len(source) // 2
+        first, second = ("".join(map(str, part)) for part in (source[:length], source[length + 1 :]))
+        digits = [int(digit) for digit in f"{int(first) + int(second):0{length + 1}d}"]
+        return digits[::-1] if self.reversed else digits
+
+    def __str__(self) -> str:
+        return f"addition of {self.shortest} to {self.longest} digits, tested to {self.tested_longest}"
+
+
+def _held(source: list[int], split: Split | None) -> bool:
+    """Whether the input belongs to the split: by a hash that is the same on every machine."""
+    first, last = _SHARES[split]
+    value = 0
+    for symbol in source:
+        value = (value * 1_000_003 + symbol + 1) % 2_147_483_647
+    return first <= (value * 48_271 % 2_147_483_647) % 100 < last

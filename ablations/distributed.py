@@ -1,0 +1,77 @@
+"""The processes that train one model together, started by torchrun; a team of one where nothing else is said."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Team", "joined_team"]
+
+
+@dataclass(frozen=True)
+class Team:
+    """`size` processes, of which this is number `rank`. Each works on its share of every batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process measures, prints and writes."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the team."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, broadcast_buffers=False)
+
+    def local(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within it a backward pass doesn't average gradients yet: more pieces follow."""
+        if isinstance(model, DistributedDataParallel):
+            context: AbstractContextManager[None] = model.no_sync()
+            return context
+        return nullcontext()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over the team."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def told(self, thing: Any) -> Any:
+        """What the leader has; the others' is ignored."""
+        if self.size == 1:
+            return thing
+        box = [thing]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gathered(self, thing: Any) -> list[Any]:
+        """What each process has, by rank."""
+        if self.size == 1:
+            return [thing]
+        things: list[Any] = [None] * self.size
+        dist.all_gather_object(things, thing)
+        return things
+
+
+@contextmanager
+def joined_team() -> Iterator[Team]:
+    """The team that torchrun started this process in: NCCL between GPUs, gloo between CPUs."""
+    if "WORLD_SIZE" not in os.environ:
+        yield Team()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,92 @@
+"""Task `images`: which digit is it?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trans4init.ablations.data.buckets import epochs
+from trans4init.ablations.data.config import Kind, Split
+from trans4init.ablations.data.images import ImagesConfig
+from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.tasks.base import TASKS, Batch, Task
+from trans4init.ablations.tasks.labels import label_scores
+from trans4init.ablations.training_config import BatchUnit
+from trans4init.ablations.transformer import Transformer
+from trans4init.reports.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.schema import Measurement
+
+__all__ = ["Images"]
+
+_TESTED, _VALIDATED = 360, 180
+_SHADES = 16
+
+
+@TASKS.register
+class Images(Task):
+    """Tell which digit a small image shows."""
+
+    name = "images"
+    judged = ACCURACY
+
+    def __init__(self, config: ImagesConfig, context: int, device: torch.device, kind: Kind = "image") -> None:
+        self.check_kind(config, kind)
+        self.config, self.device = config, device
+        self.fingerprint = config.fingerprint()
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        pixels = (images.reshape(-1, 1, 8, 8) / _SHADES - 0.5).astype(np.float32)
+        rest, tested, rest_labels, tested_labels = _stratified(pixels, labels, _TESTED)
+        trained, validated, trained_labels, validated_labels = _stratified(rest, rest_labels, _VALIDATED)
+        self._images = {"training": trained, "tune": validated, "evaluate": tested}
+        self._labels = {"training": trained_labels, "tune": validated_labels, "evaluate": tested_labels}
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """8 × 8 pixels of one channel, ten digits."""
+        return {"image_size": 8, "channels": 1, "classes": 10}
+
+    def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """Rows of the training split, every one once an epoch, and the seed of their shifts."""
+        order = epochs(seed, np.ones(len(self._labels["training"]), dtype=np.int64), size, tokens=False)
+        for number, rows in enumerate(order):
+            yield rows, derived_seed(seed, "shifts", number)
+
+    def collate(self, key: tuple[NDArray[np.int64], int]) -> Batch:
+        """Those images, each moved by up to a pixel either way; what comes in from outside is background."""
+        rows, seed = key
+        images = self._images["training"][rows]
+        if self.config.shift:
+            bordered = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-0.5)
+            moved = np.random.default_rng(seed).integers(3, size=(len(rows), 2))
+            images = np.stack(
+                [
+                    image[:, down : down + 8, right : right + 8]
+                    for image, (down, right) in zip(bordered, moved, strict=True)
+                ]
+            )
+        return Batch(torch.from_numpy(images), torch.from_numpy(self._labels["training"][rows]))
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B, C]."""
+        result: Tensor = model(batch.inputs)
+        return result
+
+    def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
+        """Loss and accuracy; in the final evaluation what the commonest digit would score, beside them."""
+        batch = Batch(torch.from_numpy(self._images[split]), torch.from_numpy(self._labels[split]))
+        scores = label_scores(self, model, [batch], self._labels["training"])
+        wanted = (VALIDATION_LOSS, ACCURACY, *((MAJORITY_ACCURACY,) if final else ()))
+        return [Measurement(metric, scores[metric], step) for metric in wanted]
+
+
+def _stratified(images: Any, labels: Any, count: int) -> list[Any]:
+    """All but `count` of the images, and those, with every digit's share kept; then the labels alike."""
+    from sklearn.model_selection import train_test_split
+
+    held: list[Any] = train_test_split(images, labels, test_size=count, stratify=labels, random_state=0)
+    return held

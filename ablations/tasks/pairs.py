@@ -1,0 +1,232 @@
+"""Tasks that turn one sequence into another: by an encoder-decoder, or by a decoder that reads the source first."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trans4init.ablations.data.buckets import epochs
+from trans4init.ablations.data.config import Kind, Split
+from trans4init.ablations.data.pairs import BEGIN, END, PADDING, SEPARATOR, SPECIALS, Pairs
+from trans4init.ablations.decoding import greedy
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.slots import OutsideDomainError
+from trans4init.ablations.tasks.base import IGNORED, Batch, Task, evaluating
+from trans4init.ablations.training_config import BatchUnit
+from trans4init.ablations.transformer import Transformer
+from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
+from trans4init.reports.schema import Measurement
+
+__all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", "prompts"]
+
+_TOKENS_AT_ONCE = 8192
+_EXTRA_TOKENS = 2
+"""A generated sequence may be this much longer than the longest right one: then it is wrong anyway."""
+
+
+class Prompts(NamedTuple):
+    """What a model is given to go on from: tokens [B, L] with their lengths [B], and what it reads apart from them."""
+
+    tokens: Tensor
+    lengths: Tensor
+    source: Tensor | None
+    source_lengths: Tensor | None
+
+    def rest(self) -> dict[str, Tensor | None]:
+        """All but the tokens, as the decoding functions call it."""
+        return {"lengths": self.lengths, "source": self.source, "source_lengths": self.source_lengths}
+
+
+Decode = Callable[[Transformer, Prompts, int], list[list[int]]]
+"""From prompts, and how many tokens at most, to the tokens that follow, END left out."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a model scores where it is given the right tokens before each that it predicts."""
+
+    loss: float
+    """Nats per token."""
+    exact: float
+    """Share of examples with every token right."""
+
+
+def padded(rows: Sequence[Sequence[int]], value: int = PADDING) -> tuple[Tensor, Tensor]:
+    """Rows as one tensor [B, longest], filled up behind; and their lengths [B]."""
+    lengths = torch.tensor([len(row) for row in rows])
+    held = torch.full((len(rows), int(lengths.max())), value)
+    for place, row in enumerate(rows):
+        held[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
+    return held, lengths
+
+
+def pairs_as_batch(pairs: Pairs, kind: Kind) -> Batch:
+    """Sources and targets with the tokens around them, padded; only targets are predicted."""
+    sources, targets = (
+        [[token + SPECIALS for token in row] for row in rows] for rows in (pairs.sources, pairs.targets)
+    )
+    if kind == "encoder-decoder":
+        source, source_lengths = padded([[*row, END] for row in sources])
+        inputs, lengths = padded([[BEGIN, *row] for row in targets])
+        wanted, _ = padded([[*row, END] for row in targets], IGNORED)
+        return Batch(inputs, wanted, lengths, source, source_lengths)
+    joined = [([*source, SEPARATOR, *target], [*target, END]) for source, target in zip(sources, targets, strict=True)]
+    inputs, lengths = padded([given for given, _ in joined])
+    wanted, _ = padded([[IGNORED] * (len(given) - len(rest)) + rest for given, rest in joined], IGNORED)
+    return Batch(inputs, wanted, lengths)
+
+
+def prompts(sources: Sequence[Sequence[int]], kind: Kind, device: torch.device) -> Prompts:
+    """What a model of that kind is given to generate targets."""
+    numbered = [[token + SPECIALS for token in row] for row in sources]
+    if kind == "encoder-decoder":
+        source, source_lengths = padded([[*row, END] for row in numbered])
+        tokens, lengths = padded([[BEGIN] for _ in numbered])
+        return Prompts(tokens.to(device), lengths.to(device), source.to(device), source_lengths.to(device))
+    tokens, lengths = padded([[*row, SEPARATOR] for row in numbered])
+    return Prompts(tokens.to(device), lengths.to(device), None, None)
+
+
+def decode_greedily(model: Transformer, given: Prompts, maximum: int) -> list[list[int]]:
+    """The likeliest token each time."""
+    return greedy(model, given.tokens, maximum=maximum, end=END, **given.rest()).sequences(END)
+
+
+class PairTask(Task):
+    """Predict a target sequence from a source. Both are numbered by one codec, whose tokens follow the special ones."""
+
+    judged = VALIDATION_LOSS
+    counts_tokens = True
+    kind: Kind
+    context: int
+
+    @abstractmethod
+    def held_out(self, split: Split) -> Pairs:
+        """What is measured at every evaluation."""
+
+    def groups(self, split: Split) -> Iterator[tuple[tuple[str, ...], Pairs]]:
+        """Further pairs that the final evaluation measures, with the names of the groups that they count in."""
+        yield from ()
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[B, L, V]."""
+        given: dict[str, Tensor | None] = {"lengths": batch.lengths}
+        if batch.source is not None:
+            given |= {"source": batch.source, "source_lengths": batch.source_lengths}
+        result: Tensor = model(batch.inputs, **given)
+        return result
+
+    def check_lengths(self, pairs: Pairs) -> None:
+        """Raise InputError where a pair is longer than the model's context."""
+        sources, targets = pairs.longest()
+        needed = max(sources, targets) + 1 if self.kind == "encoder-decoder" else sources + targets + 1
+        if needed > self.context:
+            raise InputError(
+                f"task {self.name} has sequences of {needed} tokens: [model] context must be {needed} or more."
+            )
+
+    def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
+        """Loss and exact match given the right tokens; in the final evaluation also generated, and by group.
+
+        Lengths for which the model has no positions are left out.
+        """
+        pairs = self.held_out(split)
+        teacher = summed([self.taught(model, pairs)])
+        found = [Measurement(VALIDATION_LOSS, teacher.loss, step), Measurement(EXACT_MATCH, teacher.exact, step)]
+        if not final:
+            return found
+        found.append(Measurement(GENERATED_EXACT_MATCH, float(np.mean(self.generated_exactly(model, pairs))), step))
+        scores: dict[str, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
+        for names, group in self.groups(split):
+            try:
+                taught, generated = self.taught(model, group), self.generated_exactly(model, group)
+            except OutsideDomainError:
+                continue
+            for name in names:
+                scores.setdefault(name, []).append((taught, generated))
+        for name, held in scores.items():
+            exact, generated = summed([taught for taught, _ in held]).exact, np.concatenate([one for _, one in held])
+            found.append(Measurement(of_group(EXACT_MATCH, name), exact, step))
+            found.append(Measurement(of_group(GENERATED_EXACT_MATCH, name), float(generated.mean()), step))
+        return found
+
+    def taught(self, model: Transformer, pairs: Pairs) -> NDArray[np.float64]:
+        """For each pair its summed loss, its tokens, and whether all were right, [N, 3]; the right ones are given."""
+        rows = np.empty((len(pairs), 3))
+        with evaluating(model):
+            for chosen in self._in_batches(pairs):
+                batch = pairs_as_batch(pairs.picked(chosen), self.kind).to(self.device)
+                logits = self.logits(model, batch).float()
+                losses = F.cross_entropy(logits.movedim(-1, 1), batch.targets, ignore_index=IGNORED, reduction="none")
+                counted = batch.targets != IGNORED
+                right = ((logits.argmax(-1) == batch.targets) | ~counted).all(-1)
+                measured = torch.stack([losses.sum(-1), counted.sum(-1), right], dim=1)
+                rows[chosen] = measured.double().cpu().numpy()
+        return rows
+
+    def generated(self, model: Transformer, pairs: Pairs, decode: Decode = decode_greedily) -> list[list[int]]:
+        """What the model makes of the sources, as the codec numbers it."""
+        results: list[list[int]] = [[] for _ in pairs.sources]
+        with evaluating(model):
+            for chosen in self._in_batches(pairs):
+                picked = pairs.picked(chosen)
+                given = prompts(picked.sources, self.kind, self.device)
+                made = decode(model, given, picked.longest()[1] + 1 + _EXTRA_TOKENS)
+                for place, tokens in zip(chosen, made, strict=True):
+                    results[place] = without_specials(tokens)
+        return results
+
+    def generated_exactly(self, model: Transformer, pairs: Pairs) -> NDArray[np.bool_]:
+        """Which sources the model turns into exactly their target, [N]."""
+        made = self.generated(model, pairs)
+        return np.array([one == right for one, right in zip(made, pairs.targets, strict=True)])
+
+    def _in_batches(self, pairs: Pairs) -> Iterator[NDArray[np.int64]]:
+        """Rows of similar length together, few enough for the memory."""
+        lengths = np.array(list(map(len, pairs.sources))) + np.array(list(map(len, pairs.targets))) + 2
+        order = np.argsort(lengths, kind="stable")
+        first = 0
+        while first < len(order):
+            count = 1
+            while first + count < len(order) and lengths[order[first + count]] * (count + 1) <= _TOKENS_AT_ONCE:
+                count += 1
+            yield order[first : first + count]
+            first += count
+
+
+class StoredPairTask(PairTask):
+    """Pairs that are all there before training begins."""
+
+    training: Pairs
+
+    def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[NDArray[np.int64]]:
+        """Rows of the training pairs, every one once an epoch."""
+        sources, targets = (np.array(list(map(len, rows))) for rows in (self.training.sources, self.training.targets))
+        lengths = np.maximum(sources, targets) + 1 if self.kind == "encoder-decoder" else sources + targets + 1
+        return epochs(seed, lengths, size, tokens=unit == "tokens")
+
+    def collate(self, key: NDArray[np.int64]) -> Batch:
+        """Those rows, padded."""
+        return pairs_as_batch(self.training.picked(key), self.kind)
+
+
+def summed(rows: Sequence[NDArray[np.float64]]) -> Teacher:
+    """The scores of all pairs that were measured."""
+    loss, tokens, _ = (together := np.concatenate(rows)).sum(axis=0)
+    return Teacher(float(loss / tokens), float(together[:, 2].mean()))
+
+
+def without_specials(tokens: Sequence[int]) -> list[int]:
+    """As the codec numbers them; a special token in the middle is kept as −1, so that it is never right."""
+    return [token - SPECIALS if token >= SPECIALS else -1 for token in tokens]
+
+
+def vocabulary(codec_size: int) -> dict[str, Any]:
+    """The model's number of tokens."""
+    return {"vocabulary": codec_size + SPECIALS}

@@ -1,0 +1,99 @@
+"""Tasks `copy`, `reverse`, `sort` and `addition`: generated sequences, by length and beyond the trained."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from trans4init.ablations.data.codec import WordCodec
+from trans4init.ablations.data.config import Kind, Split
+from trans4init.ablations.data.pairs import Pairs
+from trans4init.ablations.data.sequences import SequenceConfig
+from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.tasks.base import TASKS, Batch
+from trans4init.ablations.tasks.pairs import PairTask, pairs_as_batch, vocabulary
+from trans4init.ablations.training_config import BatchUnit
+
+__all__ = ["Addition", "Copy", "Reverse", "Sort"]
+
+
+class SequenceTask(PairTask):
+    """Inputs drawn anew for every batch; what is tested is never among them."""
+
+    counts_tokens = False
+
+    def __init__(self, config: SequenceConfig, context: int, device: torch.device, kind: Kind = "decoder") -> None:
+        self.check_kind(config, kind)
+        self.config, self.context, self.device, self.kind = config, context, device, kind
+        self.fingerprint = config.fingerprint()
+        self.check_lengths(self._of_length("tune", config.longest))
+        self._of_length = cache(self._of_length)  # type: ignore[method-assign]
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """One token per symbol."""
+        return vocabulary(self.codec.size)
+
+    @property
+    def codec(self) -> WordCodec:
+        """Symbols between blanks."""
+        return WordCodec(self.config.alphabet())
+
+    def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[int, int]]:
+        """The seed of each batch, and its size."""
+        number = 0
+        while True:
+            yield derived_seed(seed, "batches", number), size
+            number += 1
+
+    def collate(self, key: tuple[int, int]) -> Batch:
+        """Examples of lengths drawn alike from those that are trained on."""
+        seed, size = key
+        generator = np.random.default_rng(seed)
+        lengths = generator.integers(self.config.shortest, self.config.longest + 1, size=size)
+        return pairs_as_batch(self.config.examples(lengths, generator, None), self.kind)
+
+    def held_out(self, split: Split) -> Pairs:
+        """Of every trained length the same number."""
+        lengths = range(self.config.shortest, self.config.longest + 1)
+        groups = [self._of_length(split, length) for length in lengths]
+        return Pairs([one for held in groups for one in held.sources], [one for held in groups for one in held.targets])
+
+    def groups(self, split: Split) -> Iterator[tuple[tuple[str, ...], Pairs]]:
+        """Each length by itself, and those beyond the trained together."""
+        for length in self.config.lengths:
+            beyond = ("beyond",) if length > self.config.longest else ()
+            yield (f"length_{length}", *beyond), self._of_length(split, length)
+
+    def _of_length(self, split: Split, length: int) -> Pairs:
+        return self.config.held_out(split, length)
+
+
+@TASKS.register
+class Copy(SequenceTask):
+    """Repeat a sequence of symbols."""
+
+    name = "copy"
+
+
+@TASKS.register
+class Reverse(SequenceTask):
+    """Repeat a sequence of symbols backwards."""
+
+    name = "reverse"
+
+
+@TASKS.register
+class Sort(SequenceTask):
+    """Put a sequence of symbols in order."""
+
+    name = "sort"
+
+
+@TASKS.register
+class Addition(SequenceTask):
+    """Add two numbers, digit by digit."""
+
+    name = "addition"
