@@ -17,7 +17,12 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SNIPPETS = [block for language, block in BLOCKS if language == "python"]
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
 NOX_COMMANDS = [line for line in COMMANDS if line.startswith("pip install nox && nox -s ")]
-LONG = {"trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"]}
+FEW = ["--steps", "8", "--set", "training.evaluations=2", "training.warmup_steps=2"]
+LONG = {
+    "trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"],
+    "trans4init train translation": [*FEW, "task.numbers=300", "task.held_out=20"],
+    "trans4init train text --data my.txt": FEW,
+}
 """Commands that take minutes: run with a smaller budget, otherwise as they stand."""
 
 

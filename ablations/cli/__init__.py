@@ -13,10 +13,13 @@ import tyro
 
 from trans4init.ablations.cli.doctor import Doctor
 from trans4init.ablations.cli.fit import Fit
+from trans4init.ablations.cli.generate import Generate
 from trans4init.ablations.cli.ls import Ls
 from trans4init.ablations.cli.report import Report
 from trans4init.ablations.cli.run import Run
 from trans4init.ablations.cli.sync import Sync
+from trans4init.ablations.cli.train import Train
+from trans4init.ablations.cli.translate import Translate
 from trans4init.ablations.cli.ui import Ui
 from trans4init.ablations.errors import FaultError, InputError, unknown_name
 
@@ -25,8 +28,10 @@ __all__ = ["main"]
 _DESCRIPTION = """What happens to accuracy and to throughput when a function inside a Transformer is replaced by a
 small trained neural network, frozen or fine-tuned."""
 
-Command = Annotated[Ls | Fit | Run | Report | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands]
-_COMMANDS = ("ls", "fit", "run", "report", "sync", "ui", "doctor")
+Command = Annotated[
+    Ls | Fit | Run | Report | Train | Translate | Generate | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands
+]
+_COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "sync", "ui", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,9 +10,9 @@ __all__ = ["Ls"]
 
 @dataclass(frozen=True)
 class Ls:
-    """List functions, nets, arms, tasks or studies."""
+    """List functions, nets, arms, tasks, recipes or studies."""
 
-    kind: Positional[Literal["functions", "nets", "arms", "tasks", "studies"] | None] = None
+    kind: Positional[Literal["functions", "nets", "arms", "tasks", "recipes", "studies"] | None] = None
     """Which of them; all when left out."""
 
     def run(self, command: str) -> int:
@@ -21,7 +21,14 @@ class Ls:
         from rich.table import Table
 
         console = Console()
-        lists = {"functions": _functions, "nets": _nets, "arms": _arms, "tasks": _tasks, "studies": _studies}
+        lists = {
+            "functions": _functions,
+            "nets": _nets,
+            "arms": _arms,
+            "tasks": _tasks,
+            "recipes": _recipes,
+            "studies": _studies,
+        }
         for title, rows in lists.items():
             if self.kind in (None, title):
                 table = Table(title, "", box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
@@ -58,6 +65,12 @@ def _tasks() -> list[tuple[str, str]]:
     from trans4init.ablations.tasks import TASKS, list_tasks
 
     return [(name, (TASKS.get(name).__doc__ or "").splitlines()[0]) for name in list_tasks()]
+
+
+def _recipes() -> list[tuple[str, str]]:
+    from trans4init.ablations.recipe import load_recipe, shipped_recipes
+
+    return [(name, load_recipe(name).about) for name in shipped_recipes()]
 
 
 def _studies() -> list[tuple[str, str]]:

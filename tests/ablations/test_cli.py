@@ -18,6 +18,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.reports.store import load_results
 
 SCRIPT = Path(sys.executable).with_name("trans4init")
+COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "sync", "ui", "doctor")
 
 
 @pytest.mark.alone
@@ -28,11 +29,11 @@ def test_help_answers_within_three_tenths_of_a_second():
         start = time.perf_counter()
         done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
         times.append(time.perf_counter() - start)
-    assert all(name in done.stdout for name in ("ls", "fit", "run", "report", "sync", "ui", "doctor"))
+    assert all(name in done.stdout for name in COMMANDS)
     assert min(times) < 0.3, times
 
 
-@pytest.mark.parametrize("name", ["ls", "fit", "run", "report", "sync", "ui", "doctor"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(run_command, name):
     code, output = run_command(name, "--help")
     assert code == 0
@@ -64,7 +65,7 @@ def test_every_command_explains_itself(run_command, name):
         (["ui", "--runs", "nowhere"], "nowhere has no mlflow.db"),
         (["ui", "--port", "99999"], "--port must be from 1 to 65535"),
         (["ls", "arm"], "unknown kind 'arm'; did you mean 'arms'?"),
-        (["ls", "everything"], "unknown kind 'everything'; there are: arms, functions, nets, studies, tasks."),
+        (["ls", "everything"], "unknown kind 'everything'; there are: arms, functions, nets, recipes, studies, tasks."),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_two(run_command, words, sentence):

@@ -1,0 +1,177 @@
+"""`trans4init train`: train one model on one task, or go on with it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trans4init.ablations.recipe import Recipe
+    from trans4init.ablations.trained import Outcome
+    from trans4init.reports.schema import Measurement
+
+__all__ = ["Train"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a task, or go on from the last checkpoint: an interrupted run ends as an uninterrupted one.
+
+    Several processes: torchrun --nproc-per-node 2 --no-python trans4init train TASK
+    """
+
+    task: Positional[str]
+    """A task's name (trans4init ls tasks), a shipped recipe's (trans4init ls recipes), or the path of a TOML file."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the recipe's model)")] = None
+    """A named size of model in place of the recipe's: toy, nano, base, gpt2-small, vit-tiny."""
+    steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
+    """Training steps."""
+    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
+    """Of the model's start, the order of the data and dropout."""
+    data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the recipe's)")] = None
+    """A file of yours: a text for task text, a .csv or .tsv for task classification."""
+    text_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: text)")] = None
+    """The column of --data with the texts."""
+    label_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: label)")] = None
+    """The column of --data with the classes."""
+    set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    """Any other key of the recipe, such as training.learning_rate=3e-4 or model.position=rope."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/train/TASK)")] = None
+    """The run's folder."""
+
+    def run(self, command: str) -> int:
+        """Train, test, keep."""
+        import sys
+
+        recipe = self._recipe()  # a mistake is answered before torch is there
+        from rich.console import Console
+
+        from trans4init.ablations.distributed import joined_team
+        from trans4init.ablations.errors import FaultError
+        from trans4init.ablations.training import DivergedError, StoppedError
+
+        folder = self.out or Path("runs") / "train" / Path(self.task).stem
+        with joined_team() as team, _asked_to_stop() as stop:
+            console = Console(quiet=not team.leads)
+            try:
+                outcome = _train(recipe, folder, team, console, stop)
+            except StoppedError as stopped:
+                if team.leads:
+                    print(f"Stopped after step {stopped.step}; to go on: {command}", file=sys.stderr)
+                return 130
+            except DivergedError as error:
+                raise FaultError(f"{error}; a lower training.learning_rate may do.") from error
+            except OSError as error:
+                raise FaultError(f"the run can't be kept in {folder}: {error.strerror}.") from error
+        if team.leads:
+            _show(outcome, folder, console)
+        return 0
+
+    def _recipe(self) -> "Recipe":
+        from trans4init.ablations.errors import InputError
+        from trans4init.ablations.model_config import TransformerConfig
+        from trans4init.ablations.recipe import load_recipe
+
+        changes: dict[str, Any] = {}
+        if self.preset is not None:
+            sizes = TransformerConfig.preset(self.preset).model_dump(exclude_unset=True)
+            changes["model"] = {key: value for key, value in sizes.items() if key != "vocabulary"}
+        given = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
+        given |= {"task.label_column": self.label_column}
+        given |= {"task.source": None if self.data is None else str(self.data.absolute())}
+        changes |= {key: value for key, value in given.items() if value is not None}
+        for words in self.set:
+            key, equals, value = words.partition("=")
+            if not equals:
+                raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, and {words!r} was given.")
+            changes[key] = _value(value)
+        return load_recipe(self.task, changes)
+
+
+def _value(text: str) -> Any:
+    """A value as TOML would read it; words need no quotes."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Any]:
+    """Whether Ctrl-C was pressed or the process told to end: the step under way is finished first. Twice is at once."""
+    asked = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: Any) -> "Outcome":
+    """Train with a bar on a terminal; at each evaluation a line."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trans4init.ablations.trained import train_recipe
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    steps = recipe.training.steps
+    shown = bar.add_task("training", total=steps, loss=float("nan"))
+    console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", highlight=False, soft_wrap=True)
+
+    def measured(step: int, found: "list[Measurement]", seconds: float) -> None:
+        text = ", ".join(_words(measurement) for measurement in _of_interest(found))
+        console.print(f"step {step} of {steps}, {seconds:.0f} s: {text}", highlight=False, soft_wrap=True)
+
+    with bar:
+        return train_recipe(
+            recipe,
+            folder,
+            team=team,
+            on_progress=lambda step, loss: bar.update(shown, completed=step, loss=loss),
+            on_measured=measured,
+            stop=stop,
+        )
+
+
+def _of_interest(found: "list[Measurement]") -> "list[Measurement]":
+    """The latest of each metric but for gradients and groups."""
+    return list({m.metric.name: m for m in found if "/" not in m.metric.name}.values())
+
+
+def _words(measurement: "Measurement") -> str:
+    value = "none" if measurement.value is None else f"{measurement.value:.4g}"
+    return f"{measurement.metric.name.replace('_', ' ')} {value}"
+
+
+def _show(outcome: "Outcome", folder: Path, console: "Console") -> None:
+    """The test of the best model, as a table, and where everything is."""
+    from rich.table import Table
+
+    progress = outcome.progress
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for title in (f"test of step {progress.best_step}", "value", "unit"):
+        table.add_column(title, justify="right" if title == "value" else "left")
+    last = [m for m in progress.found if m.metric.name.startswith("grok")]
+    for measurement in [*outcome.tested, *last]:
+        value = "none" if measurement.value is None else f"{measurement.value:.4f}"
+        table.add_row(measurement.metric.name.replace("_", " "), value, measurement.metric.unit)
+    console.print(table)
+    console.print(f"{outcome.parameters:,} parameters", highlight=False)
+    for path in (folder / "best.safetensors", outcome.record):
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,44 @@
+"""`trans4init translate`: turn lines into what a trained model makes of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+__all__ = ["Translate"]
+
+
+@dataclass(frozen=True)
+class Translate:
+    """Turn each line of standard input into its target, by a model trained on pairs: sentences, commands, sums.
+
+    At a terminal it asks for a line at a time. Seconds and tokens per second go to standard error.
+    """
+
+    checkpoint: Positional[Path]
+    """A run's folder, or one of its .safetensors files."""
+    text: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: lines of standard input)")] = None
+    """Translate this, once."""
+    beam: int = 4
+    """Hypotheses of the search; 1 is greedy."""
+    length_penalty: float = 0.6
+    """α of Wu et al. 2016, equation 14."""
+    maximum: int = 100
+    """Tokens of a target at most."""
+
+    def run(self, command: str) -> int:
+        """Answer every line."""
+        from trans4init.ablations.cli.lines import answer_lines
+        from trans4init.ablations.errors import InputError
+        from trans4init.ablations.trained import load_trained
+        from trans4init.ablations.use import translate
+
+        trained = load_trained(self.checkpoint)
+        if self.maximum < 1:
+            raise InputError(f"--maximum must be at least 1, and {self.maximum} was given.")
+
+        def answer(line: str) -> tuple[str, int]:
+            return translate(trained, line, beam=self.beam, alpha=self.length_penalty, maximum=self.maximum)
+
+        return answer_lines(answer, None if self.text is None else [self.text])
