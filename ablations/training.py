@@ -194,7 +194,7 @@ def train_on(
                 improved = _measure(step_once, progress, record, split, last=last)
                 if guard:
                     guard.check()
-            stopping = team.told(stop())
+            stopping = team.told(stop()) if check or team.size == 1 else False  # a team would wait for it at every step
             due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if keep is not None and due:
                 progress.since_check = [loss.item() for loss in since_check]

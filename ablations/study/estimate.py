@@ -79,7 +79,7 @@ def _measure(study: ResolvedStudy) -> _Pace:
     task = build_task(study)
     model, record = build_model(study, spec.reference(), 0, task)
     step = TrainingStep(model, task, spec.training, record.moves)
-    batches = task.batches(0, spec.training.batch, "evaluate")
+    batches = task.batches(0, spec.training.batch, "evaluate", unit=spec.training.batch_unit)
     with threads(spec.training.threads):
         for _ in range(_WARM_UP_STEPS):
             step(next(batches)).item()

@@ -157,7 +157,8 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
 def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
     model, record = build_model(study, request.cell, 0, task)
     step = TrainingStep(model, task, study.spec.training, record.moves)
-    return TimedModel(step, next(task.batches(0, study.spec.training.batch, "evaluate")))
+    training = study.spec.training
+    return TimedModel(step, next(task.batches(0, training.batch, "evaluate", unit=training.batch_unit)))
 
 
 def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:

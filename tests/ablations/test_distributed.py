@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.recipe import load_recipe
 from trans4init.ablations.tasks.base import IGNORED, Batch
+from trans4init.ablations.trained import train_recipe
 from trans4init.ablations.training_state import read_snapshot
 
 RECIPE = """
@@ -58,9 +61,8 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert two[key] == pytest.approx(value, rel=2e-3, abs=2e-4), key
-    refused = subprocess.run([script, *words, tmp_path / "two"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "is of 2 processes, and 1 were started" in refused.stderr
+    with pytest.raises(InputError, match="is of 2 processes, and 1 were started"):
+        train_recipe(load_recipe(str(path)), tmp_path / "two")
 
 
 def test_pieces_hold_every_row_once_and_share_the_predictions():
