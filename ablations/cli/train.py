@@ -81,7 +81,8 @@ class Train:
         changes: dict[str, Any] = {}
         if self.preset is not None:
             sizes = TransformerConfig.preset(self.preset).model_dump(exclude_unset=True)
-            changes["model"] = {key: value for key, value in sizes.items() if key != "vocabulary"}
+            kind = load_recipe(self.task).model.kind
+            changes["model"] = {"kind": kind} | {key: value for key, value in sizes.items() if key != "vocabulary"}
         given = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
         given |= {"task.label_column": self.label_column}
         given |= {"task.source": None if self.data is None else str(self.data.absolute())}

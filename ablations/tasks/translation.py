@@ -25,7 +25,6 @@ class Translation(StoredPairTask):
     """Translate sentences, spelled in byte pairs that both languages share."""
 
     name = "translation"
-    judged = BLEU
 
     def __init__(self, config: TranslationConfig, context: int, device: torch.device, kind: Kind = "decoder") -> None:
         self.check_kind(config, kind)

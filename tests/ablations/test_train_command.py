@@ -61,6 +61,7 @@ def test_options_change_the_recipe():
     recipe = train._recipe()
     assert (recipe.model.layers, recipe.model.width, recipe.training.steps, recipe.seed) == (1, 128, 7, 3)
     assert (recipe.task.symbols, recipe.training.schedule) == (12, "constant")
+    assert Train("classification", preset="toy")._recipe().model.kind == "encoder"  # a preset is a size, not a kind
     assert [_value(text) for text in ("3", "1e-3", "true", "rope", '"3"', "[1, 2]")] == [
         3,
         1e-3,
