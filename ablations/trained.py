@@ -131,12 +131,12 @@ class _Run:
             raise InputError(f"{shown(snapshot.path)} is of {card['team']} processes, and {team.size} were started.")
         self.step.model.load_state_dict(snapshot.part("model"))
         self.step.restore(snapshot.part("optimiser"), card["step"])
-        restore_random_states(self.step.model, snapshot.part(f"random/{team.rank}"))
+        restore_random_states(snapshot.part(f"random/{team.rank}"))
         return Progress.from_json(card["progress"])
 
     def keep(self, step: TrainingStep, progress: Progress, best: bool) -> None:
         """Write the last checkpoint, and the best if this is it; say what was measured."""
-        states = step.team.gathered(random_states(step.model))
+        states = step.team.gathered(random_states())
         if not step.team.leads:
             return
         seconds = self._seconds + time.perf_counter() - self._since

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from trans4init.ablations.errors import InputError, shown
 from trans4init.reports.schema import Measurement, Metric
@@ -99,8 +99,8 @@ def read_snapshot(path: Path) -> Snapshot:
     return Snapshot(path, card, tensors)
 
 
-def random_states(model: nn.Module) -> dict[str, Tensor]:
-    """Every random state that a training step can draw from: torch's, the GPU's, Python's, NumPy's, the model's own."""
+def random_states() -> dict[str, Tensor]:
+    """Every random state that a step can draw from: torch's, the GPU's, Python's, NumPy's; a model's are its own."""
     _, python, pending = random.getstate()
     numpy: Any = np.random.get_state()  # the old global state is what libraries draw from
     _, keys, position, has_gauss, gauss = numpy
@@ -113,10 +113,10 @@ def random_states(model: nn.Module) -> dict[str, Tensor]:
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
-    return states | {f"model/{path}": generator.get_state() for path, generator in _generators(model).items()}
+    return states
 
 
-def restore_random_states(model: nn.Module, states: Mapping[str, Tensor]) -> None:
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
     """Go back to those states."""
     torch.set_rng_state(states["torch"])
     pending = states["python-pending"].tolist()
@@ -126,15 +126,3 @@ def restore_random_states(model: nn.Module, states: Mapping[str, Tensor]) -> Non
     np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))
     if torch.cuda.is_available() and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
-    for path, generator in _generators(model).items():
-        generator.set_state(states[f"model/{path}"])
-
-
-def _generators(model: nn.Module) -> dict[str, torch.Generator]:
-    """The generators that modules hold, by path."""
-    return {
-        f"{path}.{name}": value
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Generator)
-    }
