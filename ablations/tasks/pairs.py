@@ -27,7 +27,7 @@ __all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", 
 
 _TOKENS_AT_ONCE = 8192
 _EXTRA_TOKENS = 2
-"""A generated sequence may be this much longer than the longest right one: then it is wrong anyway."""
+"""That a generated sequence may have beyond the longest right one."""
 
 
 class Prompts(NamedTuple):
@@ -177,10 +177,14 @@ class PairTask(Task):
             for chosen in self._in_batches(pairs):
                 picked = pairs.picked(chosen)
                 given = prompts(picked.sources, self.kind, self.device)
-                made = decode(model, given, picked.longest()[1] + 1 + _EXTRA_TOKENS)
+                made = decode(model, given, self.most_tokens(picked))
                 for place, tokens in zip(chosen, made, strict=True):
                     results[place] = without_specials(tokens)
         return results
+
+    def most_tokens(self, pairs: Pairs) -> int:
+        """How many are generated at most: a little more than right, since what is longer isn't right in any case."""
+        return pairs.longest()[1] + 1 + _EXTRA_TOKENS
 
     def generated_exactly(self, model: Transformer, pairs: Pairs) -> NDArray[np.bool_]:
         """Which sources the model turns into exactly their target, [N]."""

@@ -19,6 +19,9 @@ from trans4init.reports.schema import Measurement
 
 __all__ = ["Translation", "bleu"]
 
+_SHORTEST_LIMIT = 10
+"""Tokens that a translation of however short a sentence may have, besides two for each of its source's."""
+
 
 @TASKS.register
 class Translation(StoredPairTask):
@@ -75,6 +78,10 @@ class Translation(StoredPairTask):
         """The model's sentences."""
         made = self.generated(model, pairs, decode)
         return [self._codec.decode([token for token in tokens if token >= 0]) for tokens in made]
+
+    def most_tokens(self, pairs: Pairs) -> int:
+        """By the sources alone: a limit that knew the right sentences' lengths would flatter BLEU."""
+        return 2 * pairs.longest()[0] + _SHORTEST_LIMIT
 
     def _beam(self, model: Transformer, given: Prompts, maximum: int) -> list[list[int]]:
         beam, alpha = self.config.beam, self.config.length_penalty

@@ -185,3 +185,10 @@ def test_sizes_come_from_the_data():
     assert model.config == TransformerConfig(
         kind="encoder", layers=1, width=8, heads=2, context=64, vocabulary=task.codec.size, classes=6
     )
+
+
+def test_what_is_translated_knows_nothing_of_the_right_translation():
+    """The same sources with other targets are given the same room, so that they become the same sentences."""
+    task, _ = made(configured("translation"), "encoder-decoder")
+    sources = [[1, 2, 3], [4]]
+    assert task.most_tokens(Pairs(sources, [[5], [6]])) == task.most_tokens(Pairs(sources, [[5] * 40, [6]])) == 16
