@@ -360,3 +360,12 @@ def test_every_architecture_compiles_to_one_graph(kind):
     options = {"source": tokens_of(2, 7), "source_lengths": torch.tensor([7, 3])} if kind == "encoder-decoder" else {}
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(inputs, **lengths, **options), model(inputs, **lengths, **options))
+
+
+def test_attention_maps_are_made_in_evaluation_and_leave_the_model_in_training():
+    model, tokens = model_of("decoder", dropout=0.5).train(), tokens_of(2, 9)
+    one, other = (model.attention_maps(tokens) for _ in range(2))
+    assert model.training
+    for path, weights in one.items():
+        assert torch.equal(weights, other[path])
+        assert not weights.requires_grad
