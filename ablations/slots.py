@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain, Function
 from trans4init.ablations.nets import Net
+from trans4init.ablations.polyline import polyline
 from trans4init.ablations.seeding import keyed_generator
 
 __all__ = [
@@ -222,9 +223,7 @@ class FoldedKnots(Content):
 
     def value(self, inputs: Tensor) -> Tensor:
         """[...] to [...]."""
-        piece = torch.bucketize(inputs, self.knots.to(inputs.dtype))
-        slopes, intercepts = self.lines.to(inputs.dtype)
-        return torch.addcmul(intercepts[piece], slopes[piece], inputs)
+        return polyline(inputs, self.knots, self.lines)
 
 
 class Slot(nn.Module):
