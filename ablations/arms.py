@@ -62,8 +62,8 @@ def apply_arm(
     inputs: what the model is called with (a dict: by name) to measure how its output changes;
     `model.example_inputs()` where None.
 
-    Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function, and a net that
-    is missing or doesn't fit.
+    Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function, a net that is
+    missing or doesn't fit, and contents of slots that don't go together; the model is then as it was.
     """
     card = _checked_arm(arm)
     slots = slots_named(model, slot)
@@ -72,18 +72,16 @@ def apply_arm(
         raise InputError(f"arm {arm!r} makes no sense for {function.name}; its arms are: {', '.join(function.arms)}.")
     _check_net(card, net)
     bare = net.net if isinstance(net, Fitted) else net
-    before = None
-    if "analytic" in function.arms:
-        for place in slots.values():
-            place.content = place.analytic().to(place.content.dtype_like)
-        before = _output(model, inputs)
-    for path, place in slots.items():
-        place.content = _CONTENTS[arm](place, bare, seed, path).to(place.content.dtype_like)
-        place.content.requires_grad_(card.trains)
+    held = {path: place.content for path, place in slots.items()}
+    try:
+        difference = _put(model, slots, card, bare, seed, inputs)
+    except InputError:
+        for path, place in slots.items():
+            place.content = held[path]
+        raise
     names = tuple(
         f"{path}.content.{name}" for path, place in slots.items() for name, _ in place.content.named_parameters()
     )
-    difference = torch.tensor(math.nan) if before is None else _output(model, inputs) - before
     return ArmRecord(
         arm=arm,
         slot=slot,
@@ -95,6 +93,22 @@ def apply_arm(
         output_difference_max=difference.abs().max().item(),
         output_difference_rms=difference.double().square().mean().sqrt().item(),
     )
+
+
+def _put(
+    model: nn.Module, slots: dict[str, Slot], card: Arm, net: Net | None, seed: int, inputs: Tensor | None
+) -> Tensor:
+    """Fill the slots; how the model's output changes from what the closed forms give, nan where there are none."""
+    closed = all("analytic" in place.function.arms for place in slots.values())
+    before = torch.tensor(math.nan)
+    if closed:
+        for place in slots.values():
+            place.content = place.analytic().to(place.content.dtype_like)
+        before = _output(model, inputs)
+    for path, place in slots.items():
+        place.content = _CONTENTS[card.name](place, net, seed, path).to(place.content.dtype_like)
+        place.content.requires_grad_(card.trains)
+    return _output(model, inputs) - before if closed else before
 
 
 class FrozenMovedError(Exception):

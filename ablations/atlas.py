@@ -29,6 +29,7 @@ STEPS = 600
 _LIMIT_PIECES = (4, 8, 16, 32)
 
 SIZES: dict[str, tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]] = {
+    "deep-set": (({"summed": 2, "hidden": 8}, {"summed": 4, "hidden": 32}), ()),
     "fourier": (({"frequencies": 4}, {"frequencies": 16}), ({"frequencies": 16}, {"frequencies": 64})),
     "fourier-mlp": (({"hidden": (8,), "frequencies": 4},), ({"hidden": (64,), "frequencies": 32},)),
     "linear": (({},), ()),
@@ -89,13 +90,13 @@ def make(folder: Path, plan: list[Entry]) -> Iterator[tuple[Entry, str]]:
 def _of(function: Function) -> Iterator[Entry]:
     name = function.located
     for net in list_nets():
-        if net_class(net).vector == function.vector:
+        if net_class(net).takes == function.takes:
             for size in SIZES.get(net, (({},), ({},)))[function.domain.integer]:
                 yield Entry(name, net, size)
     for other in list_functions():
         if get_function(other).approximates == name:
             yield Entry(name, other, {}, "published")
-    if function.elementwise and not function.domain.integer and not function.log_values:
+    if function.takes == "numbers" and function.elementwise and not function.domain.integer and not function.log_values:
         for pieces in _LIMIT_PIECES:
             yield Entry(name, "limit", {"pieces": pieces}, "limit")
 

@@ -164,6 +164,12 @@ class Attention(nn.Module):
         assert isinstance(self.softmax.function, SoftmaxWeight)  # the constructor has seen to it
         if self.softmax.function.after_max:
             scores = scores - scores.masked_fill(unseen, -torch.inf).amax(dim=-1, keepdim=True)
+        if self.softmax.function.takes == "rows":
+            if not self.softmax_reciprocal.fused:
+                name = self.softmax.function.name
+                raise InputError(f"{name} gives whole rows: slot 'softmax-reciprocal' has no use.")
+            rows: Tensor = self.softmax(scores.masked_fill(unseen, -torch.inf))
+            return rows.clamp_min(0.0).masked_fill(unseen, 0.0)
         weights = self.softmax(scores.masked_fill(unseen, 0.0)).clamp_min(0.0).masked_fill(unseen, 0.0)
         total = weights.sum(dim=-1, keepdim=True).clamp_min(_SMALLEST_SUM)
         result: Tensor = weights * self.softmax_reciprocal(total)

@@ -114,7 +114,7 @@ def fit(
         raise InputError(f"{function} can't be fitted: {target.tails or 'it has no closed form'}.")
     if steps < 1:
         raise InputError(f"a fit takes at least 1 step, and {steps} was given.")
-    if density is not None and (domain.integer or target.vector or len(density) < 2):
+    if density is not None and (domain.integer or target.takes != "numbers" or len(density) < 2):
         raise InputError("a density is at least two inputs of a function on the reals; positions are all equal.")
     learner = build_net(net, domain, target.outputs(**shape), **(size or {}))
     NetContent(target, shape, learner)  # refuses a net that doesn't fit the function

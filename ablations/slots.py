@@ -83,11 +83,8 @@ class NetContent(Content):
 
     def __init__(self, function: Function, shape: dict[str, int], net: Net, *, bare: bool = False) -> None:
         super().__init__(function, shape)
-        if net.vector != function.vector:
-            kinds = {True: "vectors", False: "single numbers"}
-            raise InputError(
-                f"{net.name} is a net of {kinds[net.vector]}, {function.name} of {kinds[function.vector]}."
-            )
+        if net.takes != function.takes:
+            raise InputError(f"{net.name} is a net of {net.takes}, {function.name} a function of {function.takes}.")
         if net.outputs != function.outputs(**shape):
             raise InputError(
                 f"the net has {net.outputs} outputs and {function.name} needs {function.outputs(**shape)} here."
@@ -129,7 +126,7 @@ class _Substituted(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         [inputs] = ctx.saved_tensors
-        return gradients[0] * ctx.function.derivative(inputs, **ctx.shape), None, None, None
+        return ctx.function.pulled_back(inputs, gradients[0], **ctx.shape), None, None, None
 
 
 class Corrected(Content):
@@ -335,7 +332,8 @@ def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]
 
     def see(path: str, inputs: Tensor) -> None:
         low, high = ranges.get(path, (math.inf, -math.inf))
-        ranges[path] = (min(low, inputs.min().item()), max(high, inputs.max().item()))
+        least = torch.where(inputs == -math.inf, math.inf, inputs) if inputs.is_floating_point() else inputs
+        ranges[path] = (min(low, least.min().item()), max(high, inputs.max().item()))
 
     with observed_inputs(model, see):
         yield ranges

@@ -87,7 +87,7 @@ class ScalableSoftmax(Scale):
 class VectorFunction(Function):
     """A function from vectors [..., n] to vectors [..., n]; its domain bounds each of the n numbers."""
 
-    vector = True
+    takes = "vectors"
     role = "row"
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:

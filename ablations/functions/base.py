@@ -11,7 +11,11 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.registry import Registry
 
-__all__ = ["FUNCTIONS", "Domain", "Function", "Role"]
+__all__ = ["FUNCTIONS", "Domain", "Function", "Role", "Takes"]
+
+Takes = Literal["numbers", "vectors", "rows"]
+"""What one input is: a number; a vector of fixed length, [..., n]; a row of any length, [..., n], −∞ where it has none.
+"""
 
 Role = Literal["added", "rotary", "bias", "pair-bias", "elementwise", "row", "statistic", "centred-statistic"]
 
@@ -108,8 +112,8 @@ class Function(ABC):
     """For a published approximation: the function that it approximates."""
     log_values: ClassVar[bool] = False
     """Values are positive and matter by their ratios: a net gives their logarithm."""
-    vector: ClassVar[bool] = False
-    """Whether one input is a vector, [..., n]; only nets of vectors can stand in for such a function."""
+    takes: ClassVar[Takes] = "numbers"
+    """What one input is; only a net that takes the same can stand in for the function."""
     fused: ClassVar[bool] = False
     """Whether a model's own fused operation computes this closed form, so that its slot need not be called."""
     fidelity_only: ClassVar[bool] = False
@@ -120,9 +124,21 @@ class Function(ABC):
         """The function's value, in the dtype of the inputs."""
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The derivative of the value by the input, same shape as the value: by forward differentiation."""
-        slope: Tensor = torch.func.jvp(lambda x: self.analytic(x, **shape), (inputs,), (torch.ones_like(inputs),))[1]
+        """The derivative of the value by the input, same shape as the value: by forward differentiation.
+
+        An input of several numbers moves along `direction`.
+        """
+        moved = (self.direction(inputs),)
+        slope: Tensor = torch.func.jvp(lambda x: self.analytic(x, **shape), (inputs,), moved)[1]
         return slope.detach()
+
+    def direction(self, inputs: Tensor) -> Tensor:
+        """The way in which a fidelity record moves the inputs to look at derivatives, in the shape of the inputs."""
+        return torch.ones_like(inputs)
+
+    def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
+        """The gradient to the inputs from the gradient to the values, by the closed form's derivative."""
+        return gradient * self.derivative(inputs, **shape)
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """What a model computes in its place when the function is left out (arm `none`)."""

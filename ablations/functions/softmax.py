@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from trans4init.ablations.functions.activation import ELEMENTWISE_ARMS
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
+from trans4init.ablations.seeding import keyed_generator
 
 __all__ = ["SoftmaxWeight"]
 
@@ -56,6 +57,55 @@ class SoftmaxExp(SoftmaxWeight):
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
         """e^x."""
         return self.analytic(inputs, **shape)
+
+
+@FUNCTIONS.register
+class SoftmaxRow(SoftmaxWeight):
+    """All weights of a row at once, e^x / Σ e^x: what a net replaces is the sum and its reciprocal as well.
+
+    A row holds the scores of n keys, −∞ for a key that is not seen.
+    """
+
+    name = "softmax-row"
+    fused = True
+    takes = "rows"
+    source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1"
+    domain = Domain(-8, 0, integer=False)
+    support = (-math.inf, 0.0)
+    tails = "a low score weighs next to nothing; no inputs above 0"
+    longest: ClassVar[int] = 32
+    """Keys of the longest rows that a net is fitted on."""
+
+    def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
+        """[..., n] to [..., n]."""
+        self.check_shape(**shape)
+        return inputs.softmax(dim=-1)
+
+    def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
+        """Rows of 1 to 32 keys, the same ones every time, [count / 4, 32]: one score of 0, the others in the domain."""
+        generator = keyed_generator(count, self.name, str(domain))
+        rows = max(1, count // 4)
+        scores = torch.rand(rows, self.longest, dtype=torch.float64, generator=generator)
+        scores = domain.low + (domain.high - domain.low) * scores
+        scores[:, 0] = 0.0
+        keys = self.longest ** (torch.arange(rows) / rows)  # short rows are where weights are large
+        return scores.masked_fill(torch.arange(self.longest) >= keys[:, None], -math.inf)
+
+    def direction(self, inputs: Tensor) -> Tensor:
+        """A row's first score moves: all of them together would change nothing."""
+        first: Tensor = torch.zeros_like(inputs)
+        first[..., 0] = 1
+        return first
+
+    def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
+        """w (g − Σ w g)."""
+        weights = self.analytic(inputs, **shape)
+        return weights * (gradient - (weights * gradient).sum(dim=-1, keepdim=True))
+
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """1 / n for each of the n keys that are seen."""
+        seen = (inputs > -math.inf).to(inputs.dtype)
+        return seen / seen.sum(dim=-1, keepdim=True)
 
 
 @FUNCTIONS.register

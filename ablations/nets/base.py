@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from trans4init.ablations.functions import Domain
+from trans4init.ablations.functions.base import Takes
 from trans4init.ablations.registry import Registry
 
 __all__ = ["NETS", "Net", "NetSize", "Pieces", "Placed"]
@@ -50,8 +51,8 @@ class Net(nn.Module, ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     Size: ClassVar[type[NetSize]]
-    vector: ClassVar[bool] = False
-    """Whether one input is a vector, [..., outputs]."""
+    takes: ClassVar[Takes] = "numbers"
+    """What one input is: a vector is [..., outputs], a row [..., n] with one output for each of its n numbers."""
     folds: ClassVar[str] = "to a table over finite positions"
     """What the net becomes where it doesn't change, in words."""
 

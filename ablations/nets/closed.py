@@ -214,7 +214,7 @@ class Linear(Net):
     name = "linear"
     source = "Vaswani et al. 2017, section 3.2.2: the linear layers of a Transformer"
     Size = LinearSize
-    vector = True
+    takes = "vectors"
     folds = "not: it is a matrix"
 
     def __init__(self, domain: Domain, outputs: int, size: LinearSize) -> None:

@@ -17,6 +17,7 @@ from trans4init.reports.vocabulary import ARMS, arm_named
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
 SMALL_NETS = {
+    "deep-set": {},
     "fourier": {"frequencies": 4},
     "fourier-mlp": {"hidden": (8,), "frequencies": 4},
     "linear": {},
@@ -35,7 +36,7 @@ MATRIX = [
     for name in USED
     for net in SMALL_NETS
     if any(arm_named(arm).uses_net for arm in get_function(name).arms)
-    and net_class(net).vector == get_function(name).vector
+    and net_class(net).takes == get_function(name).takes
 ]
 
 
@@ -107,7 +108,10 @@ def check_arm(name, arm, net):
     in_slots = {name for name in after if ".content." in name}
     assert {*record.moves, *record.frozen} <= in_slots
     assert [name for name in set(after) - in_slots if torch.equal(before[name], after[name])] == []
-    assert set(ranges) == {path for path, module in model.named_modules() if isinstance(module, Slot)}
+    called = {path for path, module in model.named_modules() if isinstance(module, Slot)}
+    if get_function(name).takes == "rows":  # leaves nothing to divide by
+        called -= {path for path in called if path.endswith("softmax_reciprocal")}
+    assert set(ranges) == called
     assert all(math.isfinite(low) and low <= high for low, high in ranges.values())
 
 
@@ -310,6 +314,38 @@ def test_many_slots_at_once(fitted):
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved & {name for record in records for name in record.frozen} == set()
     assert {name for record in records for name in record.moves} <= moved
+
+
+def test_a_whole_row_leaves_no_use_for_a_reciprocal(fitted):
+    """Said by name, whichever comes second, and the model is as it was."""
+    row = quickly_fitted("softmax-row", "deep-set", fitted["gelu"].fidelity)
+    one = quickly_fitted("reciprocal", "mlp-gelu", fitted["gelu"].fidelity)
+    for first, second in (("softmax", "softmax-reciprocal"), ("softmax-reciprocal", "softmax")):
+        model = model_with("softmax-row")
+        nets = {"softmax": row, "softmax-reciprocal": one}
+        if first == "softmax":
+            apply_arm(model, first, "learned-frozen", nets[first])
+            before = model(model.example_inputs())
+            with pytest.raises(InputError, match="softmax-row gives whole rows: slot 'softmax-reciprocal' has no use"):
+                apply_arm(model, second, "learned-frozen", nets[second])
+            assert torch.equal(model(model.example_inputs()), before)
+        else:
+            with pytest.raises(InputError, match="softmax-row gives whole rows"):
+                apply_arm(model, first, "learned-frozen", nets[first])
+
+
+def test_the_rows_of_a_model_are_softmax_to_the_net_s_precision():
+    """At lengths that the net was not fitted on, too; a query sees no key after its own."""
+    fitted = fit("softmax-row", "deep-set", size={"summed": 2, "hidden": 8}, steps=600, budget=100)
+    assert fitted.fidelity.regions[0].max_error < 0.1
+    model, reference = model_with("softmax-row", context=64), model_with("softmax-exp", context=64)
+    tokens = model.example_inputs()
+    torch.testing.assert_close(model(tokens), reference(tokens), rtol=0, atol=1e-5)
+    record = apply_arm(model, "softmax", "learned-frozen", fitted)
+    assert 0 < record.output_difference_max < 1
+    changed = tokens.clone()
+    changed[:, 40:] = 0
+    assert torch.equal(model(changed)[:, :40], model(tokens)[:, :40])
 
 
 def test_the_exact_gradient_is_the_closed_forms_and_the_value_the_nets(fitted):

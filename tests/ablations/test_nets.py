@@ -13,7 +13,7 @@ from trans4init.ablations.nets import build_net, list_nets, net_class, net_from_
 
 POSITIONS, REALS = Domain(0, 31, integer=True), Domain(-4, 4, integer=False)
 RATIOS = Domain(1e-4, 1e4, integer=False, log=True)
-SCALAR = [name for name in list_nets() if not net_class(name).vector]
+SCALAR = [name for name in list_nets() if net_class(name).takes == "numbers"]
 NAMES = st.sampled_from(SCALAR)
 COUNTS = st.integers(1, 20)
 

@@ -115,7 +115,7 @@ def test_the_record_of_reals_looks_to_both_sides_and_at_the_slope():
 
 def test_vectors_take_matrices_and_scalars_do_not():
     assert fit("transpose", "linear").fidelity.regions[0].max_error < 1e-6
-    with pytest.raises(InputError, match="net of single numbers, transpose of vectors"):
+    with pytest.raises(InputError, match="net of numbers, transpose a function of vectors"):
         fit("transpose", "siren")
-    with pytest.raises(InputError, match="net of vectors, gelu of single numbers"):
+    with pytest.raises(InputError, match="net of vectors, gelu a function of numbers"):
         fit("gelu", "linear")
