@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import QUANTITIES, region_errors
-from trans4init.ablations.fit import FitDivergedError, fit
+from trans4init.ablations.fit import FitDivergedError, Wanted, fit_many
 from trans4init.ablations.fit_records import asked, keep, record_of, run_id_of
 from trans4init.ablations.functions import Domain, Function, get_function, list_functions
 from trans4init.ablations.minimax import limit
@@ -66,24 +66,28 @@ def entries(only: str | None = None) -> list[Entry]:
 
 
 def make(folder: Path, plan: list[Entry]) -> Iterator[tuple[Entry, str]]:
-    """Do what is not in `folder` yet, one after the other; yields each with "made", "found" or "diverged"."""
+    """Do what is not in `folder` yet, fits that are alike together; yields each with "made", "found" or "diverged"."""
+    waiting: list[Entry] = []
     for entry in plan:
         function = get_function(entry.function)
-        shape, words = dict(function.default_shape), _words(entry, function)
+        words = _words(entry, function)
         if path_of(folder / "results", run_id_of(words, 0)).exists():
             yield entry, "found"
-            continue
-        if entry.kind != "net":
+        elif entry.kind == "net":
+            waiting.append(entry)
+        else:
             write_run(_reference(entry, function, words), folder / "results")
             yield entry, "made"
-            continue
-        try:
-            keep(fit(entry.function, entry.net, size=entry.size, steps=STEPS, **shape), STEPS, folder)  # type: ignore[arg-type]
-        except FitDivergedError as trouble:
+    wanted = [Wanted(entry.function, entry.net, entry.size) for entry in waiting]
+    for index, outcome in fit_many(wanted, steps=STEPS):
+        entry = waiting[index]
+        if isinstance(outcome, FitDivergedError):
             nothing = (Measurement(metrics.FIT_LOSS, None),)
-            write_run(record_of(words, 0, nothing, {}, status="diverged", error=str(trouble)), folder / "results")
+            words = _words(entry, get_function(entry.function))
+            write_run(record_of(words, 0, nothing, {}, status="diverged", error=str(outcome)), folder / "results")
             yield entry, "diverged"
         else:
+            keep(outcome, {"steps": STEPS}, folder)
             yield entry, "made"
 
 
@@ -105,7 +109,7 @@ def _words(entry: Entry, function: Function) -> dict[str, Any]:
     shape = dict(function.default_shape)
     if entry.kind == "net":
         net = build_net(entry.net, function.domain, function.outputs(**shape), **entry.size)
-        return asked(function, shape, net, STEPS)
+        return asked(function, shape, net, {"steps": STEPS})
     return {"function": entry.function, "net": entry.net, "size": entry.size, "kind": entry.kind}
 
 

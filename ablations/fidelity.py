@@ -39,6 +39,9 @@ class RegionErrors:
     derivative_max_error: float | None
     derivative_rms_error: float | None
     derivative_relative_error: float | None
+    derivative_max_relative_error: float | None = None
+    """As of the value; None in records of before it was measured."""
+    derivative_max_ulp_error: float | None = None
 
 
 QUANTITIES = tuple(name for name in RegionErrors.__dataclass_fields__ if name not in ("region", "fitted"))
@@ -130,20 +133,32 @@ def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool
         seen = points > -math.inf
         values, slopes, exact, slope = values[seen], slopes[seen], exact[seen], slope[seen]
     error, slope_error = (values.detach() - exact).abs(), (slopes.detach() - slope).abs()
-    some = exact.abs() > exact.abs().max() * 2**-23
-    ulp = torch.from_numpy(np.spacing(exact[some].abs().float().numpy())).double()
+    relative, ulp = _worst_by_value(error, exact)
+    slope_relative, slope_ulp = _worst_by_value(slope_error, slope)
     return RegionErrors(
         region=region,
         fitted=fitted,
         max_error=_finite(error.max()),
         rms_error=_finite(_rms(error)),
         relative_error=_finite(_rms(error) / _rms(exact)),
-        max_relative_error=_finite((error[some] / exact[some].abs()).max()) if some.any() else None,
-        max_ulp_error=_finite((error[some] / ulp).max()) if some.any() else None,
+        max_relative_error=relative,
+        max_ulp_error=ulp,
         derivative_max_error=_finite(slope_error.max()),
         derivative_rms_error=_finite(_rms(slope_error)),
         derivative_relative_error=_finite(_rms(slope_error) / _rms(slope)),
+        derivative_max_relative_error=slope_relative,
+        derivative_max_ulp_error=slope_ulp,
     )
+
+
+def _worst_by_value(error: Tensor, exact: Tensor) -> tuple[float | None, float | None]:
+    """Largest error over the value, and in its units in the last place as a float32; not at zeros of the function."""
+    some = exact.abs() > exact.abs().max() * 2**-23
+    if not some.any():
+        return None, None
+    error, size = error[some], exact[some].abs()
+    ulp = torch.from_numpy(np.spacing(size.float().numpy())).double()
+    return _finite((error / size).max()), _finite((error / ulp).max())
 
 
 def _rms(values: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,51 @@ from trans4init.ablations.checkpoint import read_checkpoint, write_checkpoint
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import Fidelity, RegionErrors, measure
 from trans4init.ablations.functions import Domain, Function, get_function
+from trans4init.ablations.net_training import (
+    FitDivergedError,
+    OnStep,
+    Schedule,
+    adam_together,
+    train_net,
+    tune_net,
+)
 from trans4init.ablations.nets import Net, build_net, net_from_card
+from trans4init.ablations.nets.base import Placed
 from trans4init.ablations.seeding import keyed_generator
 from trans4init.ablations.slots import Content, Folded, FoldedKnots, NetContent
 from trans4init.ablations.threads import threads
 
-__all__ = ["Fidelity", "FitDivergedError", "Fitted", "OnStep", "RegionErrors", "fit", "load_fitted"]
+__all__ = [
+    "Fidelity",
+    "FitDivergedError",
+    "Fitted",
+    "OnStep",
+    "RegionErrors",
+    "Wanted",
+    "fit",
+    "fit_many",
+    "load_fitted",
+    "refinement_budget",
+]
 
 DEFAULT_STEPS = 3000
 DEFAULT_LEARNING_RATE = 1e-2
-_CHECKS = 30
-"""Times that the loss of a fit is looked at and told."""
 _REPRESENTATIVES = 2048
 """Inputs that stand for a density."""
+_TOGETHER = 16
+"""Nets that are trained as one tensor program at most."""
 
-OnStep = Callable[[int, float], None]
 
+@dataclass(frozen=True)
+class Wanted:
+    """One of many fits, in the words of `fit`."""
 
-class FitDivergedError(Exception):
-    """The loss of a fit stopped being a number."""
+    function: str
+    net: str
+    size: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    domain: Domain | None = None
+    shape: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +76,11 @@ class Fitted:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The net's values for inputs [...], in float32 or float64 as they are; integers count as float32."""
         exact = inputs if inputs.is_floating_point() else inputs.float()
-        return _content(self.function, self.shape, self.net).value(exact)
+        return NetContent(self.function, self.shape, self.net).value(exact)
 
     def fold(self) -> Content:
         """The net as a table over its finite domain, or as the knots that it is; raises InputError otherwise."""
-        content = _content(self.function, self.shape, self.net)
+        content = NetContent(self.function, self.shape, self.net)
         if self.net.domain.integer:
             return Folded(content, self.net.domain)
         if FoldedKnots.foldable(content):
@@ -81,9 +108,10 @@ def fit(
     seed: int = 0,
     domain: Domain | None = None,
     density: Tensor | None = None,
-    size: dict[str, Any] | None = None,
+    size: Mapping[str, Any] | None = None,
     steps: int = DEFAULT_STEPS,
     budget: int | None = None,
+    seconds: float = math.inf,
     target_error: float = 0.0,
     learning_rate: float = DEFAULT_LEARNING_RATE,
     on_step: OnStep | None = None,
@@ -98,39 +126,170 @@ def fit(
 
     density: inputs [N] that a slot was really given; the error counts where they are, not evenly. size: the net's
     size, such as `{"hidden": (64,)}`. steps: of Adam. budget: evaluations of L-BFGS, a tenth of the steps unless
-    given. target_error: stop training where the largest error is no larger. shape: the function's, such as
-    `width=128`. on_step: called now and then with Adam's step and the loss.
+    given. seconds: after so many, stop; the bits then depend on the machine. target_error: stop training where the
+    largest error is no larger; of the logarithm where that is fitted. shape: the function's, such as `width=128`.
+    on_step: called now and then with the step and the loss: Adam's steps, then L-BFGS's evaluations.
     Raises InputError for names, shapes and sizes there aren't; FitDivergedError where the loss is not a number.
     """
-    target = get_function(function)
-    shape = {**target.default_shape, **shape}
-    domain = target.domain if domain is None else domain
-    if not target.fittable():
-        if target.approximates:
+    schedule = _schedule(steps, budget, seconds, target_error, learning_rate)
+    job = _Job(Wanted(function, net, size or {}, seed, domain, shape))
+    with threads(1):  # sums are added up in the same order everywhere
+        job.place()
+        if density is not None:
+            job.aim_at(density)
+        if job.placed != "best":
+            job.timed(lambda: train_net(job.net, *job.pairs, job.scheduled(schedule), on_step))
+        return job.finished(density)
+
+
+def fit_many(
+    wanted: Sequence[Wanted],
+    *,
+    steps: int = DEFAULT_STEPS,
+    budget: int | None = None,
+    target_error: float = 0.0,
+    learning_rate: float = DEFAULT_LEARNING_RATE,
+) -> Iterator[tuple[int, Fitted | FitDivergedError]]:
+    """Many fits, each as `fit` would do it: those that are alike together, Adam on all of them as one tensor program.
+
+    Alike are nets of one kind on the same points with as many outputs: seeds, functions, and MLPs of different widths.
+    Yields the place in `wanted` with what came of it, in the order in which they are done. Raises as `fit`, before
+    anything is fitted, but for a fit that diverges: that is yielded.
+    """
+    schedule = _schedule(steps, budget, math.inf, target_error, learning_rate)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, one in enumerate(wanted):
+        alike.setdefault(_Job(one).alike(), []).append(index)
+    for indices in alike.values():
+        for first in range(0, len(indices), _TOGETHER):
+            some = indices[first : first + _TOGETHER]
+            with threads(1):
+                found = _fit_alike([_Job(wanted[index]) for index in some], schedule)
+            yield from zip(some, found, strict=True)
+
+
+def _fit_alike(jobs: list["_Job"], schedule: Schedule) -> list[Fitted | FitDivergedError]:
+    for job in jobs:
+        job.place()
+    trained = [job for job in jobs if job.placed == "no"]
+    reached = [False] * len(trained)
+    if len(trained) > 1:
+        start = time.perf_counter()
+        nets, targets = [job.net for job in trained], [job.pairs[1].float() for job in trained]
+        reached = adam_together(nets, trained[0].pairs[0].float(), targets, schedule)
+        for job in trained:
+            job.seconds += (time.perf_counter() - start) / len(trained)
+    enough = {id(job) for job, done in zip(trained, reached, strict=True) if done}
+    found: list[Fitted | FitDivergedError] = []
+    for job in jobs:
+        try:
+            if id(job) not in enough:
+                job.end(schedule, adam=len(trained) == 1)
+            found.append(job.finished())
+        except FitDivergedError as trouble:
+            found.append(trouble)
+    return found
+
+
+class _Job:
+    """One fit on its way. Raises InputError for what can't be fitted."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.function = get_function(wanted.function)
+        self.shape = {**self.function.default_shape, **wanted.shape}
+        self.domain = self.function.domain if wanted.domain is None else wanted.domain
+        self.seed = wanted.seed
+        _check_fittable(self.function)
+        self.net = build_net(wanted.net, self.domain, self.function.outputs(**self.shape), **wanted.size)
+        NetContent(self.function, self.shape, self.net)  # refuses a net that doesn't fit the function
+        self.net.initialise(keyed_generator(wanted.seed, "fit", wanted.function, wanted.net))
+        self.placed: Placed = "no"
+        self.seconds = 0.0
+        self._points = self.function.points(self.domain, **self.shape)
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Points [N], and what the net should give there, [N, outputs], float64."""
+        rows = self.function.as_rows(self.function.analytic(self._points, **self.shape))
+        return self._points, rows.log() if self.function.log_values else rows
+
+    def alike(self) -> tuple[object, ...]:
+        """What fits that are done together share."""
+        return *self.net.alike(), self._points.shape, self._points.numpy().tobytes()
+
+    def place(self) -> None:
+        """Start from the data where the net knows how."""
+
+        def place() -> None:
+            self.placed = self.net.place(*self.pairs)
+
+        self.timed(place)
+
+    def aim_at(self, density: Tensor) -> None:
+        """Count the error where a slot's inputs are."""
+        finite = bool(density.isfinite().all())
+        if self.domain.integer or self.function.takes != "numbers" or density.numel() < 2 or not finite:
             raise InputError(
-                f"{function} stands in for {target.approximates} itself and isn't fitted; "
-                f"its errors are measured by: trans4init fit {target.approximates} --all"
+                "a density is at least two finite inputs of a function on the reals; positions are all equal."
             )
-        raise InputError(f"{function} can't be fitted: {target.tails or 'it has no closed form'}.")
+        del self.pairs
+        self._points = _representative(density)
+        self.placed = "start" if self.placed == "start" else "no"
+
+    def scheduled(self, schedule: Schedule) -> Schedule:
+        """Without Adam for a net that was placed."""
+        return replace(schedule, steps=0) if self.placed == "start" else schedule
+
+    def end(self, schedule: Schedule, *, adam: bool) -> None:
+        """What is left to do for a net that was placed, or that Adam was done for with others."""
+        if self.placed == "no" and not adam:
+            if not all(bool(value.isfinite().all()) for value in self.net.parameters()):
+                raise FitDivergedError("the weights of the fit are no numbers after Adam")
+            self.timed(lambda: tune_net(self.net, *self.pairs, schedule))
+        elif self.placed != "best":
+            self.timed(lambda: train_net(self.net, *self.pairs, self.scheduled(schedule)))
+
+    def timed(self, work: Callable[[], None]) -> None:
+        """Do it, and count its seconds."""
+        start = time.perf_counter()
+        work()
+        self.seconds += time.perf_counter() - start
+
+    def finished(self, density: Tensor | None = None) -> Fitted:
+        """With its record."""
+        content = NetContent(self.function, self.shape, self.net)
+        fidelity = measure(content, self.domain, density, self.seconds)
+        return Fitted(self.function, self.shape, self.net, self.seed, fidelity)
+
+
+def refinement_budget(steps: int) -> int:
+    """Evaluations of L-BFGS after so many steps of Adam, where nothing else is asked for."""
+    return steps // 10
+
+
+def _schedule(steps: int, budget: int | None, seconds: float, target_error: float, learning_rate: float) -> Schedule:
     if steps < 1:
         raise InputError(f"a fit takes at least 1 step, and {steps} was given.")
-    if density is not None and (domain.integer or target.takes != "numbers" or len(density) < 2):
-        raise InputError("a density is at least two inputs of a function on the reals; positions are all equal.")
-    learner = build_net(net, domain, target.outputs(**shape), **(size or {}))
-    NetContent(target, shape, learner)  # refuses a net that doesn't fit the function
-    learner.initialise(keyed_generator(seed, "fit", function, net))
-    start = time.perf_counter()
-    with threads(1):  # sums are added up in the same order everywhere
-        placed = learner.place(*_pairs(target, shape, target.points(domain, **shape)))
-        points = target.points(domain, **shape) if density is None else _representative(density)
-        if placed != "best" or density is not None:
-            schedule = _Schedule(
-                0 if placed == "start" else steps, steps // 10 if budget is None else budget, learning_rate
-            )
-            _train(learner, *_pairs(target, shape, points), schedule, target_error, on_step)
-        seconds = time.perf_counter() - start
-        fidelity = measure(_content(target, shape, learner), domain, density, seconds)
-    return Fitted(target, shape, learner, seed, fidelity)
+    if budget is not None and budget < 0:
+        raise InputError(f"a budget is a number of evaluations, 0 or more, and {budget} was given.")
+    if not seconds > 0:
+        raise InputError(f"a fit takes more than 0 seconds, and {seconds:g} was given.")
+    if not target_error >= 0:
+        raise InputError(f"a target error is 0 or more, and {target_error:g} was given.")
+    budget = refinement_budget(steps) if budget is None else budget
+    return Schedule(steps, budget, learning_rate, target_error, seconds)
+
+
+def _check_fittable(function: Function) -> None:
+    name = function.located
+    if function.fittable():
+        return
+    if function.approximates:
+        raise InputError(
+            f"{name} stands in for {function.approximates} itself and isn't fitted; "
+            f"its errors are measured by: trans4init fit {function.approximates} --all"
+        )
+    raise InputError(f"{name} can't be fitted: {function.tails or 'it has no closed form'}.")
 
 
 def load_fitted(folder: Path | str) -> Fitted:
@@ -142,22 +301,12 @@ def load_fitted(folder: Path | str) -> Fitted:
         fidelity = dict(card["fidelity"])
         fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
         record = Fidelity(**fidelity)
+        numbers = all(bool(value.isfinite().all()) for value in net.state_dict().values())
     except (ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
+    if not numbers:
+        raise InputError(f"{folder} holds no fitted net: among its weights are some that are no numbers.")
     return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], record)
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    steps: int
-    budget: int
-    learning_rate: float
-
-
-def _pairs(function: Function, shape: dict[str, int], points: Tensor) -> tuple[Tensor, Tensor]:
-    """Points [N], and what a net should give there, [N, outputs], float64."""
-    rows = function.as_rows(function.analytic(points, **shape))
-    return points, rows.log() if function.log_values else rows
 
 
 def _representative(density: Tensor) -> Tensor:
@@ -165,90 +314,3 @@ def _representative(density: Tensor) -> Tensor:
     ordered = density.detach().double().flatten().sort().values
     places = torch.linspace(0, len(ordered) - 1, min(len(ordered), _REPRESENTATIVES)).round().long()
     return ordered[places]
-
-
-def _train(
-    net: Net,
-    points: Tensor,
-    targets: Tensor,
-    schedule: _Schedule,
-    target_error: float,
-    on_step: OnStep | None,
-) -> None:
-    """Adam, the last layer solved, L-BFGS; stopped early where the largest error is at most `target_error`."""
-    if schedule.steps and _adam(net, points.float(), targets.float(), schedule, target_error, on_step):
-        return
-    net.solve_output(points, targets)
-    if schedule.budget and not _reached(net(points), targets, target_error):
-        _refine(net, points, targets, schedule.budget)
-
-
-def _adam(
-    net: Net, inputs: Tensor, values: Tensor, schedule: _Schedule, target_error: float, on_step: OnStep | None
-) -> bool:
-    """Whether the target was reached."""
-    steps = schedule.steps
-    optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    check_every = max(1, steps // _CHECKS)
-    for step in range(steps):
-        result = net(inputs)
-        loss = (result - values).square().mean()
-        if step % check_every == 0 or step == steps - 1:
-            _report(step, loss.item(), on_step)
-            if _reached(result, values, target_error):
-                return True
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        cosine.step()
-    return False
-
-
-def _reached(result: Tensor, targets: Tensor, target_error: float) -> bool:
-    return target_error > 0 and (result.detach() - targets).abs().max().item() <= target_error
-
-
-def _refine(net: Net, points: Tensor, targets: Tensor, budget: int) -> None:
-    """L-BFGS with a strong Wolfe line search; what it makes worse is undone."""
-    kept = {name: value.clone() for name, value in net.state_dict().items()}
-
-    def loss() -> Tensor:
-        error: Tensor = net(points) - targets
-        return error.square().mean()
-
-    before = loss().item()
-    net.double()
-    scale = targets.square().mean().clamp_min(1e-300)
-    optimiser = torch.optim.LBFGS(
-        net.parameters(),
-        max_iter=budget,
-        max_eval=budget,
-        history_size=50,
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss() / scale
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    net.float()
-    net.zero_grad()
-    if not loss().item() < before:
-        net.load_state_dict(kept)
-
-
-def _report(step: int, loss: float, on_step: OnStep | None) -> None:
-    if not math.isfinite(loss):
-        raise FitDivergedError(f"the loss of the fit is {loss} at step {step}")
-    if on_step is not None:
-        on_step(step, loss)
-
-
-def _content(function: Function, shape: dict[str, int], net: Net) -> NetContent:
-    return NetContent(function, shape, net)

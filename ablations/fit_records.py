@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,9 +20,9 @@ from trans4init.reports.vocabulary import Status
 __all__ = ["asked", "keep", "record_of", "run_id_of"]
 
 
-def asked(function: Function, shape: dict[str, int], net: Net, steps: int) -> dict[str, Any]:
-    """What was asked for, JSON-ready: the same words make the same fit."""
-    return {**net.card(), "function": function.located, "shape": shape, "steps": steps}
+def asked(function: Function, shape: dict[str, int], net: Net, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, JSON-ready: the same words make the same fit. how: what else `fit` was told, as the steps."""
+    return {**net.card(), "function": function.located, "shape": shape, **how}
 
 
 def run_id_of(words: dict[str, Any], seed: int) -> str:
@@ -29,9 +30,9 @@ def run_id_of(words: dict[str, Any], seed: int) -> str:
     return f"fit-{hashlib.sha256(f'{_digest(words)}{seed}'.encode()).hexdigest()[:16]}"
 
 
-def keep(fitted: Fitted, steps: int, folder: Path) -> tuple[Path, Path]:
+def keep(fitted: Fitted, how: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write the checkpoint and the record; where they are."""
-    words = asked(fitted.function, fitted.shape, fitted.net, steps)
+    words = asked(fitted.function, fitted.shape, fitted.net, how)
     notes = {"fitted_on": str(fitted.net.domain)}
     record = record_of(words, fitted.seed, fitted.fidelity.measurements(), notes)
     return fitted.save(folder / "checkpoints" / record.run_id), write_run(record, folder / "results")

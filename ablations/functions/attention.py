@@ -134,19 +134,19 @@ class Transpose(VectorFunction):
     arms = ()
     fidelity_only = True
     domain = Domain(-1, 1, integer=False)
-    default_shape: ClassVar[dict[str, int]] = {"size": 8}
+    default_shape: ClassVar[dict[str, int]] = {"side": 8}
     tails = "linear everywhere"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """[..., n²] to [..., n²]."""
         self.check_shape(**shape)
-        size = shape["size"]
-        matrices = inputs.reshape(*inputs.shape[:-1], size, size)
+        side = shape["side"]
+        matrices = inputs.reshape(*inputs.shape[:-1], side, side)
         return matrices.transpose(-1, -2).flatten(-2)
 
     def outputs(self, **shape: int) -> int:
         """n²."""
         self.check_shape(**shape)
-        if shape["size"] < 1:
-            raise InputError(f"transpose needs a size of at least 1, and {shape['size']} was given.")
-        return int(shape["size"]) ** 2
+        if shape["side"] < 1:
+            raise InputError(f"transpose needs a side of at least 1, and {shape['side']} was given.")
+        return int(shape["side"]) ** 2

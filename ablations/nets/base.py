@@ -1,6 +1,7 @@
 """What a net is: a small network from scalars to the values of a function, with a size, a cost and a card."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -83,6 +84,24 @@ class Net(nn.Module, ABC):
     def pieces(self) -> Pieces | None:
         """The net as the piecewise-linear function of its input that it exactly is; None where it isn't one."""
         return None
+
+    def alike(self) -> tuple[object, ...]:
+        """What two nets must share to be `stacked`."""
+        return type(self), self.size, self.domain, self.outputs
+
+    def widest(self, nets: Sequence["Net"]) -> "Net":
+        """A net that all of `nets`, which are alike, fit into with zeros behind their values."""
+        return self
+
+    def stacked(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """M nets like this one at once: parameters by name, each [M, ...], inputs [N] to [M, N, outputs]."""
+
+        def one(own: dict[str, Tensor]) -> Tensor:
+            values: Tensor = torch.func.functional_call(self, own, (inputs,))
+            return values
+
+        result: Tensor = torch.func.vmap(one)(dict(parameters))
+        return result
 
     def parameter_count(self) -> int:
         """The number of trained values."""

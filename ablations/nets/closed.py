@@ -16,6 +16,9 @@ from trans4init.ablations.nets.base import NETS, Net, NetSize, Placed
 
 __all__ = ["Fourier", "Linear", "Rational"]
 
+_SMALLEST_WAVE = 1e-6
+"""Singular values of waves below this share of the largest count as 0: their weights would be too large for float32."""
+
 
 class RationalSize(NetSize):
     """Degrees of numerator and denominator."""
@@ -154,10 +157,10 @@ class Fourier(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """The smallest least-squares solution, in float64."""
+        """The smallest least-squares solution, in float64; waves that nearly cancel get no weights that do."""
         waves = self.waves(inputs.double())
         design = torch.cat([waves, waves.new_ones(len(waves), 1)], dim=1)
-        solution = torch.linalg.lstsq(design, targets.double(), driver="gelsd").solution
+        solution = torch.linalg.lstsq(design, targets.double(), rcond=_SMALLEST_WAVE, driver="gelsd").solution
         self.weight.copy_(solution[:-1])
         self.bias.copy_(solution[-1])
 

@@ -4,6 +4,7 @@ B is any number of inputs, F the number of features, H a hidden width.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -50,6 +51,7 @@ class ScalarMLP(Net):
     """x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
 
     Size = MlpSize
+    size: MlpSize
     feature: str = "linear"
     activation: str
 
@@ -66,7 +68,8 @@ class ScalarMLP(Net):
     def hidden(self, inputs: Tensor) -> Tensor:
         """The last hidden layer, [B, H]."""
         state = FEATURES[self.feature](*self.scalars(inputs))
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        layers = list(zip(self.weights, self.biases, strict=True))  # a slice of a ParameterList makes new parameters
+        for weight, bias in layers[:-1]:
             state = ACTIVATIONS[self.activation](state @ weight.to(inputs.dtype) + bias.to(inputs.dtype))
         return state
 
@@ -82,6 +85,33 @@ class ScalarMLP(Net):
             positions, frequencies, weights, biases, features=self.feature, activation=self.activation
         )
         return values.view(*inputs.shape, self.outputs)
+
+    def alike(self) -> tuple[object, ...]:
+        """All but the hidden widths, of which there must be as many: 1 to 3, as `positional_mlp` takes."""
+        hidden = self.size.hidden
+        depth = len(hidden) if len(hidden) <= 3 else hidden
+        return type(self), self.size.model_copy(update={"hidden": ()}), depth, self.domain, self.outputs
+
+    def widest(self, nets: Sequence[Net]) -> Net:
+        """Of the largest width in each layer: every activation is 0 at 0, so that units of weight 0 stay there."""
+        widths = [net.size.hidden for net in nets if isinstance(net, ScalarMLP)]
+        widest = tuple(max(layer) for layer in zip(*widths, strict=True))
+        size = self.size.model_copy(update={"hidden": widest})
+        return type(self)(self.domain, self.outputs, size)
+
+    def stacked(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """[N] to [M, N, outputs], by one call of `positional_mlp` up to its depth."""
+        if len(self.weights) > 4:
+            return super().stacked(parameters, inputs)
+        positions, frequencies = self.scalars(inputs)
+        return positional_mlp(
+            positions,
+            parameters.get("frequencies", frequencies).to(inputs.dtype),
+            [parameters[f"weights.{layer}"].to(inputs.dtype) for layer in range(len(self.weights))],
+            [parameters[f"biases.{layer}"].to(inputs.dtype) for layer in range(len(self.weights))],
+            features=self.feature,
+            activation=self.activation,
+        )
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

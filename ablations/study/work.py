@@ -12,7 +12,7 @@ from trans4init.ablations.arms import ArmRecord, apply_arm
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted
+from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted, refinement_budget
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
 from trans4init.ablations.study.requests import Request, ResolvedStudy
@@ -102,7 +102,8 @@ def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | N
 
 def _fit(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:
     steps = study.spec.fit.steps
-    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_progress(step, steps, loss))
+    total = steps + refinement_budget(steps)
+    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_progress(step, total, loss))
     fitted.save(study.checkpoint(request.cell.net))
     return list(fitted.fidelity.measurements()), {"fitted_on": str(fitted.net.domain)}
 

@@ -27,16 +27,17 @@ def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
     wanted = {"spline", "rational", "i-gelu", "quadratic-gelu", "limit"}
     plan = [entry for entry in entries("gelu") if entry.net in wanted]
     done = []
-    for _, outcome in make(tmp_path, plan):
-        done.append(outcome)
-        if len(done) == 4:
+    for entry, outcome in make(tmp_path, plan):
+        assert outcome == "made"
+        done.append(entry)
+        if len(done) == 9:
             break  # stopped by Ctrl-C, as it were
-    assert done == ["made"] * 4
-    monkeypatch.setattr(atlas, "fit", lambda *_, **__: pytest.fail("fitted again"), raising=True)
-    assert [outcome for _, outcome in make(tmp_path, plan[:4])] == ["found"] * 4
+    assert {entry.kind for entry in done} == {"net", "published", "limit"}
+    monkeypatch.setattr(atlas, "Wanted", lambda *_, **__: pytest.fail("fitted again"), raising=True)
+    assert [outcome for _, outcome in make(tmp_path, done)] == ["found"] * 9
     monkeypatch.undo()
     outcomes = [outcome for _, outcome in make(tmp_path, plan)]
-    assert outcomes == ["found"] * 4 + ["made"] * (len(plan) - 4)
+    assert outcomes == ["found"] * 9 + ["made"] * (len(plan) - 9)
     records = load_results(tmp_path / "results").records
     assert len(records) == len(plan)
     [quadratic] = [record for record in records if record.cell.net == "quadratic-gelu"]
@@ -49,12 +50,21 @@ def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
 
 
 def test_a_fit_that_diverges_is_a_row(tmp_path, monkeypatch):
-    def diverging(*_, **__):
-        raise atlas.FitDivergedError("the loss of the fit is nan at step 7")
+    def diverging(wanted, **_):
+        yield 0, atlas.FitDivergedError("the loss of the fit is nan at step 7")
 
-    monkeypatch.setattr(atlas, "fit", diverging)
+    monkeypatch.setattr(atlas, "fit_many", diverging)
     plan = [entry for entry in entries("gelu") if entry.net == "rational"][:1]
     assert [outcome for _, outcome in make(tmp_path, plan)] == ["diverged"]
     [record] = load_results(tmp_path / "results").records
     assert (record.status, record.error) == ("diverged", "the loss of the fit is nan at step 7")
     assert "rational (diverged)" in write_atlas(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("name", ["transpose", "softmax-row", "scalable-softmax"])
+def test_functions_of_every_kind_of_input_are_in_the_atlas(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(atlas, "STEPS", 10)
+    plan = [entry for entry in entries(name) if entry.net in ("linear", "deep-set", "spline")]
+    assert plan
+    assert {outcome for _, outcome in make(tmp_path, plan)} == {"made"}
+    assert len(load_results(tmp_path / "results").records) == len(plan)

@@ -64,8 +64,10 @@ def test_solving_the_last_layer_improves_on_adam(fitted):
     losses = []
     again = fit("sinusoidal", "fourier-mlp", on_step=lambda step, loss: losses.append((step, loss)), **SMALL)
     assert losses[0][0] == 0
-    assert losses[-1][0] == 299
-    assert again.fidelity.regions[0].rms_error ** 2 < losses[-1][1]
+    adam = [loss for step, loss in losses if step < 300]
+    assert [step for step, _ in losses if step < 300][-1] == 299
+    assert 300 <= losses[-1][0] < 330  # evaluations of L-BFGS are told as well
+    assert again.fidelity.regions[0].rms_error ** 2 < adam[-1]
 
 
 def test_values_come_in_the_precision_of_the_inputs(fitted):
@@ -130,7 +132,7 @@ def test_every_number_of_the_record_becomes_a_row(fitted):
     assert rows["rms_error/0..31"] == fitted.fidelity.regions[0].rms_error
     assert rows["derivative_max_error/64..127"] == fitted.fidelity.regions[2].derivative_max_error
     assert rows["net_parameters"] == fitted.fidelity.parameters
-    assert len(rows) == 3 * 8 + len(dataclasses.fields(fitted.fidelity)) - 2  # regions and inputs_per_call apart
+    assert len(rows) == 3 * 10 + len(dataclasses.fields(fitted.fidelity)) - 2  # regions and inputs_per_call apart
 
 
 def test_a_fit_that_diverges_says_so():

@@ -249,7 +249,7 @@ def test_2d_sinusoids_are_a_row_half_and_a_column_half():
 
 def test_transpose_transposes():
     matrix = torch.arange(9.0)
-    assert get_function("transpose").analytic(matrix, size=3).tolist() == matrix.view(3, 3).T.flatten().tolist()
+    assert get_function("transpose").analytic(matrix, side=3).tolist() == matrix.view(3, 3).T.flatten().tolist()
 
 
 def test_softmax_functions_stay_positive_and_scales_are_those_of_the_papers():
