@@ -137,11 +137,51 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
         Fit(out=tmp_path).run("")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"net": "spline", "size": ("interval=4",)}, "unknown key 'interval'; did you mean 'intervals'"),
+        ({"net": "spline", "size": ("intervals",)}, "--size takes words such as key=value"),
+        ({"net": "spline", "size": ("intervals=x",)}, "intervals: input should be a valid integer"),
+        ({"function": "alibi", "shape": ("head=4",)}, "function 'alibi' takes heads, and"),
+        ({"function": "sinusoidal", "domain": (0, 4)}, "--domain doesn't apply, --positions does"),
+        ({"domain": (4, -4)}, "a domain goes from low to high"),
+        ({"density": Path("nowhere.npy")}, "--density nowhere.npy can't be read"),
+        ({"density": Path(__file__)}, "holds no numbers"),
+        ({"seeds": 0}, "--seeds must be at least 1"),
+        ({"seeds": 2, "seconds": 3.0}, "without --density and --seconds"),
+        ({"budget": -1}, "a budget is a number of evaluations, 0 or more"),
+        ({"seconds": 0.0}, "a fit takes more than 0 seconds"),
+    ],
+)
+def test_a_mistake_in_a_fit_is_said_by_its_option(tmp_path, options, sentence):
+    with pytest.raises(InputError) as caught:
+        Fit(**{"function": "gelu", "out": tmp_path} | options).run("")
+    assert sentence in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fits_that_differ_in_any_option_are_kept_apart(tmp_path, capsys):
+    """And the same one is found in its place again."""
+    seen = tmp_path / "seen.txt"
+    seen.write_text("\n".join(str(k / 100) for k in range(-100, 100)))
+    common = {"function": "gelu", "net": "mlp-gelu", "size": ("hidden=3",), "steps": 5, "out": tmp_path / "fits"}
+    special = [{}, {"budget": 3}, {"density": seen}, {"target_error": 9.0}, {"domain": (-2, 2)}, {"seeds": 3}, {}]
+    for options in special:
+        assert Fit(**common | options).run("") == 0
+    records = load_results(tmp_path / "fits" / "results").records
+    assert len(records) == 5 + 2  # seed 0 of three is the first again
+    said = capsys.readouterr().out
+    assert "observed (fitted)" in said
+    assert "derivative" in said
+    assert re.search(r"largest error over 3 seeds: \S+ \(seed \d\), median", said)
+
+
 def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_path):
     words = ["fit", "sinusoidal", "--net", "siren", "--positions", "16", "--width", "8", "--steps", "50"]
     code, output = run_command(*words, "--hidden", "8", "8")
     assert code == 0
-    expected = ("step 13 of 50", "0..15 (fitted)", "16..31", "32..63", "parameters", "µs per call", "s to fit")
+    expected = ("step 14 of 55", "0..15 (fitted)", "16..31", "32..63", "parameters", "µs per call", "s to fit")
     assert all(words in output for words in expected), output
     [record] = load_results(tmp_path / "runs" / "fit" / "results").records
     assert (record.phase, record.cell.function, record.cell.net) == ("fit", "sinusoidal", "siren")
