@@ -1,6 +1,7 @@
 """The atlas as one HTML page, from the Parquet records of fits: error against parameters, function by function."""
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from html import escape
@@ -19,13 +20,17 @@ PAGE = "atlas.html"
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKS = "osD^vP*Xph"
+_LABEL = 0.055
+"""Height of a label, as a share of the axes."""
 
-_STYLE = """body{font:15px/1.45 system-ui,sans-serif;color:#222;max-width:76rem;margin:2rem auto;padding:0 1rem}
+_STYLE = """body{font:15px/1.45 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(23rem,1fr));gap:1rem}
-figure{margin:0}figure svg{width:100%;height:auto}table{border-collapse:collapse;font-size:13px}
-td{white-space:nowrap}
-td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child,
-td:nth-child(2),th:nth-child(2){text-align:left}details{margin:1rem 0}"""
+figure{margin:0}figure svg{width:100%;height:auto}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums;width:100%}
+td{white-space:nowrap}th{vertical-align:bottom;line-height:1.2}
+td,th{padding:.15rem .35rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left;padding-left:0}h3{margin:1.6rem 0 .3rem;font-size:15px}
+nav a{margin-right:.7rem;white-space:nowrap}.soft{color:#666}"""
 
 
 def write_atlas(folder: Path) -> Path:
@@ -36,24 +41,27 @@ def write_atlas(folder: Path) -> Path:
             by_function[record.cell.function].append(record)
     nets = sorted({_label(record) for records in by_function.values() for record in records if not _kind(record)})
     figures = [_draw(name, by_function[name], nets) for name in sorted(by_function)]
-    rows = [_row(record) for name in sorted(by_function) for record in _ordered(by_function[name])]
+    tables = [_table(name, _ordered(by_function[name])) for name in sorted(by_function)]
     page = folder / PAGE
-    text = _page(figures, rows)
+    text = _page(figures, tables)
     temporary = page.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(page)
     return page
 
 
-def _page(figures: list[str], rows: list[str]) -> str:
-    head = "".join(f"<th>{word}</th>" for word in _COLUMNS)
+def _page(figures: list[str], tables: list[str]) -> str:
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>trans4init: atlas of fits</title>
 <style>{_STYLE}</style><h1>How well nets stand in for the functions of a Transformer</h1>
 <p>Largest error on the fitted inputs against the number of trained values, both logarithmic. The grey line is the
 smallest largest error of K free lines (2 K values): no piecewise-linear net is below it. Dashed lines are published
 approximations. A fit that diverged is in the table, not in a figure.</p>
 <div class="grid">{"".join(f"<figure>{figure}</figure>" for figure in figures)}</div>
-<details open><summary>All fits</summary><table><tr>{head}</tr>{"".join(rows)}</table></details></html>
+<h2>All fits</h2>
+<p class="soft">Errors are in units of the function's values; relative to the value, and in units in the last place of
+the value as a float32, where the value is not 0. Outside is 1 to 2 and 2 to 4 times as far as the fitted inputs, the
+worse side. Times are of one call on all inputs of the figure, on one thread.</p>
+{"".join(tables)}</html>
 """
 
 
@@ -86,13 +94,40 @@ def _draw_references(axes: Axes, records: list[RunRecord]) -> None:
         axes.plot(
             *zip(*floor, strict=True), color="#999999", linewidth=3, alpha=0.6, zorder=0, label="limit of K lines"
         )
-    for record in records:
-        error = _error(record)
-        if _kind(record) == "published" and error:
-            axes.axhline(error, color="#555555", linewidth=0.7, linestyle="--", zorder=0)
-            axes.annotate(
-                record.cell.net, (1.0, error), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6
-            )
+    named = sorted((error, record.cell.net) for record in records if _published(record) and (error := _error(record)))
+    for error, _ in named:
+        axes.axhline(error, color="#555555", linewidth=0.7, linestyle="--", zorder=0)
+    low, high = (math.log(end) for end in axes.get_ylim())
+    heights = _apart([(math.log(error) - low) / (high - low) for error, _ in named], _LABEL)
+    for (error, name), height in zip(named, heights, strict=True):
+        axes.annotate(
+            name,
+            (1.0, error),
+            (1.03, height),
+            xycoords=("axes fraction", "data"),
+            textcoords="axes fraction",
+            ha="left",
+            va="center",
+            fontsize=6,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#555555", "shrinkA": 0, "shrinkB": 0},
+            annotation_clip=False,
+        )
+
+
+def _apart(heights: list[float], least: float) -> list[float]:
+    """Ascending heights moved as little as it takes for neighbours to be `least` apart, none above 1."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + least) if placed else height)
+    top = 1.0
+    for index in reversed(range(len(placed))):
+        placed[index] = min(placed[index], top)
+        top = placed[index] - least
+    return placed
+
+
+def _published(record: RunRecord) -> bool:
+    return _kind(record) == "published"
 
 
 def _points(records: Iterable[RunRecord]) -> list[tuple[float, float]]:
@@ -118,16 +153,15 @@ def _ordered(records: list[RunRecord]) -> list[RunRecord]:
 
 
 _COLUMNS = (
-    "function",
     "net",
     "values",
     "FLOP",
-    "fitted on",
     "largest error",
     "RMS",
     "largest relative",
     "ulp",
-    "derivative's largest",
+    "derivative: largest",
+    "RMS",
     "largest 1–2×",
     "largest 2–4×",
     "µs",
@@ -137,20 +171,25 @@ _COLUMNS = (
 )
 
 
-def _row(record: RunRecord) -> str:
+def _table(name: str, records: list[RunRecord]) -> str:
+    head = "".join(f"<th>{word}</th>" for word in _COLUMNS)
+    fitted_on = next((on for record in records if (on := record.notes.get("fitted_on"))), "")
+    title = f"<h3>{escape(name)}{f' <span class=soft>on {escape(fitted_on)}</span>' if fitted_on else ''}</h3>"
+    rows = "".join(_row(record, fitted_on) for record in records)
+    return f"""{title}<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>"""
+
+
+def _row(record: RunRecord, fitted_on: str) -> str:
     regions = [m.metric.name.split("/", 1)[1] for m in record.measurements if m.metric.name.startswith("max_error/")]
-    outside = regions[1:]
-    remark = _kind(record) or ("" if record.status == "ok" else record.status)
+    outside = [region for region in regions[1:] if region != "observed"]
+    own = record.notes.get("fitted_on", fitted_on)
+    errors = ("max_error", "rms_error", "max_relative_error", "max_ulp_error")
+    slopes = ("derivative_max_error", "derivative_rms_error")
     cells = [
-        record.cell.function,
-        record.cell.net + (f" ({remark})" if remark else ""),
+        _named(record) + (f" on {own}" if own != fitted_on else ""),
         _number(record.last("net_parameters"), "g"),
         _number(record.last("net_flops"), "g"),
-        record.notes.get("fitted_on", ""),
-        *(
-            _number(_error(record, quantity))
-            for quantity in ("max_error", "rms_error", "max_relative_error", "max_ulp_error", "derivative_max_error")
-        ),
+        *(_number(_error(record, quantity)) for quantity in (*errors, *slopes)),
         _number(_worst(record, outside[0::2])),
         _number(_worst(record, outside[1::2])),
         *(
@@ -159,6 +198,17 @@ def _row(record: RunRecord) -> str:
         ),
     ]
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _named(record: RunRecord) -> str:
+    """The net, or what stands in its row."""
+    size = dict(record.spec.get("size") or {})
+    if _kind(record) == "limit":
+        return f"limit of {size['pieces']} lines"
+    widths = [value if isinstance(value, list) else [value] for value in size.values() if value]
+    words = [record.cell.net, *("×".join(map(str, width)) for width in widths if isinstance(width[0], int))]
+    remark = _kind(record) or ("" if record.status == "ok" else record.status)
+    return " ".join(words) + (f" ({remark})" if remark else "")
 
 
 def _worst(record: RunRecord, regions: list[str]) -> float | None:

@@ -73,6 +73,8 @@ class FidelityRow:
     fitted: bool
     errors: Mapping[str, float]
     costs: Mapping[str, float]
+    leads: bool = True
+    """Whether it is the first of its fit."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def summarise(records: Sequence[RunRecord]) -> Summary:
         card=card,
         metric=_metric_called(card.metric, records) if card else None,
         cells=cells,
-        fidelity=tuple(row for record in records if record.phase == "fit" for row in _fidelity(record)),
+        fidelity=tuple(row for record in _fits(records) for row in _fidelity(record)),
         failures=tuple(record for record in records if record.status != "ok"),
         environments=_environments(records),
         tuning_trials=len({record.trial for record in records if record.phase == "tune"}),
@@ -252,6 +254,14 @@ def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
     )
 
 
+def _fits(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The fits by function, net and number of trained values."""
+    fits = [record for record in records if record.phase == "fit"]
+    return sorted(
+        fits, key=lambda fit: (fit.cell.function, fit.cell.net, fit.last(metrics.NET_PARAMETERS.name) or 0, fit.seed)
+    )
+
+
 def _fidelity(record: RunRecord) -> list[FidelityRow]:
     by_region: dict[str, dict[str, float]] = {}
     costs: dict[str, float] = {}
@@ -261,8 +271,8 @@ def _fidelity(record: RunRecord) -> list[FidelityRow]:
             (by_region.setdefault(region, {}) if region else costs)[quantity] = m.value
     fitted_on = record.notes.get("fitted_on", "")
     return [
-        FidelityRow(record.cell.function, record.cell.net, region, region == fitted_on, errors, costs)
-        for region, errors in by_region.items()
+        FidelityRow(record.cell.function, record.cell.net, region, region == fitted_on, errors, costs, leads=not index)
+        for index, (region, errors) in enumerate(by_region.items())
     ]
 
 

@@ -45,7 +45,7 @@ def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
     text = write_atlas(tmp_path).read_text()
     assert text.count("<svg") == 1
     assert text.count("<tr>") == 1 + len(plan)
-    for word in ("quadratic-gelu (published)", "limit (limit)", "i-gelu", "1.50e+00", "spline"):
+    for word in ("quadratic-gelu (published)", "limit of 8 lines", "i-gelu", "1.50e+00", "spline 16", "rational 5 4"):
         assert word in text
 
 
@@ -58,7 +58,7 @@ def test_a_fit_that_diverges_is_a_row(tmp_path, monkeypatch):
     assert [outcome for _, outcome in make(tmp_path, plan)] == ["diverged"]
     [record] = load_results(tmp_path / "results").records
     assert (record.status, record.error) == ("diverged", "the loss of the fit is nan at step 7")
-    assert "rational (diverged)" in write_atlas(tmp_path).read_text()
+    assert "rational 3 2 (diverged)" in write_atlas(tmp_path).read_text()
 
 
 @pytest.mark.parametrize("name", ["transpose", "softmax-row", "scalable-softmax"])
