@@ -251,7 +251,27 @@ def load_study(
         spec = StudySpec.model_validate(content)
     except ValidationError as error:
         raise InputError(sentence(error, StudySpec, str(path))) from None
-    return spec.model_copy(update={"task": spec.task.located(path.parent)})
+    return _located(spec.model_copy(update={"task": spec.task.located(path.parent)}), path.parent)
+
+
+def _located(spec: StudySpec, folder: Path) -> StudySpec:
+    """The same with the files of functions and nets found from `folder`, the study's: named as from where we are."""
+
+    def found(name: str) -> str:
+        file, colon, own = name.rpartition(":")
+        return f"{os.path.relpath(folder / os.path.expanduser(file))}:{own}" if colon else name
+
+    slots = {key: found(value) for key, value in spec.model if isinstance(value, str) and ":" in value}
+    return spec.model_copy(
+        update={
+            "function": found(spec.function),
+            "nets": tuple(net.model_copy(update={"name": found(net.name)}) for net in spec.nets),
+            "baselines": tuple(
+                baseline.model_copy(update={"function": found(baseline.function)}) for baseline in spec.baselines
+            ),
+            "model": spec.model.model_copy(update=slots),
+        }
+    )
 
 
 def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.functions import get_function, list_functions
+from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 SOURCE = '''
@@ -78,3 +79,23 @@ def test_what_is_not_there_is_named(tmp_path, name, sentence):
     file.write_text(SOURCE.format(name="squared-relu-d", kind="Last") if "{file}" in name else "")
     with pytest.raises(InputError, match=sentence):
         get_function(name.format(file=file))
+
+
+def test_a_study_s_functions_and_nets_are_found_beside_its_file(tiny_study, tmp_path, monkeypatch):
+    """Wherever the command is run from."""
+    written(tmp_path, "squared-relu-f", "InStudy")
+    study = tiny_study(
+        ('function = "sinusoidal"', 'function = "squared_relu_f.py:squared-relu-f"'),
+        ('"learned-table"\narm = "free-table"', '"squared_relu_f.py:squared-relu-f"\narm = "none"'),
+        (', "free-table"]', "]"),
+        ("width = 8", 'width = 8\nsoftmax = "./elsewhere.py:mine"'),
+    )
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    spec = load_study(str(study))
+    assert spec.function == spec.baselines[0].function == "../squared_relu_f.py:squared-relu-f"
+    assert spec.model.softmax == "../elsewhere.py:mine"
+    assert spec.nets[0].name == "fourier-mlp"
+    assert get_function(spec.function).name == "squared-relu-f"
+    monkeypatch.chdir(tmp_path)
+    assert load_study("tiny.toml").function == "squared_relu_f.py:squared-relu-f"
