@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ __all__ = [
     "observed_ranges",
     "slots_named",
 ]
+
+
+_FUSED_EVERY = 8
+"""Of so many calls of a model, one lets its fused slots be observed."""
 
 
 class OutsideDomainError(Exception):
@@ -305,24 +310,33 @@ def slots_named(model: nn.Module, name: str) -> dict[str, Slot]:
 
 @contextmanager
 def observed_inputs(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call `see` with a slot's path and inputs whenever a slot is given some; fused slots only at their first call.
+    """Call `see` with a slot's path and inputs at every call of the model, at every eighth where the slot is fused.
 
-    A slot whose function the model computes by a fused operation is given its inputs for the record alone.
+    A slot whose function the model computes by a fused operation is given its inputs for the record alone, which costs
+    more than the operation: in every call, an evaluation would take three times as long.
     """
     slots = {path: module for path, module in model.named_modules() if isinstance(module, Slot)}
-    for path, slot in slots.items():
+    calls = 0
 
-        def watch(inputs: Tensor, path: str = path, slot: Slot = slot) -> None:
-            see(path, inputs.detach())
-            if slot.fused:  # what follows would cost much more than the fused operation itself
-                slot.watch = None
+    def watch(*_: object) -> None:
+        nonlocal calls
+        for path, slot in slots.items():
+            slot.watch = None if slot.fused and calls % _FUSED_EVERY else partial(_see, see, path)
+        calls += 1
 
-        slot.watch = watch
+    handle = model.register_forward_pre_hook(watch)
     try:
+        watch()  # where a part of the model is called, not the model
+        calls = 0
         yield
     finally:
+        handle.remove()
         for slot in slots.values():
             slot.watch = None
+
+
+def _see(see: Callable[[str, Tensor], None], path: str, inputs: Tensor) -> None:
+    see(path, inputs.detach())
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import numpy as np
@@ -292,7 +292,10 @@ def _evaluate(
 ) -> list[Measurement]:
     if record is None:
         return task.evaluate(model, split, step, final=final)
-    with observed_ranges(model) as ranges:
+    observation: AbstractContextManager[dict[str, tuple[float, float]]] = nullcontext({})
+    if final:
+        observation = observed_ranges(model)
+    with observation as ranges:
         found = task.evaluate(model, split, step, final=final)
     drifts = [drift for place in slots_named(model, record.slot).values() if (drift := place.drift()) is not None]
     if drifts:

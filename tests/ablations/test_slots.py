@@ -1,5 +1,7 @@
 """Slots: what a model calls instead of a function, whatever is inside."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -12,9 +14,11 @@ from trans4init.ablations.slots import (
     OutsideDomainError,
     Slot,
     TrainableTable,
+    observed_inputs,
     observed_ranges,
     slots_named,
 )
+from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 POSITIONS = Domain(0, 7, integer=True)
 
@@ -106,3 +110,17 @@ def test_the_inputs_that_a_slot_really_gets_are_recorded():
     assert ranges == {"0": (-3.0, 7.0)}
     model(torch.tensor([99.0]))
     assert ranges == {"0": (-3.0, 7.0)}
+
+
+def test_a_fused_slot_is_observed_in_every_eighth_call_of_the_model_and_others_in_all():
+    model = Transformer(TransformerConfig(layers=1, width=8, heads=2, context=8))
+    seen = Counter()
+    with observed_inputs(model, lambda path, _: seen.update([path])):
+        for _ in range(17):
+            model(model.example_inputs())
+    model(model.example_inputs())
+    assert {path: count for path, count in seen.items() if "activation" in path or path == "position"} == {
+        "position": 17,
+        "blocks.0.feed_forward.activation": 17,
+    }
+    assert {seen[f"blocks.0.{path}"] for path in ("attention.softmax", "attention.scale", "attention_norm.slot")} == {3}
