@@ -104,13 +104,14 @@ def adam_together(
         name: nn.Parameter(torch.stack([_padded(net.get_parameter(name).detach(), shape) for net in nets]))
         for name, shape in shapes.items()
     }
+    fixed = {name: torch.stack([net.get_buffer(name) for net in nets]) for name, _ in base.named_buffers()}
     values = torch.stack(list(targets)).to(points.dtype)  # [M, N, O]
     optimiser = torch.optim.Adam(stacked.values(), lr=schedule.learning_rate)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
     check_every = max(1, schedule.steps // _CHECKS)
     done = [False] * len(nets)
     for step in range(schedule.steps):
-        result = base.stacked(stacked, points)  # [M, N, O]
+        result = base.stacked({**stacked, **fixed}, points)  # [M, N, O]
         losses = (result - values).square().mean(dim=(1, 2))
         if step % check_every == 0 or step == schedule.steps - 1:
             if on_step is not None:

@@ -94,7 +94,7 @@ class Net(nn.Module, ABC):
         return self
 
     def stacked(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """M nets like this one at once: parameters by name, each [M, ...], inputs [N] to [M, N, outputs]."""
+        """M nets like this one at once: parameters and buffers by name, [M, ...]; inputs [N] to [M, N, outputs]."""
 
         def one(own: dict[str, Tensor]) -> Tensor:
             values: Tensor = torch.func.functional_call(self, own, (inputs,))

@@ -41,10 +41,11 @@ class SirenSize(MlpSize):
 
 
 class FourierSize(MlpSize):
-    """How many frequencies the features have."""
+    """How many frequencies the features have, and whether they are trained or stay where they start."""
 
     hidden: Widths = (256,)
     frequencies: int = Field(default=32, ge=1)
+    fixed: bool = False
 
 
 class ScalarMLP(Net):
@@ -250,7 +251,7 @@ class Siren(ScalarMLP):
 
 @NETS.register
 class FourierMlp(ScalarMLP):
-    """An MLP with GELU on the sines and cosines of the input at F trained frequencies."""
+    """An MLP with GELU on the sines and cosines of the input at F frequencies, trained or fixed."""
 
     name = "fourier-mlp"
     activation = "gelu"
@@ -262,10 +263,14 @@ class FourierMlp(ScalarMLP):
 
     def __init__(self, domain: Domain, outputs: int, size: FourierSize) -> None:
         super().__init__(domain, outputs, size, features=2 * size.frequencies)
-        self.frequencies = nn.Parameter(torch.empty(size.frequencies))
+        frequencies = torch.empty(size.frequencies)
+        if size.fixed:
+            self.register_buffer("frequencies", frequencies)
+        else:
+            self.frequencies = nn.Parameter(frequencies)
 
     def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The input as it is, or its logarithm scaled, at the trained frequencies."""
+        """The input as it is, or its logarithm scaled, at the frequencies."""
         return self.domain.coordinate(inputs) if self.domain.log else inputs, self.frequencies.to(inputs.dtype)
 
     @torch.no_grad()

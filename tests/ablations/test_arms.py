@@ -124,6 +124,16 @@ def test_what_may_move_moves_and_what_may_not_does_not(function, net, fitted):
             check_arm(function, arm, known)
 
 
+def test_fixed_frequencies_stay_where_they_are_when_the_rest_is_fine_tuned():
+    fitted = fit("sinusoidal", "fourier-mlp", size={"hidden": (8,), "frequencies": 4, "fixed": True}, steps=5, width=8)
+    check_arm("sinusoidal", "learned-fine-tuned", fitted)
+    model = model_with("sinusoidal")
+    record = put(model, "sinusoidal", "learned-fine-tuned", {"sinusoidal": fitted})
+    train(model, record)
+    assert torch.equal(model.position.content.net.frequencies, fitted.net.frequencies)
+    assert not any("frequencies" in name for name in record.moves)
+
+
 @pytest.mark.parametrize("function", USED)
 def test_arms_without_a_net_move_what_they_say(function):
     for arm in get_function(function).arms:

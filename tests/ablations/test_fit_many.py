@@ -17,6 +17,7 @@ ALIKE = [
     ("mlp", [{"hidden": (4, 4, 4, 4)}, {"hidden": (4, 4, 4, 4)}]),
     ("siren", [{"hidden": (6,)}, {"hidden": (9,)}]),
     ("fourier-mlp", [{"hidden": (7,), "frequencies": 3}, {"hidden": (4,), "frequencies": 3}]),
+    ("fourier-mlp", [{"hidden": (k,), "frequencies": 3, "fixed": True} for k in (4, 6)]),
     ("fourier", [{"frequencies": 5}, {"frequencies": 5}]),
     ("rational", [{}, {}]),
 ]

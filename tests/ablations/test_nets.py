@@ -24,7 +24,7 @@ def size_of(name, counts):
     for key in kind.Size.model_fields:
         if key == "hidden":
             sizes[key] = counts
-        elif key not in ("omega", "activation"):
+        elif key not in ("omega", "activation", "fixed"):
             sizes[key] = counts[0]
     return sizes
 
@@ -163,6 +163,18 @@ def test_parameters_and_operations_are_counted():
     assert net.flops() == 2 * 6 + 4 + 3 + 2
     fourier = build_net("fourier-mlp", POSITIONS, 2, hidden=(3,), frequencies=4)
     assert fourier.parameter_count() == 4 + 8 * 3 + 3 + 3 * 2 + 2
+
+
+def test_fixed_frequencies_are_kept_but_not_trained():
+    sizes = {"hidden": (3,), "frequencies": 4}
+    fixed, trained = (build_net("fourier-mlp", POSITIONS, 2, **sizes, fixed=fixed) for fixed in (True, False))
+    assert fixed.parameter_count() == trained.parameter_count() - 4
+    assert torch.equal(fixed.frequencies, trained.frequencies)
+    assert "frequencies" in fixed.state_dict()
+    fixed.frequencies.mul_(2)
+    again = net_from_card(json.loads(json.dumps(fixed.card())))
+    again.load_state_dict(fixed.state_dict())
+    assert torch.equal(again(POSITIONS.points()), fixed(POSITIONS.points()))
 
 
 @pytest.mark.parametrize(
