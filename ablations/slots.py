@@ -29,6 +29,7 @@ __all__ = [
     "TrainableTable",
     "observed_inputs",
     "observed_ranges",
+    "sampled_inputs",
     "slots_named",
 ]
 
@@ -351,3 +352,22 @@ def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]
 
     with observed_inputs(model, see):
         yield ranges
+
+
+@contextmanager
+def sampled_inputs(model: nn.Module, each: int = 256) -> Iterator[dict[str, Tensor]]:
+    """The density of inputs that each slot is really given, for `fit`: [N] by the slot's path, there at the end.
+
+    Of every call at most `each` inputs, evenly spaced; −∞, which stands for what is no part of a row, is left out.
+    """
+    seen: dict[str, list[Tensor]] = {}
+    found: dict[str, Tensor] = {}
+
+    def see(path: str, inputs: Tensor) -> None:
+        flat = inputs.reshape(-1)
+        flat = flat[flat > -math.inf] if flat.is_floating_point() else flat
+        seen.setdefault(path, []).append(flat[:: max(1, math.ceil(len(flat) / each))].clone().cpu())
+
+    with observed_inputs(model, see):
+        yield found
+    found.update({path: torch.cat(some) for path, some in seen.items()})

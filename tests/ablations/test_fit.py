@@ -1,5 +1,6 @@
 """Fit: it learns, it says how well in numbers that can be checked, and the same seed gives the same bits."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -84,6 +85,15 @@ def test_a_fitted_net_is_kept_and_found_again(fitted, tmp_path):
     card = json.loads((tmp_path / "kept" / "card.json").read_text())
     assert card["function"] == "sinusoidal"
     assert card["domain"] == [0, 31, True]
+
+
+def test_weights_that_are_no_numbers_are_refused(fitted, tmp_path):
+    """Though the card vouches for them."""
+    broken = dataclasses.replace(fitted, net=copy.deepcopy(fitted.net))
+    with torch.no_grad():
+        broken.net.weights[0][0, 0] = torch.nan
+    with pytest.raises(InputError, match="holds no fitted net: among its weights are some that are no numbers"):
+        load_fitted(broken.save(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["no card", "no net", "torn net", "torn card", "changed net"])

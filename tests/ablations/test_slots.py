@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.slots import (
@@ -16,6 +17,7 @@ from trans4init.ablations.slots import (
     TrainableTable,
     observed_inputs,
     observed_ranges,
+    sampled_inputs,
     slots_named,
 )
 from trans4init.ablations.transformer import Transformer, TransformerConfig
@@ -124,3 +126,19 @@ def test_a_fused_slot_is_observed_in_every_eighth_call_of_the_model_and_others_i
         "blocks.0.feed_forward.activation": 17,
     }
     assert {seen[f"blocks.0.{path}"] for path in ("attention.softmax", "attention.scale", "attention_norm.slot")} == {3}
+
+
+def test_the_density_of_a_slot_s_inputs_is_what_a_fit_can_be_aimed_at():
+    model = Transformer(TransformerConfig(layers=2, width=8, heads=2, context=8, softmax="softmax-row"))
+    with sampled_inputs(model, each=64) as density:
+        for _ in range(3):
+            model(model.example_inputs())
+    path = "blocks.0.feed_forward.activation"
+    assert density[path].shape == (3 * 64,)
+    assert torch.isfinite(density["blocks.1.attention.softmax"]).all()
+    fitted = fit("gelu", "piecewise-linear", size={"pieces": 4}, density=density[path], steps=20, budget=40)
+    observed = fitted.fidelity.regions[-1]
+    even = fit("gelu", "piecewise-linear", size={"pieces": 4})
+    error = even(density[path].double()) - torch.nn.functional.gelu(density[path].double())
+    assert observed.region == "observed"
+    assert observed.rms_error < error.square().mean().sqrt()
