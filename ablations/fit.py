@@ -276,6 +276,8 @@ def _schedule(steps: int, budget: int | None, seconds: float, target_error: floa
         raise InputError(f"a fit takes more than 0 seconds, and {seconds:g} was given.")
     if not target_error >= 0:
         raise InputError(f"a target error is 0 or more, and {target_error:g} was given.")
+    if not 0 < learning_rate <= math.inf:
+        raise InputError(f"a learning rate is more than 0, and {learning_rate:g} was given.")
     budget = refinement_budget(steps) if budget is None else budget
     return Schedule(steps, budget, learning_rate, target_error, seconds)
 

@@ -94,7 +94,7 @@ class Silu(Activation):
     """x σ(x), also called swish."""
 
     name = "silu"
-    source = "Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network Function Approximation, equation 8"
+    source = "Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network Function Approximation"
     domain = Domain(-8, 8, integer=False)
     tails = "0 to the left, x to the right"
 

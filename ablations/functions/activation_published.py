@@ -94,7 +94,7 @@ class BoltGelu(PublishedGelu):
     """0 below −2.7, a polynomial of degree 4 in |x| plus x / 2 to 2.7, x above."""
 
     name = "bolt-gelu"
-    source = "Pang et al. 2024, BOLT: Privacy-Preserving, Accurate and Efficient Inference for Transformers, section V"
+    source = "Pang et al. 2024, BOLT: Privacy-Preserving, Accurate and Efficient Inference for Transformers"
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

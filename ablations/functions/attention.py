@@ -103,7 +103,7 @@ class HeadMixing(VectorFunction):
 
     name = "head-mixing"
     slot = "head-mixing"
-    source = "Shazeer et al. 2020, Talking-Heads Attention, section 3 (here on the outputs, and zero-initialised)"
+    source = "Shazeer et al. 2020, Talking-Heads Attention (here on the outputs, and zero-initialised)"
     arms = ("analytic", "corrected")
     domain = Domain(-4, 4, integer=False)
     default_shape: ClassVar[dict[str, int]] = {"heads": 8}

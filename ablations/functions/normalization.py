@@ -100,7 +100,7 @@ class Derf(Dyt):
     """erf(α x + s) with a trained α, 0.5 at the start, and a trained shift s, 0 at the start."""
 
     name = "derf"
-    source = "Chen et al. 2025, Stronger Normalization-Free Transformers, section 4"
+    source = "Chen et al. 2025, Stronger Normalization-Free Transformers"
     shift = True
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

@@ -99,7 +99,7 @@ class KerpleLog(Kerple):
     """−r1 ln(1 + r2 |i − j|)."""
 
     name = "kerple-log"
-    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation, equation 7"
+    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation"
     tails = "falls as the logarithm"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -113,7 +113,7 @@ class KerplePower(Kerple):
     """−r1 |i − j|^r2."""
 
     name = "kerple-power"
-    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation, equation 6"
+    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation"
     tails = "falls as a root"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -137,7 +137,7 @@ class Fire(RelativeFunction):
     """
 
     name = "fire"
-    source = "Li et al. 2024, Functional Interpolation for Relative Positions Improves Long Context Transformers, eq. 3"
+    source = "Li et al. 2024, Functional Interpolation for Relative Positions Improves Long Context Transformers"
     tails = "goes on linearly in ln(distance)"
     normalizer: ClassVar[Literal["constant", "query"]] = "constant"
     threshold: ClassVar[int] = 512

@@ -142,9 +142,7 @@ class RopeYarn(Rotary):
     """
 
     name = "rope-yarn"
-    source = (
-        "Peng et al. 2023, YaRN: Efficient Context Window Extension, section 3.2, definition 2, and 3.4, equation 15"
-    )
+    source = "Peng et al. 2023, YaRN: Efficient Context Window Extension, sections 3.2 and 3.4"
     slow: ClassVar[float] = 1.0
     fast: ClassVar[float] = 32.0
 
@@ -173,7 +171,7 @@ class XPos(Rotary):
     """Rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4: scores fall with distance; [cos, sin, scale]."""
 
     name = "xpos"
-    source = "Sun et al. 2022, A Length-Extrapolatable Transformer, section 2.2, algorithm 1"
+    source = "Sun et al. 2022, A Length-Extrapolatable Transformer, algorithm 1"
     domain = Domain(0, 2047, integer=True)
     tails = "defined for every position; the scale of the fast pairs falls to 0"
 

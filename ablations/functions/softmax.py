@@ -165,7 +165,7 @@ class StableMax(SoftmaxWeight):
     """x + 1 for x >= 0, 1 / (1 − x) below."""
 
     name = "stablemax"
-    source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, section 4.1"
+    source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability"
     domain = Domain(-8, 8, integer=False)
     after_max = False
     tails = "falls to 0 as 1 / |x| on the left, x + 1 to the right"

@@ -32,9 +32,7 @@ class Rational(Net):
     """P(u) / (1 + |Q(u)|), u the scaled input, Q without constant term and the same for every output: no poles."""
 
     name = "rational"
-    source = (
-        "Molina et al. 2020, Padé Activation Units, section 3 (safe PAU); Boullé et al. 2020, Rational Neural Networks"
-    )
+    source = "Molina et al. 2020, Padé Activation Units (safe PAU); Boullé et al. 2020, Rational Neural Networks"
     Size = RationalSize
 
     def __init__(self, domain: Domain, outputs: int, size: RationalSize) -> None:

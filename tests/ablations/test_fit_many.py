@@ -123,6 +123,6 @@ def test_seconds_cut_a_fit_short_and_still_end_it_well():
 def test_what_cannot_be_fitted_is_said_before_anything_is():
     with pytest.raises(InputError, match="did you mean 'siren'"):
         next(fit_many([Wanted("gelu", "spline"), Wanted("gelu", "sirne")]))
-    for wrong in ({"steps": 0}, {"budget": -1}, {"target_error": -1.0}):
-        with pytest.raises(InputError, match=r"takes at least|0 or more"):
+    for wrong in ({"steps": 0}, {"budget": -1}, {"target_error": -1.0}, {"learning_rate": float("nan")}):
+        with pytest.raises(InputError, match=r"takes at least|0 or more|more than 0"):
             next(fit_many([Wanted("gelu", "spline")], **wrong))
