@@ -217,6 +217,13 @@ class FoldedKnots(Content):
         self.knots = pieces.knots.to(self.dtype_like.device, precision)
         self.lines = torch.stack([pieces.slopes[:, 0], pieces.intercepts[:, 0]]).to(self.knots)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedKnots":
+        """Where the net is moved or rounded, take it apart again: rounded lines would not meet."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.knots.is_meta:
+            self.fold()
+        return self
+
     @staticmethod
     def foldable(content: Content) -> bool:
         """Whether the content is a net that is piecewise linear in the function's own input and value."""

@@ -11,6 +11,7 @@ from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.slots import (
     Folded,
+    FoldedKnots,
     NetContent,
     OutsideDomainError,
     Slot,
@@ -66,6 +67,17 @@ def test_a_fold_follows_the_weights_that_are_loaded():
     other.initialise(torch.Generator().manual_seed(5))
     slot.content.load_state_dict({f"content.net.{name}": value for name, value in other.state_dict().items()})
     torch.testing.assert_close(slot(torch.arange(8)), other(torch.arange(8.0)))
+
+
+def test_the_knots_of_a_rounded_net_are_exact():
+    """A bfloat16 model has a net of bfloat16 weights, and the lines that this net is."""
+    function = get_function("gelu")
+    net = build_net("mlp-relu", function.domain, 1, hidden=(9,))
+    folded = FoldedKnots(NetContent(function, {}, net)).bfloat16()
+    assert (folded.content.net.weights[0].dtype, folded.knots.dtype) == (torch.bfloat16, torch.float32)
+    inputs = torch.linspace(-9, 9, 1001, dtype=torch.float64)
+    torch.testing.assert_close(folded.value(inputs), net(inputs).squeeze(-1), rtol=0, atol=1e-5)
+    assert folded(inputs.bfloat16()).dtype == torch.bfloat16
 
 
 def test_the_dtype_is_the_models():
