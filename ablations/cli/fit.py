@@ -124,6 +124,7 @@ class Fit:
             f"largest error over {len(found)} seeds: {errors[0]:.2e} (seed {best.seed}), "
             f"median {statistics.median(errors):.2e}, {errors[-1]:.2e} (seed {worst.seed})",
             highlight=False,
+            soft_wrap=True,
         )
         for fitted in found:
             self._keep(fitted, console)
