@@ -77,9 +77,10 @@ class SoftmaxRow(SoftmaxWeight):
     """Keys of the longest rows that a net is fitted on."""
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[..., n] to [..., n]."""
+        """[..., n] to [..., n]; a row without keys has weights of 0."""
         self.check_shape(**shape)
-        return inputs.softmax(dim=-1)
+        empty = (inputs == -math.inf).all(dim=-1, keepdim=True)
+        return inputs.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
         """Rows of 1 to 32 keys, the same ones every time, [count / 4, 32]: one score of 0, the others in the domain."""
@@ -105,7 +106,7 @@ class SoftmaxRow(SoftmaxWeight):
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """1 / n for each of the n keys that are seen."""
         seen = (inputs > -math.inf).to(inputs.dtype)
-        return seen / seen.sum(dim=-1, keepdim=True)
+        return seen / seen.sum(dim=-1, keepdim=True).clamp_min(1.0)
 
 
 @FUNCTIONS.register

@@ -54,6 +54,21 @@ def test_a_zeroed_set_is_zero_and_its_solved_output_the_least_squares_optimum():
     assert net.bias.grad.abs().max() < 1e-6
 
 
+def test_a_row_without_keys_has_no_weights_and_no_gradient_that_is_no_number():
+    function = get_function("softmax-row")
+    net = build_net("deep-set", SCORES, 1)
+    rows = torch.full((2, 3), -math.inf)
+    rows[1, 0] = 0.0
+    for values in (function.analytic, function.left_out, lambda x: net(x).squeeze(-1)):
+        own = rows.clone().requires_grad_()
+        found = values(own)
+        assert found[0].tolist() == [0, 0, 0]
+        assert found[1, 1:].tolist() == [0, 0]
+        if found.requires_grad:
+            found.sum().backward()
+            assert torch.isfinite(own.grad).all()
+
+
 def test_rows_to_fit_on_have_every_length_and_their_largest_score_at_zero():
     function = get_function("softmax-row")
     points = function.points(SCORES, 1024)
