@@ -346,8 +346,8 @@ def test_a_whole_row_leaves_no_use_for_a_reciprocal(fitted):
 
 def test_the_rows_of_a_model_are_softmax_to_the_net_s_precision():
     """At lengths that the net was not fitted on, too; a query sees no key after its own."""
-    fitted = fit("softmax-row", "deep-set", size={"summed": 2, "hidden": 8}, steps=600, budget=100)
-    assert fitted.fidelity.regions[0].max_error < 0.1
+    fitted = fit("softmax-row", "deep-set", size={"summed": 2, "hidden": 8}, steps=200, budget=60)
+    assert fitted.fidelity.regions[0].max_error < 0.2
     model, reference = model_with("softmax-row", context=64), model_with("softmax-exp", context=64)
     tokens = model.example_inputs()
     torch.testing.assert_close(model(tokens), reference(tokens), rtol=0, atol=1e-5)
