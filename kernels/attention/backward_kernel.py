@@ -4,20 +4,26 @@ Each recomputes the weights of a tile from the log-sum-exp, as FlashAttention do
 gradient is the sum of the scores' gradient along each diagonal i - j; `README.md` derives how a tile is skewed so that
 a diagonal becomes a row.
 """
-# ruff: noqa: N803, SIM102  (constants are upper case; Triton compiles only part of Python)
+# ruff: noqa: N803, N806, SIM102  (constants are upper case; Triton compiles only part of Python)
 # mypy: ignore-errors
 
 import triton
 import triton.language as tl
 
 from trans4init.kernels.attention.kernel import (
+    block_of_queries,
+    dropout_seed,
     kept,
+    keys_of_block,
     load_rows,
     load_strip,
+    matrix_of,
     multiply,
+    real_keys,
     row_sum,
     spread,
     store_rows,
+    table_of,
     visible,
 )
 
@@ -35,23 +41,30 @@ def load_row_terms(base, row_start, queries, BLOCK_M: tl.constexpr, EMPTY: tl.co
 def add_diagonals(
     scores_grad, table_grad, row_start, column_start, queries, keys, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
 ):
-    """Add the diagonal sums of a [BLOCK_M, BLOCK_N] tile to the table's gradient; BLOCK_N <= BLOCK_M.
+    """Add the diagonal sums of a [BLOCK_M, BLOCK_N] tile to the table's gradient; BLOCK_N divides BLOCK_M.
 
-    Turning column n up by n places, modulo BLOCK_M, brings each diagonal into one row: m - n = r from the entries that
-    did not wrap, m - n = r - BLOCK_M from those that did.
+    The tile is a pile of squares. Turning column n of a square up by n places, modulo BLOCK_N, brings each diagonal
+    into one row: m - n = r from the entries that did not wrap, m - n = r - BLOCK_N from those that did. What wrapped
+    lies on the diagonals that the square above didn't wrap. Each table entry gets one addition.
     """
-    row = tl.arange(0, BLOCK_M)
-    source = row[:, None] + tl.arange(0, BLOCK_N)[None, :]
-    skewed = tl.gather(scores_grad, source & (BLOCK_M - 1), 0)
-    lower = row_sum(tl.where(source < BLOCK_M, skewed, 0.0))
-    upper = row_sum(tl.where(source < BLOCK_M, 0.0, skewed))
-    entry = row_start - column_start + keys - 1 + row
+    SQUARES: tl.constexpr = BLOCK_M // BLOCK_N
+    square = tl.arange(0, SQUARES)[:, None]
+    row = tl.arange(0, BLOCK_N)[None, :]
+    source = row[:, :, None] + tl.arange(0, BLOCK_N)[None, None, :]
+    tile = tl.reshape(scores_grad, [SQUARES, BLOCK_N, BLOCK_N])
+    turned = tl.broadcast_to(source & (BLOCK_N - 1), [SQUARES, BLOCK_N, BLOCK_N])
+    skewed = tl.gather(tile, turned, 1)
+    both = tl.join(tl.where(source < BLOCK_N, skewed, 0.0), tl.where(source < BLOCK_N, 0.0, skewed))
+    sums, wrapped = tl.split(tl.reduce(both, 2, tl.standard._sum_combine))  # [SQUARES, BLOCK_N] each
+    if SQUARES > 1:
+        below = tl.broadcast_to((square + 1) & (SQUARES - 1), [SQUARES, BLOCK_N])
+        sums += tl.where(square < SQUARES - 1, tl.gather(wrapped, below, 0), 0.0)
+    entry = row_start - column_start + keys - 1 + square * BLOCK_N + row
     last = queries + keys - 1
-    tl.atomic_add(table_grad + entry, lower, mask=(entry >= 0) & (entry < last), sem="relaxed")
-    entry -= BLOCK_M
-    tl.atomic_add(
-        table_grad + entry, upper, mask=(entry >= 0) & (entry < last) & (row > BLOCK_M - BLOCK_N), sem="relaxed"
-    )
+    tl.atomic_add(table_grad + entry, sums, mask=(entry >= 0) & (entry < last), sem="relaxed")
+    entry -= BLOCK_N
+    real = (entry >= 0) & (entry < last) & (square == 0) & (row > 0)
+    tl.atomic_add(table_grad + entry, wrapped, mask=real, sem="relaxed")
 
 
 @triton.jit
@@ -65,17 +78,11 @@ def row_terms_kernel(
     delta = rowsum(out · d out) - d lse is what the normalisation takes from each score's gradient. A query that sees
     nothing has level +inf, so that its weights come out as 0.
     """
-    blocks = (queries + BLOCK_M - 1) // BLOCK_M
-    plane = tl.program_id(0) // blocks
-    row_start = (tl.program_id(0) % blocks) * BLOCK_M
-    batch = (plane // heads).to(tl.int64)
-    head = (plane % heads).to(tl.int64)
-    out = load_rows(
-        out_ptr + batch * out_batch + head * out_head, row_start, queries, out_row, BLOCK_M, HEAD_DIM, BLOCK_D
-    )
-    out_grad = load_rows(
-        out_grad_ptr + batch * grad_batch + head * grad_head, row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D
-    )
+    plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
+    out_here = matrix_of(out_ptr, batch, head, out_batch, out_head)
+    out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
+    out = load_rows(out_here, row_start, queries, out_row, BLOCK_M, HEAD_DIM, BLOCK_D)
+    out_grad = load_rows(out_grad_here, row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     rows = row_start + tl.arange(0, BLOCK_M)
     here = plane.to(tl.int64) * queries + rows
     delta = row_sum(out.to(tl.float32) * out_grad.to(tl.float32))
@@ -94,9 +101,12 @@ def query_span(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, TABLE: tl.constexpr,
     DROPOUT: tl.constexpr, MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add what the keys [start, stop) give to a block's query gradient, and with TABLE to the table's."""
+    """Add what the keys [start, stop) give to a block's query gradient, and with TABLE to the table's.
+
+    In float32 whole rows of q would be held in registers over the loop, hoisted, and spill.
+    """
     rows = row_start + tl.arange(0, BLOCK_M)[:, None]
-    for column_start in tl.range(start, stop, BLOCK_N):
+    for column_start in tl.range(start, stop, BLOCK_N, disable_licm=q.dtype == tl.float32):
         columns = column_start + tl.arange(0, BLOCK_N)[None, :]
         k = load_rows(k_head, column_start, keys, k_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
         scores = multiply(q, tl.trans(k), UPCAST) * (scale * 1.4426950408889634)  # [BLOCK_M, BLOCK_N]
@@ -130,66 +140,34 @@ def query_gradient_kernel(
     LENGTHS: tl.constexpr, DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """d q of one block of queries, and with TABLE the table's gradient through float32 atomics."""
-    blocks = (queries + BLOCK_M - 1) // BLOCK_M
-    plane = tl.program_id(0) // blocks
-    row_start = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_M
-    batch = plane // heads
-    head = plane % heads
-    wide_batch = tl.cast(batch, tl.int64)
-    wide_head = tl.cast(head, tl.int64)
-    key_head = (head // groups).to(tl.int64)
-    key_count = keys
-    if LENGTHS:
-        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
-    seed = 0
-    if DROPOUT:
-        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
-    table = table_ptr
-    table_grad = table_grad_ptr
-    if BIAS:
-        table_start = (wide_batch // table_batches * heads + head) * (queries + keys - 1)
-        table = table_ptr + table_start
-        table_grad = table_grad_ptr + table_start
-
-    shift = keys - queries
-    stop = key_count
-    plain = key_count
-    start = 0
-    if CAUSAL:
-        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, queries) + shift), 0)
-        plain = tl.maximum(tl.minimum(plain, row_start + shift + 1), 0)
-    plain = plain // BLOCK_N * BLOCK_N
-    if WINDOW:
-        start = tl.maximum(row_start + shift - window + 1, 0) // BLOCK_N * BLOCK_N
-        plain = start
-
-    plane_start = plane.to(tl.int64) * queries
-    q = load_rows(
-        q_ptr + wide_batch * q_batch + wide_head * q_head, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D
+    plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
+    key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
+    seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
+    table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
+    table_grad = table_of(table_grad_ptr, batch, head, heads, queries, keys, table_batches, TABLE)
+    start, first, last, stop = keys_of_block(
+        row_start, queries, keys, key_count, window, BLOCK_M, BLOCK_N, CAUSAL, WINDOW
     )
-    out_grad = load_rows(
-        out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head,
-        row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D,
-    )  # fmt: skip
+    q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
+    k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
+    v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
+    out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
+    plane_start = plane.to(tl.int64) * queries
+    q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
+    out_grad = load_rows(out_grad_here, row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK_M, float("inf"))
     delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK_M, 0.0)
-    k_here = k_ptr + wide_batch * k_batch + key_head * k_head
-    v_here = v_ptr + wide_batch * v_batch + key_head * v_head
     q_grad = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
-    mask_plane = batch % seed_batches * heads + head
-    if not WINDOW:
+    for part in tl.static_range(0 if WINDOW else 1, 3):  # the keys of the window's border, those all see, the others
         q_grad = query_span(
-            q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed, mask_plane, row_start, start,
-            plain,
+            q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed,
+            batch % seed_batches * heads + head, row_start,
+            start if part == 0 else (first if part == 1 else last),
+            first if part == 0 else (last if part == 1 else stop),
             queries, keys, key_count, window, k_row, v_row, scale, threshold, keep_scale,
-            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, TABLE, DROPOUT, False, UPCAST,
+            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, TABLE, DROPOUT, part != 1, UPCAST,
         )  # fmt: skip
-    q_grad = query_span(
-        q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed, mask_plane, row_start, plain, stop,
-        queries, keys, key_count, window, k_row, v_row, scale, threshold, keep_scale,
-        HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, TABLE, DROPOUT, True, UPCAST,
-    )  # fmt: skip
-    q_grad_here = q_grad_ptr + wide_batch * q_grad_batch + wide_head * q_grad_head
+    q_grad_here = matrix_of(q_grad_ptr, batch, head, q_grad_batch, q_grad_head)
     store_rows(q_grad_here, row_start, queries, q_grad_row, q_grad * scale, BLOCK_M, HEAD_DIM, BLOCK_D)
 
 
@@ -220,13 +198,39 @@ def key_span(
         dropped = weights
         if DROPOUT:
             keep = kept(seed, plane, rows, columns, threshold)
-            dropped = tl.where(keep, weights * keep_scale, 0.0)
+            dropped = tl.where(keep, weights, 0.0)
             weights_grad = tl.where(keep, weights_grad * keep_scale, 0.0)
         v_grad += multiply(dropped.to(out_grad.dtype), out_grad, UPCAST)
         delta = load_row_terms(delta_head, row_start, queries, BLOCK_M, 0.0)
         scores_grad = weights * (weights_grad - delta[None, :])
         k_grad += multiply(scores_grad.to(q.dtype), q, UPCAST)
     return k_grad, v_grad
+
+
+@triton.jit
+def queries_of_block(
+    column_start, queries, keys, key_count, window,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """What sees a block of keys: queries [start, stop), and of them [first, last) every key: they need no mask."""
+    shift = keys - queries
+    start = 0
+    first = 0
+    last = queries
+    stop = queries
+    if CAUSAL:
+        start = tl.maximum(column_start - shift, 0) // BLOCK_M * BLOCK_M
+        first = (tl.maximum(column_start + BLOCK_N - 1 - shift, 0) + BLOCK_M - 1) // BLOCK_M * BLOCK_M
+    if WINDOW:
+        stop = tl.maximum(tl.minimum(stop, column_start + BLOCK_N - 1 + window - shift), start)
+        last = tl.minimum(tl.maximum(column_start + window - shift, 0) // BLOCK_M * BLOCK_M, stop)
+    if column_start + BLOCK_N > key_count:
+        first = stop
+    if column_start >= key_count:
+        stop = start
+    first = tl.minimum(first, stop)
+    last = tl.maximum(tl.minimum(last, stop), first)
+    return start, first, last, stop
 
 
 @triton.jit
@@ -246,66 +250,38 @@ def key_gradient_kernel(
     column_start = (tl.program_id(0) % blocks) * BLOCK_N
     batch = key_plane // key_heads
     key_head = key_plane % key_heads
-    wide_batch = tl.cast(batch, tl.int64)
-    wide_key_head = key_head.to(tl.int64)
-    key_count = keys
-    if LENGTHS:
-        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
-    seed = 0
-    if DROPOUT:
-        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
-
-    shift = keys - queries
-    start = 0
-    plain = 0  # from this query on every key of the block is seen
-    stop = queries
-    if CAUSAL:
-        start = tl.maximum(column_start - shift, 0) // BLOCK_M * BLOCK_M
-        plain = (tl.maximum(column_start + BLOCK_N - 1 - shift, 0) + BLOCK_M - 1) // BLOCK_M * BLOCK_M
-        plain = tl.minimum(plain, stop)
-    if column_start + BLOCK_N > key_count:
-        plain = stop
-    if WINDOW:
-        stop = tl.maximum(tl.minimum(stop, column_start + BLOCK_N - 1 + window - shift), 0)
-        plain = stop
-    if column_start >= key_count:
-        stop = start
-        plain = start
-
-    k = load_rows(
-        k_ptr + wide_batch * k_batch + wide_key_head * k_head, column_start, keys, k_row, BLOCK_N, HEAD_DIM, BLOCK_D
+    key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
+    seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
+    start, first, last, stop = queries_of_block(
+        column_start, queries, keys, key_count, window, BLOCK_M, BLOCK_N, CAUSAL, WINDOW
     )
-    v = load_rows(
-        v_ptr + wide_batch * v_batch + wide_key_head * v_head, column_start, keys, v_row, BLOCK_N, HEAD_DIM, BLOCK_D
-    )
+    k_here = matrix_of(k_ptr, batch, key_head, k_batch, k_head)
+    v_here = matrix_of(v_ptr, batch, key_head, v_batch, v_head)
+    k = load_rows(k_here, column_start, keys, k_row, BLOCK_N, HEAD_DIM, BLOCK_D)
+    v = load_rows(v_here, column_start, keys, v_row, BLOCK_N, HEAD_DIM, BLOCK_D)
     k_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
     v_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
     for member in tl.range(0, groups if GROUPED else 1):
         head = key_head * groups + member
-        wide_head = tl.cast(head, tl.int64)
-        plane_start = (wide_batch * heads + head) * queries
-        table = table_ptr
-        if BIAS:
-            table = table_ptr + (wide_batch // table_batches * heads + head) * (queries + keys - 1)
-        q_here = q_ptr + wide_batch * q_batch + wide_head * q_head
-        out_grad_here = out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head
-        mask_plane = batch % seed_batches * heads + head
-        k_grad, v_grad = key_span(
-            k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table, seed,
-            mask_plane, column_start, start, plain, queries, keys, key_count, window, q_row, grad_row, scale, threshold,
-            keep_scale, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, True, UPCAST,
-        )  # fmt: skip
-        if not WINDOW:
+        plane_start = (tl.cast(batch, tl.int64) * heads + head) * queries
+        table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
+        q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
+        out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
+        for part in tl.static_range(0, 3 if WINDOW else 2):  # the first that see the block, those that see all of it, …
             k_grad, v_grad = key_span(
                 k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table,
-                seed,
-                mask_plane, column_start, plain, stop, queries, keys, key_count, window, q_row, grad_row, scale,
-                threshold,
-                keep_scale, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, False, UPCAST,
+                seed, batch % seed_batches * heads + head, column_start,
+                start if part == 0 else (first if part == 1 else last),
+                first if part == 0 else (last if part == 1 else stop),
+                queries, keys, key_count, window, q_row, grad_row, scale, threshold, keep_scale,
+                HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, part != 1, UPCAST,
             )  # fmt: skip
-    offset = wide_batch * k_grad_batch + wide_key_head * k_grad_head
-    store_rows(k_grad_ptr + offset, column_start, keys, k_grad_row, k_grad * scale, BLOCK_N, HEAD_DIM, BLOCK_D)
-    store_rows(v_grad_ptr + offset, column_start, keys, k_grad_row, v_grad, BLOCK_N, HEAD_DIM, BLOCK_D)
+    if DROPOUT:
+        v_grad *= keep_scale
+    k_grad_here = matrix_of(k_grad_ptr, batch, key_head, k_grad_batch, k_grad_head)
+    v_grad_here = matrix_of(v_grad_ptr, batch, key_head, k_grad_batch, k_grad_head)
+    store_rows(k_grad_here, column_start, keys, k_grad_row, k_grad * scale, BLOCK_N, HEAD_DIM, BLOCK_D)
+    store_rows(v_grad_here, column_start, keys, k_grad_row, v_grad, BLOCK_N, HEAD_DIM, BLOCK_D)
 
 
 @triton.jit
@@ -328,9 +304,9 @@ def table_gradient_kernel(
     diagonal = tl.program_id(0) % diagonals - (column_blocks - 1)
     head = tl.program_id(0) // diagonals % heads
     member = tl.program_id(0) // diagonals // heads
-    wide_head = tl.cast(head, tl.int64)
-    key_head = (head // groups).to(tl.int64)
-    table_start = (member.to(tl.int64) * heads + head) * (queries + keys - 1)
+    batch_start = member * table_batches
+    table = table_of(table_ptr, batch_start, head, heads, queries, keys, table_batches, True)
+    table_grad = table_of(table_grad_ptr, batch_start, head, heads, queries, keys, table_batches, True)
 
     shift = keys - queries
     first = tl.maximum(diagonal, 0)
@@ -342,45 +318,35 @@ def table_gradient_kernel(
     if WINDOW:
         if offset - BLOCK + 1 >= window - shift:
             last = first
-    strip = load_strip(table_ptr + table_start, offset, 0, queries, keys, BLOCK, BLOCK)
+    strip = load_strip(table, offset, 0, queries, keys, BLOCK, BLOCK)
     bias = spread(strip, BLOCK, BLOCK, False)
     total = tl.full([BLOCK, BLOCK], 0.0, tl.float32)
-    for batch in tl.range(member * table_batches, (member + 1) * table_batches):
-        wide_batch = tl.cast(batch, tl.int64)
-        key_count = keys
-        if LENGTHS:
-            key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
-        seed = 0
-        if DROPOUT:
-            seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
-        plane_start = (wide_batch * heads + head) * queries
+    for batch in tl.range(batch_start, batch_start + table_batches):
+        key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
+        seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
+        plane_start = (tl.cast(batch, tl.int64) * heads + head) * queries
+        q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
+        k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
+        v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
+        out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
         for row_block in tl.range(first, last):
             row_start = row_block * BLOCK
             column_start = row_start - offset
             rows = row_start + tl.arange(0, BLOCK)[:, None]
             columns = column_start + tl.arange(0, BLOCK)[None, :]
-            q = load_rows(
-                q_ptr + wide_batch * q_batch + wide_head * q_head, row_start, queries, q_row, BLOCK, HEAD_DIM, BLOCK_D
-            )
-            k = load_rows(
-                k_ptr + wide_batch * k_batch + key_head * k_head, column_start, keys, k_row, BLOCK, HEAD_DIM, BLOCK_D
-            )
+            q = load_rows(q_here, row_start, queries, q_row, BLOCK, HEAD_DIM, BLOCK_D)
+            k = load_rows(k_here, column_start, keys, k_row, BLOCK, HEAD_DIM, BLOCK_D)
             scores = multiply(q, tl.trans(k), UPCAST) * (scale * 1.4426950408889634) + bias
             level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK, float("inf"))
             weights = tl.math.exp2(scores - level[:, None])
             seen = visible(rows, columns, shift, key_count, window, CAUSAL, WINDOW)
             weights = tl.where(seen, weights, 0.0)
-            v = load_rows(
-                v_ptr + wide_batch * v_batch + key_head * v_head, column_start, keys, v_row, BLOCK, HEAD_DIM, BLOCK_D
-            )
-            out_grad = load_rows(
-                out_grad_ptr + wide_batch * grad_batch + wide_head * grad_head,
-                row_start, queries, grad_row, BLOCK, HEAD_DIM, BLOCK_D,
-            )  # fmt: skip
+            v = load_rows(v_here, column_start, keys, v_row, BLOCK, HEAD_DIM, BLOCK_D)
+            out_grad = load_rows(out_grad_here, row_start, queries, grad_row, BLOCK, HEAD_DIM, BLOCK_D)
             weights_grad = multiply(out_grad, tl.trans(v), UPCAST)
             if DROPOUT:
                 plane = batch % seed_batches * heads + head
                 weights_grad = tl.where(kept(seed, plane, rows, columns, threshold), weights_grad * keep_scale, 0.0)
             delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK, 0.0)
             total += weights * (weights_grad - delta[:, None])
-    add_diagonals(total, table_grad_ptr + table_start, offset, 0, queries, keys, BLOCK, BLOCK)
+    add_diagonals(total, table_grad, offset, 0, queries, keys, BLOCK, BLOCK)

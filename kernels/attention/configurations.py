@@ -32,7 +32,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Case:
-    """What decides which tile is best: the pass, and what it has to hold."""
+    """What decides which tile is best: the pass, and what it has to hold. masked: by a window or by dropout."""
 
     which: Pass
     head_dim: int
@@ -40,10 +40,11 @@ class Case:
     bias: bool
     causal: bool = True
     grouped: bool = False
+    masked: bool = False
 
     def __str__(self) -> str:
         """The name a winner is recorded under."""
-        traits = [name for name in ("bias", "causal", "grouped") if getattr(self, name)]
+        traits = [name for name in ("bias", "causal", "grouped", "masked") if getattr(self, name)]
         return " ".join([self.which, f"D{self.head_dim}", f"{8 * self.itemsize}-bit", *traits])
 
 
@@ -51,15 +52,16 @@ INTERPRETED = Tile(32, 16, 1, 1)
 ROW_TERMS = Tile(queries=64, keys=0, warps=4, stages=1)
 
 # The widest block of head dims that a row serves -> tiles, the default first. None of them spills registers on sm_90 up
-# to 128: a bias costs about 50 registers for the places of its strip, so that biased tiles are smaller.
+# to 128: a bias costs about 50 registers for the places of its strip, so that biased tiles are smaller, and those of
+# dropout's hash and of a window's three loops are smaller still.
 PLAIN: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "forward": {
-        64: (Tile(128, 64, 4, 3), Tile(128, 128, 8, 2)),
+        64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
         128: (Tile(128, 64, 8, 3),),
         256: (Tile(128, 32, 8, 2),),
     },
-    "query_gradient": {64: (Tile(128, 64, 8, 2),), 128: (Tile(128, 64, 8, 2),), 256: (Tile(32, 32, 8, 1),)},
-    "key_gradient": {64: (Tile(64, 128, 8, 2),), 128: (Tile(32, 128, 8, 2),), 256: (Tile(32, 64, 8, 1),)},
+    "query_gradient": {64: (Tile(128, 64, 8, 2),), 128: (Tile(128, 64, 8, 2),), 256: (Tile(128, 16, 8, 1),)},
+    "key_gradient": {64: (Tile(64, 128, 8, 2),), 128: (Tile(32, 128, 8, 2),), 256: (Tile(32, 32, 8, 1),)},
 }
 BIASED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "forward": {
@@ -68,30 +70,41 @@ BIASED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
         256: (Tile(128, 32, 8, 2),),
     },
     "query_gradient": {
-        64: (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2)),
+        64: (Tile(128, 32, 8, 2), Tile(128, 64, 8, 2), Tile(64, 32, 4, 2)),
         128: (Tile(128, 32, 8, 2), Tile(64, 32, 4, 2)),
-        256: (Tile(32, 32, 8, 1),),
+        256: (Tile(128, 16, 8, 1), Tile(32, 32, 8, 1)),
     },
     "key_gradient": {
         64: (Tile(32, 128, 8, 2), Tile(64, 64, 8, 2)),
-        128: (Tile(32, 128, 8, 2),),
-        256: (Tile(32, 64, 8, 1),),
+        128: (Tile(32, 128, 8, 2), Tile(16, 128, 8, 2)),
+        256: (Tile(32, 32, 8, 1), Tile(64, 32, 8, 1)),
     },
     "table_gradient": {
         64: (Tile(64, 64, 8, 2),),
         128: (Tile(64, 64, 8, 1), Tile(64, 64, 8, 2)),
-        256: (Tile(32, 32, 8, 1),),
+        256: (Tile(64, 64, 8, 1),),
     },
+}
+MASKED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
+    "forward": {64: (Tile(128, 64, 8, 3),), 128: (Tile(128, 32, 8, 3),), 256: (Tile(128, 32, 8, 2),)},
+    "query_gradient": {64: (Tile(128, 32, 8, 2),), 128: (Tile(128, 32, 8, 2),), 256: (Tile(128, 16, 8, 1),)},
+    "key_gradient": {64: (Tile(32, 128, 8, 2),), 128: (Tile(16, 128, 8, 2),), 256: (Tile(32, 32, 8, 1),)},
+    "table_gradient": BIASED["table_gradient"],
 }
 GROUPED: dict[int, tuple[Tile, ...]] = {
     64: (Tile(32, 128, 8, 2),),
     128: (Tile(16, 128, 8, 2),),
-    256: (Tile(32, 64, 8, 1),),
+    256: (Tile(32, 32, 8, 1),),
+}
+MASKED_GROUPED: dict[int, tuple[Tile, ...]] = {
+    64: (Tile(32, 128, 8, 2),),
+    128: (Tile(16, 64, 8, 2),),
+    256: (Tile(32, 32, 8, 1),),
 }
 SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the matrix units: small tiles, many threads
-    "forward": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
-    "query_gradient": {64: (Tile(16, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
-    "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 16, 1),)},
+    "forward": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+    "query_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(32, 16, 8, 1),)},
+    "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "table_gradient": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
 }
 SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
@@ -104,7 +117,9 @@ def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
     elif room == "small":
         rows = SMALL
     elif case.which == "key_gradient" and case.grouped:
-        rows = GROUPED
+        rows = MASKED_GROUPED if case.masked else GROUPED
+    elif case.masked:
+        rows = MASKED[case.which]
     else:
         rows = (BIASED if case.bias else PLAIN)[case.which]
     return next(tiles for widest, tiles in rows.items() if case.head_dim <= widest)

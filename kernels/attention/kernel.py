@@ -105,32 +105,104 @@ def spread(strip, FIRST: tl.constexpr, SECOND: tl.constexpr, TRANSPOSED: tl.cons
 
 
 @triton.jit
+def block_of_queries(heads, queries, BLOCK_M: tl.constexpr):
+    """A program's batch entry and head (`plane`, `batch`, `head`) and first query; the longest rows of a head first."""
+    blocks = (queries + BLOCK_M - 1) // BLOCK_M
+    plane = tl.program_id(0) // blocks
+    row_start = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_M
+    return plane, plane // heads, plane % heads, row_start
+
+
+@triton.jit
+def matrix_of(base, batch, head, batch_stride, head_stride):
+    """Where the rows of a batch entry's head begin: by 64 bits, since head · length · dim can pass 2³¹."""
+    return base + tl.cast(batch, tl.int64) * batch_stride + tl.cast(head, tl.int64) * head_stride
+
+
+@triton.jit
+def table_of(base, batch, head, heads, queries, keys, table_batches, BIAS: tl.constexpr):
+    """Where the table of a batch entry's head begins; `table_batches` entries share one."""
+    if BIAS:
+        base = base + (tl.cast(batch, tl.int64) // table_batches * heads + head) * (queries + keys - 1)
+    return base
+
+
+@triton.jit
+def real_keys(lengths_ptr, batch, keys, LENGTHS: tl.constexpr):
+    """How many keys of a batch entry are real."""
+    count = keys
+    if LENGTHS:
+        count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
+    return count
+
+
+@triton.jit
+def dropout_seed(seed_ptr, batch, seed_batches, DROPOUT: tl.constexpr):
+    """The seed of a batch entry; `seed_batches` entries share one."""
+    seed = 0
+    if DROPOUT:
+        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
+    return seed
+
+
+@triton.jit
+def keys_of_block(
+    row_start, queries, keys, key_count, window,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """What a block of queries sees: keys [start, stop), and of them [first, last) by every query: they need no mask."""
+    shift = keys - queries
+    start = 0
+    first = 0
+    last = key_count
+    stop = key_count
+    if CAUSAL:
+        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, queries) + shift), 0)
+        last = tl.maximum(tl.minimum(last, row_start + shift + 1), 0)
+    last = last // BLOCK_N * BLOCK_N
+    if WINDOW:
+        start = tl.maximum(row_start + shift - window + 1, 0) // BLOCK_N * BLOCK_N
+        first = (tl.maximum(row_start + BLOCK_M + shift - window, 0) + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+        last = tl.maximum(last, start)
+        first = tl.minimum(first, last)
+    return start, first, last, stop
+
+
+@triton.jit
 def forward_span(
     acc, norm, peak, q, k_head, v_head, table, seed, plane, row_start, start, stop, queries, keys, key_count, window,
-    k_stride, v_stride, scale, threshold, keep_scale,
+    k_stride, v_stride, scale, threshold,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
     MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Fold the keys [start, stop) into a block of queries by the online softmax (Milakov and Gimelshein 2018)."""
+    """Fold the keys [start, stop) into a block of queries by the online softmax (Milakov and Gimelshein 2018).
+
+    `scale` is not negative: the largest score is that of the largest product.
+    """
     rows = row_start + tl.arange(0, BLOCK_M)[:, None]
     for column_start in tl.range(start, stop, BLOCK_N):
         columns = column_start + tl.arange(0, BLOCK_N)[None, :]
         k = load_rows(k_head, column_start, keys, k_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
-        scores = multiply(q, tl.trans(k), UPCAST) * scale  # [BLOCK_M, BLOCK_N]
-        if BIAS:
-            strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
-            scores += spread(strip, BLOCK_M, BLOCK_N, False)
-        if MASK:
-            seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
-            scores = tl.where(seen, scores, float("-inf"))
-        highest = tl.maximum(peak, row_maximum(scores))
+        scores = multiply(q, tl.trans(k), UPCAST)  # [BLOCK_M, BLOCK_N]
+        if BIAS or MASK:
+            scores *= scale
+            if BIAS:
+                strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
+                scores += spread(strip, BLOCK_M, BLOCK_N, False)
+            if MASK:
+                seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
+                scores = tl.where(seen, scores, float("-inf"))
+            highest = tl.maximum(peak, row_maximum(scores))
+        else:  # one product a row in place of one a score; the other becomes part of the subtraction below
+            highest = tl.maximum(peak, row_maximum(scores) * scale)
+            scores *= scale
         level = tl.where(highest == float("-inf"), 0.0, highest)  # a row that has seen nothing yet stays at 0
         weights = tl.math.exp2(scores - level[:, None])
         shrink = tl.math.exp2(peak - level)
         norm = norm * shrink + row_sum(weights)
         if DROPOUT:
-            weights = tl.where(kept(seed, plane, rows, columns, threshold), weights * keep_scale, 0.0)
+            weights = tl.where(kept(seed, plane, rows, columns, threshold), weights, 0.0)
         v = load_rows(v_head, column_start, keys, v_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
         acc = acc * shrink[:, None] + multiply(weights.to(v.dtype), v, UPCAST)
         peak = highest
@@ -146,66 +218,48 @@ def forward_kernel(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
     DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """out and log-sum-exp of one block of queries of one head. One program each; the longest rows of a head first.
+    """out and log-sum-exp of one block of queries of one head. One program each.
 
-    `groups` query heads share a key head; `table_batches` and `seed_batches` batch entries share a table and a seed.
+    `groups` query heads share a key head; `table_batches` and `seed_batches` batch entries share a table and a seed;
+    `scale` is not negative.
     """
-    blocks = (queries + BLOCK_M - 1) // BLOCK_M
-    plane = tl.program_id(0) // blocks
-    row_start = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_M
-    batch = plane // heads
-    head = plane % heads
-    wide_batch = tl.cast(batch, tl.int64)
-    wide_head = tl.cast(head, tl.int64)
-    key_head = (head // groups).to(tl.int64)
-    key_count = keys
-    if LENGTHS:
-        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
-    seed = 0
-    table = table_ptr
-    if DROPOUT:
-        seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
-    if BIAS:
-        table = table_ptr + (wide_batch // table_batches * heads + head) * (queries + keys - 1)
-
-    shift = keys - queries
-    stop = key_count
-    plain = key_count  # keys below it are seen by every row of the block
-    start = 0
-    if CAUSAL:
-        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, queries) + shift), 0)
-        plain = tl.maximum(tl.minimum(plain, row_start + shift + 1), 0)
-    plain = plain // BLOCK_N * BLOCK_N
-    if WINDOW:
-        start = tl.maximum(row_start + shift - window + 1, 0) // BLOCK_N * BLOCK_N
-        plain = start
-
-    q = load_rows(
-        q_ptr + wide_batch * q_batch + wide_head * q_head, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D
+    plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
+    key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
+    seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
+    table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
+    start, first, last, stop = keys_of_block(
+        row_start, queries, keys, key_count, window, BLOCK_M, BLOCK_N, CAUSAL, WINDOW
     )
-    k_here = k_ptr + wide_batch * k_batch + key_head * k_head
-    v_here = v_ptr + wide_batch * v_batch + key_head * v_head
+    q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
+    k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
+    v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
+    q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     acc = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
     norm = tl.full([BLOCK_M], 0.0, tl.float32)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    log2_scale = scale * 1.4426950408889634
-    mask_plane = batch % seed_batches * heads + head
-    if not WINDOW:
+    for part in tl.static_range(0 if WINDOW else 1, 3):  # the keys of the window's border, those all see, the others
         acc, norm, peak = forward_span(
-            acc, norm, peak, q, k_here, v_here, table, seed, mask_plane, row_start, start, plain, queries, keys,
-            key_count, window, k_row, v_row, log2_scale, threshold, keep_scale,
-            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, False, UPCAST,
+            acc, norm, peak, q, k_here, v_here, table, seed, batch % seed_batches * heads + head, row_start,
+            start if part == 0 else (first if part == 1 else last),
+            first if part == 0 else (last if part == 1 else stop),
+            queries, keys, key_count, window, k_row, v_row, scale * 1.4426950408889634, threshold,
+            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, part != 1, UPCAST,
         )  # fmt: skip
-    acc, norm, peak = forward_span(
-        acc, norm, peak, q, k_here, v_here, table, seed, mask_plane, row_start, plain, stop, queries, keys,
-        key_count, window, k_row, v_row, log2_scale, threshold, keep_scale,
-        HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, True, UPCAST,
-    )  # fmt: skip
 
     some = norm > 0.0
     acc = acc / tl.where(some, norm, 1.0)[:, None]
-    out_here = out_ptr + wide_batch * out_batch + wide_head * out_head
-    store_rows(out_here, row_start, queries, out_row, acc, BLOCK_M, HEAD_DIM, BLOCK_D)
+    if DROPOUT:
+        acc *= keep_scale
+    store_rows(
+        matrix_of(out_ptr, batch, head, out_batch, out_head),
+        row_start,
+        queries,
+        out_row,
+        acc,
+        BLOCK_M,
+        HEAD_DIM,
+        BLOCK_D,
+    )
     rows = row_start + tl.arange(0, BLOCK_M)
     lse = tl.where(some, (peak + tl.math.log2(tl.where(some, norm, 1.0))) * 0.6931471805599453, float("-inf"))
     tl.store(lse_ptr + plane.to(tl.int64) * queries + rows, lse, mask=rows < queries)

@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.attention.configurations import INTERPRETED, ROW_TERMS, Case, Pass, Tile, choose
+from trans4init.kernels.compilation import CODE_OPTIONS
 
 __all__ = ["HEAD_DIMS", "Options", "block_dim", "launch_backward", "launch_forward"]
 
 HEAD_DIMS = (16, 32, 64, 80, 96, 128, 256)
+WIDEST = 256  # rows of the largest block, with room to spare
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _run(name: str, programs: int, device: torch.device, tile: Tile, arguments: 
             kernel[(programs,)](**arguments)
         return
     with torch.cuda.device(device):
-        kernel[(programs,)](**arguments, num_warps=tile.warps, num_stages=tile.stages)
+        kernel[(programs,)](**arguments, num_warps=tile.warps, num_stages=tile.stages, **CODE_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,15 @@ class Inputs:
         """The block sizes of one pass."""
         if self.q.device.type == "cpu":
             return INTERPRETED
-        grouped = which == "key_gradient" and self.q.shape[1] != self.k.shape[1]
+        options = self.options
         case = Case(
-            which, self.q.shape[-1], self.q.dtype.itemsize, self.table is not None, self.options.causal, grouped
+            which,
+            self.q.shape[-1],
+            self.q.dtype.itemsize,
+            self.table is not None,
+            options.causal,
+            grouped=which == "key_gradient" and self.q.shape[1] != self.k.shape[1],
+            masked=options.window is not None or options.dropout_p > 0,
         )
         return choose(case, self.q.device)
 
@@ -153,8 +161,11 @@ def strides(name: str, tensor: Tensor) -> dict[str, int]:
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where its head dimension is contiguous, else a contiguous copy."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+    """The tensor itself where its head dimension is contiguous, else a contiguous copy.
+
+    Also a copy where rows lie so far apart that a block of them spans 2³¹ entries: within a block, offsets are 32 bits.
+    """
+    return tensor if tensor.stride(-1) == 1 and tensor.stride(-2) < 2**31 // WIDEST else tensor.contiguous()
 
 
 def _inputs(
@@ -186,6 +197,8 @@ def launch_forward(
 
     M tables and S seeds serve B/M and B/S consecutive batch entries each.
     """
+    if options.scale < 0:  # the kernel takes the largest product for the largest score
+        q, options = -q, replace(options, scale=-options.scale)
     inputs = _inputs(q, k, v, table, key_lengths, seed, options)
     batch, heads, queries, _ = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)

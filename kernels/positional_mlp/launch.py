@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_OUTPUTS", "MAX_WIDTH", "Tiling", "packed_size", "tiling", "triton_positional_mlp", "triton_refusal"]
+from trans4init.kernels.compilation import CODE_OPTIONS
+
+__all__ = [
+    "MAX_OUTPUTS",
+    "MAX_WIDTH",
+    "Tiling",
+    "constants_of",
+    "packed_size",
+    "tiling",
+    "triton_positional_mlp",
+    "triton_refusal",
+]
 
 MAX_WIDTH = 256
 MAX_OUTPUTS = 1024
@@ -123,13 +134,12 @@ def _interpreted() -> bool:
     return isinstance(kernel.forward_kernel, InterpretedFunction)
 
 
-def _constants(parameters: Tensor, widths: Sequence[int], features: str, activation: str, tiles: Tiling) -> Any:
+def constants_of(widths: Sequence[int], features: str, activation: str, tiles: Tiling) -> dict[str, Any]:
+    """The kernels' constants that come from the net; widths: frequencies, hidden, outputs."""
     frequencies, *hidden, outputs = widths
     first, second, third = (*hidden, 0, 0)[:3]
-    # "high" lets matrix products in float32 use TF32, as it does for PyTorch's own; else three of them keep float32.
-    precision = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     return {
-        "P": parameters.shape[1],
+        "P": packed_size(widths, features),
         "F": frequencies,
         "W1": first,
         "W2": second,
@@ -137,9 +147,15 @@ def _constants(parameters: Tensor, widths: Sequence[int], features: str, activat
         "OUT": outputs,
         "FEATURES": features,
         "ACTIVATION": activation,
-        "PRECISION": precision if parameters.dtype == torch.float32 else "ieee",
         **tiles.constants,
     }
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """Of the products: "high" lets float32 use TF32, as it does for PyTorch's own; else three of them keep float32."""
+    if dtype != torch.float32:
+        return "ieee"
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 def _workspace_size(hidden: Sequence[int], tiles: Tiling) -> int:
@@ -192,7 +208,9 @@ def _forward(
         IN_REGISTERS=in_registers,
         num_warps=tiles.warps,
         num_stages=1,
-        **_constants(parameters, widths, features, activation, tiles),
+        **CODE_OPTIONS,
+        PRECISION=_precision(parameters.dtype),
+        **constants_of(widths, features, activation, tiles),
     )
     return out
 
@@ -257,7 +275,9 @@ def _backward(
         TRAIN_FREQUENCIES=train_frequencies,
         num_warps=tiles.warps,
         num_stages=1,
-        **_constants(parameters, widths, features, activation, tiles),
+        **CODE_OPTIONS,
+        PRECISION=_precision(parameters.dtype),
+        **constants_of(widths, features, activation, tiles),
     )
     of_parameters = partials[..., :own].sum(0).to(parameters.dtype)
     return of_parameters, partials[..., own:].sum(0) if train_frequencies else partials.new_zeros(nets, widths[0])

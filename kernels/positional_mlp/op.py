@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trans4init.kernels.positional_mlp.blocked import blocked_chain, undifferentiated
 from trans4init.kernels.positional_mlp.checks import check_call
 from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
@@ -48,7 +49,8 @@ def positional_mlp(
 
     impl: "reference" is the eager specification; "bmm" a chain of `torch.baddbmm`; "compile" that chain through
     `torch.compile`; "triton" one fused kernel (float32, bfloat16 or float16, widths to 256, 1024 outputs, no gradient
-    to positions); "auto" is "triton" on a GPU where that can do the call, and else "bmm".
+    to positions); "auto" is "triton" on a GPU where that can do the call, and else "bmm", on a CPU a few nets at a time
+    where there are several and nothing is differentiated.
     Raises ValueError, in one sentence and before any computation, for what doesn't fit. Positions on a GPU are not
     looked at, since reading them would wait for it: one that is not finite makes its own row NaN.
     """
@@ -59,7 +61,11 @@ def positional_mlp(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
-    compute = _IMPLEMENTATIONS[_chosen(impl, positions, frequencies, weights, add_to)]
+    chosen = _chosen(impl, positions, frequencies, weights, add_to)
+    compute = _IMPLEMENTATIONS[chosen]
+    if impl == "auto" and device == "cpu" and weights[0].shape[0] > 1:
+        given = (positions, frequencies, *weights, *biases, *(() if add_to is None else (add_to,)))
+        compute = blocked_chain if undifferentiated(given) else compute
     return compute(positions, frequencies, weights, biases, features=features, activation=activation, add_to=add_to)
 
 

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trans4init.kernels.attention import RelativeBias, attention, launch
-from trans4init.kernels.attention.configurations import INTERPRETED
-from trans4init.kernels.attention.launch import HEAD_DIMS
+from trans4init.kernels.attention.configurations import INTERPRETED, Tile
+from trans4init.kernels.attention.launch import HEAD_DIMS, Options
 from trans4init.kernels.attention.reference import kept
 from trans4init.kernels.attention.registration import attention_backward, attention_forward
 
@@ -87,7 +87,7 @@ def calls(draw):
         "key_lengths": draw(
             st.none() | st.lists(st.integers(0, keys), min_size=batch, max_size=batch).map(torch.tensor)
         ),
-        "scale": draw(st.none() | st.just(0.3)),
+        "scale": draw(st.sampled_from([None, 0.3, -0.2, 0.0])),
         "dropout_p": draw(st.sampled_from([0.0, 0.0, 0.4])),
         "deterministic": draw(st.booleans()),
     }
@@ -112,6 +112,45 @@ def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype):
 def test_a_diagonal_that_crosses_block_corners_is_masked_right(queries, keys):
     inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, torch.float32)
     assert_as_good_as_eager(inputs, out_grad, True, causal=True)
+
+
+@pytest.mark.parametrize("tile", [Tile(64, 16, 1, 1), Tile(32, 32, 1, 1)], ids=str)
+def test_other_tiles_compute_the_same(tile, monkeypatch):
+    """A tile is a pile of squares to the table's gradient: four here, and one."""
+    monkeypatch.setattr(launch, "INTERPRETED", tile)
+    inputs, out_grad = draw_inputs(1, 1, 1, 90, 101, 16, torch.float32)
+    assert_as_good_as_eager(inputs, out_grad, True, causal=True, window=40)
+
+
+def test_offsets_pass_two_to_the_31(tmp_path):
+    """In a file with holes, of which only the pages of four matrices exist: the last begins at entry 3 · 2³⁰."""
+    size, apart = 3 * 2**30 + 4096, 2**30
+    (tmp_path / "sparse").touch()
+    far = torch.from_file(str(tmp_path / "sparse"), shared=True, size=size, dtype=torch.float16)
+    (q, k, v, table), out_grad = draw_inputs(4, 1, 1, 9, 7, 16, torch.float16)
+
+    def spread_out(tensor, start):
+        view = far.as_strided(tensor.shape, (apart, 1, 16, 1), start)
+        return view.copy_(tensor)
+
+    near, places = [q, k, v, out_grad], (0, 256, 512, 768)
+    *leaves, distant = [spread_out(tensor, start) for tensor, start in zip(near, places, strict=True)]
+    options = {"causal": True, "impl": "triton", "deterministic": True}
+    expected = run([q, k, v, table], out_grad, True, **options)
+    out, lse = launch.launch_forward(*leaves, table[None], None, None, Options(True, None, 0.25, 0.0, True))
+    found = launch.launch_backward(
+        distant, torch.zeros_like(lse), out, lse, *leaves, table[None], None, None,
+        Options(True, None, 0.25, 0.0, True), True,
+    )  # fmt: skip
+    for name, gradient in zip(expected, (out, *found[:3], found[3][0]), strict=True):
+        assert torch.equal(gradient, expected[name]), name
+
+
+def test_rows_too_far_apart_for_32_bits_are_copied():
+    far = torch.empty_strided((1, 1, 2, 16), (0, 0, 2**23, 1), device="meta")
+    assert launch.dense_rows(far).is_contiguous()
+    near = torch.empty_strided((1, 1, 2, 16), (0, 0, 2**22, 1), device="meta")
+    assert launch.dense_rows(near) is near
 
 
 def test_the_log_sum_exp_and_its_gradient_are_exact():

@@ -1,0 +1,137 @@
+"""Compiling Triton kernels for GPUs that are not there, and what a compilation says of a kernel's cost."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CODE_OPTIONS", "SHARED_LIMIT", "Job", "Usage", "compile_job", "source_hash", "usage_of", "write_table"]
+
+SHARED_LIMIT = {"sm_80": 166_912, "sm_86": 101_376, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+"""Bytes of shared memory that a program may have (CUDA C++ Programming Guide, table 21; CDNA 3 ISA, section 2.1)."""
+
+CODE_OPTIONS = {"enable_fp_fusion": True}
+"""What our kernels are compiled with, here and at their launch; Triton's default for it changes between versions."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One specialisation of a kernel for one GPU.
+
+    types: of the arguments that are not constants, as Triton writes them. aligned: those known to be multiples of 16.
+    """
+
+    target: str
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, Any]
+    aligned: Collection[str]
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a compiled kernel takes. spilled: bytes a thread on the stack, which is where spilled registers lie."""
+
+    shared: int
+    registers: int
+    spilled: int
+    matrix: int
+    """Matrix instructions in the assembly, asynchronous ones among them."""
+    wgmma: int
+    """Hopper's asynchronous ones among them."""
+    instructions: int
+
+
+def compile_job(job: Job) -> Any:
+    """The kernel as Triton compiles it; needs no GPU."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = job.kernel.arg_names
+    signature = {name: "constexpr" if name in job.constants else job.types[name] for name in names}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in names if name in job.aligned}
+    constants = {name: value for name, value in job.constants.items() if name in names}
+    amd = job.target.startswith("gfx")
+    gpu = GPUTarget("hip", job.target, 64) if amd else GPUTarget("cuda", int(job.target.removeprefix("sm_")), 32)
+    source = ASTSource(job.kernel, signature, constants, attributes)
+    options = {"num_warps": job.warps, "num_stages": job.stages, **CODE_OPTIONS}
+    return triton.compile(source, target=gpu, options=options)
+
+
+def usage_of(compiled: Any) -> Usage:
+    """Registers, spills, shared memory and matrix instructions of a compiled kernel."""
+    shared = int(compiled.metadata.shared)
+    if "amdgcn" in compiled.asm:
+        assembly = compiled.asm["amdgcn"]
+        return Usage(
+            shared,
+            registers=_number(r"\.vgpr_count:\s+(\d+)", assembly),
+            spilled=4 * _number(r"\.vgpr_spill_count:\s+(\d+)", assembly),
+            matrix=assembly.count("v_mfma"),
+            wgmma=0,
+            instructions=len(re.findall(r"^\t[svdb][a-z_]*_", assembly, re.MULTILINE)),
+        )
+    said, sass = (_cuobjdump(compiled.asm["cubin"], option) for option in ("-res-usage", "-sass"))
+    ptx = compiled.asm["ptx"]
+    return Usage(
+        shared,
+        registers=_number(r"REG:(\d+)", said),
+        spilled=_number(r"STACK:(\d+)", said),
+        matrix=sum(ptx.count(name) for name in ("wgmma.mma_async", "mma.sync", "tcgen05.mma")),
+        wgmma=ptx.count("wgmma.mma_async"),
+        instructions=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", sass, re.MULTILINE)),
+    )
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"the compiler says nothing of {pattern!r}: {text[:200]!r}")
+    return int(found[1])
+
+
+def _cuobjdump(binary: bytes, option: str) -> str:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        return subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def source_hash(files: Sequence[Path]) -> str:
+    """Of the kernels' source: a table of other kernels says nothing."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def write_table(names: Collection[str], measure: Callable[[str], Usage], sources: Sequence[Path], path: Path) -> None:
+    """Compile every name on all cores, print what each takes and write the table, a row a line.
+
+    Exits with a sentence, and writes nothing, where one doesn't compile.
+    """
+    import triton
+
+    rows: dict[str, Usage] = {}
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        waiting = {name: pool.submit(measure, name) for name in names}
+        for name, future in waiting.items():
+            if (error := future.exception()) is not None:
+                pool.shutdown(cancel_futures=True)
+                sys.exit(f"{name} doesn't compile: {str(error).splitlines()[0][:300]}")
+            rows[name] = future.result()
+            print(name, *(f"{value} {key}" for key, value in asdict(rows[name]).items()), sep=", ", flush=True)
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(asdict(row))}" for name, row in rows.items())
+    head = json.dumps({"triton": triton.__version__, "source": source_hash(sources), "rows": {}})
+    path.write_text(f"{head[:-2]}\n{lines}\n}}}}\n")

@@ -1,0 +1,76 @@
+"""The chain of products on a CPU where nothing is differentiated: few nets at a time, every layer in the same memory.
+
+What a layer makes then stays in the cache until the next one reads it, and no memory is asked for twice.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+
+from trans4init.kernels.positional_mlp.reference import FEATURES, add_encoding, feature_dtype
+
+__all__ = ["blocked_chain", "undifferentiated"]
+
+AT_ONCE = 2**18
+"""Values of the widest hidden layer at once: a MiB of float32."""
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_.default,
+    "relu": torch.relu_,
+    "silu": functools.partial(F.silu, inplace=True),
+    "tanh": torch.tanh_,
+    "sin": torch.sin_,
+}
+
+
+def undifferentiated(tensors: Sequence[Tensor]) -> bool:
+    """Whether values may be written over: no gradient of any kind is recorded, nothing is traced or mapped."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return False
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    if not plain or any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+        return False
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+
+
+def blocked_chain(
+    positions: Tensor,
+    frequencies: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    features: str,
+    activation: str,
+    add_to: Tensor | None,
+) -> Tensor:
+    """`reference_positional_mlp` for tensors that are `undifferentiated`."""
+    exact = feature_dtype(positions, frequencies, weights[0])
+    nets, count, outputs = weights[0].shape[0], positions.shape[-1], weights[-1].shape[2]
+    widest = max(weight.shape[2] for weight in weights[:-1])
+    rows = min(count, max(1, AT_ONCE // widest))
+    step = min(nets, max(1, AT_ONCE // (rows * widest)))
+    out = weights[0].new_empty(nets, count, outputs)
+    memory = [weight.new_empty(step, rows, weight.shape[2]) for weight in weights[:-1]]
+    for row in range(0, count, rows):
+        here = positions[..., row : row + rows].to(exact)
+        made = FEATURES[features](here, frequencies.to(exact)).to(out.dtype)
+        made = made.expand(nets, *made.shape[-2:])  # [G, rows, inputs]
+        for net in range(0, nets, step):
+            some = slice(net, net + step)
+            state = made[some]
+            for weight, bias, layer in zip(weights[:-1], biases[:-1], memory, strict=True):
+                into = layer[: state.shape[0], : state.shape[1]]
+                state = IN_PLACE[activation](_affine(state, weight[some], bias[some], into))
+            _affine(state, weights[-1][some], biases[-1][some], out[some, row : row + rows])
+    return add_encoding(out, add_to)
+
+
+def _affine(state: Tensor, weight: Tensor, bias: Tensor, into: Tensor) -> Tensor:
+    """state @ weight + bias, written to `into`; an input of one number needs no matrix product."""
+    if weight.shape[1] == 1:
+        return torch.addcmul(bias[:, None], state, weight, out=into)
+    return torch.baddbmm(bias[:, None], state, weight, out=into)
