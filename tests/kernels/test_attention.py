@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trans4init.kernels.attention import RelativeBias, attention
+from trans4init.kernels.attention import RelativeBias, attention, launch
 from trans4init.kernels.attention.streamed import streamed_attention
 
 LENGTHS = st.integers(1, 9)
@@ -148,6 +148,66 @@ def test_a_biased_training_step_on_a_cpu_takes_memory_linear_in_the_lengths(opti
             attention(q, k, v, bias=RelativeBias(table), impl=impl, **options).sum().backward()
         sizes[impl] = largest.entries
     assert sizes["auto"] < 2.1 * 2**18 < 2 * length**2 <= sizes["reference"]
+
+
+class Allocated(TorchDispatchMode):
+    """The bytes of all storages that anything made."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.storages[storage.data_ptr()] = storage  # held, so that no address comes twice
+        return result
+
+    @property
+    def bytes(self):
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("length", [8192, 131_072])
+def test_the_kernels_take_eight_bytes_a_head_and_position_for_a_bias(length, deterministic, monkeypatch):
+    """64 KiB a head at 8k: what a launch allocates, forward and backward, with a bias and without, kernels left out."""
+    monkeypatch.setattr(launch, "_run", lambda *_: None)
+    heads, options = 2, launch.Options(True, None, 0.25, 0.0, deterministic)
+    q, k, v, out_grad = (torch.empty(1, heads, length, 16, dtype=torch.float16) for _ in range(4))
+    table = torch.empty(1, heads, 2 * length - 1)
+    taken = []
+    for bias in (None, table):
+        with Allocated() as allocated:
+            out, lse = launch.launch_forward(q, k, v, bias, None, None, options)
+            gradients = out_grad, torch.zeros_like(lse)
+            launch.launch_backward(*gradients, out, lse, q, k, v, bias, None, None, options, bias is not None)
+        taken.append(allocated.bytes)
+    assert 0 < taken[1] - taken[0] <= 8 * length * heads
+
+
+def peak_bytes(call):
+    """The most bytes that a call holds at a time."""
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    held = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def test_a_biased_training_step_on_a_cpu_holds_twice_as_much_at_twice_the_length():
+    def step(length):
+        q, k, v = (torch.randn(1, 2, length, 16, requires_grad=True) for _ in range(3))
+        table = torch.randn(2, 2 * length - 1, requires_grad=True)
+        return lambda: attention(q, k, v, bias=RelativeBias(table), causal=True).sum().backward()
+
+    short, long = (peak_bytes(step(length)) for length in (1024, 2048))
+    assert 0 < long < 2.1 * short
 
 
 def test_streamed_members_of_a_vmap_have_tables_of_their_own():

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES, positional_mlp
+from trans4init.kernels.positional_mlp.blocked import blocked_chain, undifferentiated
 
 WIDTHS = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 
@@ -101,6 +103,31 @@ def test_reference_and_bmm_are_the_definition(call):
     expected = by_the_book(**call)
     for impl in ("reference", "bmm", "auto"):
         torch.testing.assert_close(run(call, impl=impl), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("at_once", [1, 40])
+@settings(deadline=None, max_examples=30)
+@given(calls())
+def test_auto_a_few_nets_and_positions_at_a_time_is_the_definition(at_once, call):
+    """Without gradients: one net and position at a time, and several of which the last are fewer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trans4init.kernels.positional_mlp.blocked.AT_ONCE", at_once)
+        torch.testing.assert_close(blocked_chain(**call), by_the_book(**call), rtol=1e-9, atol=1e-11)
+
+
+def test_auto_writes_over_nothing_that_a_gradient_or_a_trace_needs():
+    call = make_call(2, 5, 2, [4, 3], 2)
+    tensors = [call["positions"], call["frequencies"], *call["weights"], *call["biases"]]
+    assert undifferentiated(tensors)
+    call["weights"][0].requires_grad_()
+    assert not undifferentiated(tensors)
+    with torch.no_grad():
+        assert undifferentiated(tensors)
+    mapped = []
+    torch.func.vmap(lambda p: mapped.append(undifferentiated([p])) or p)(call["positions"])
+    assert mapped == [False]
+    with forward_ad.dual_level():
+        assert not undifferentiated(tensors[:1])
 
 
 @pytest.mark.parametrize("features", FEATURES)
