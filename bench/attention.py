@@ -1,172 +1,214 @@
-"""`python -m trans4init.bench.attention`: our attention and its peers on a GPU, as fractions of its own matmul rate.
+"""`python -m trans4init.bench.attention [--out FOLDER]`: our attention beside its peers, forward and backward.
 
-Everything runs interleaved in one process on random bfloat16 data, the L2 cache flushed before each measurement:
-16k tokens a batch, 16 heads. FLOP are 4·B·H·Lq·Lk·D forward, half of it causal, 2.5 times that backward.
+Everything runs interleaved in one process on random data, on a GPU bfloat16 with its L2 cache flushed before each
+measurement: 16k tokens a batch, 16 heads. Rates are fractions of the matmul rate measured in the same run; FLOP are
+4·B·H·Lq·Lk·D forward, half of it causal, 2.5 times that backward. On a CPU a training step with a bias is timed.
 """
 
 import argparse
 import itertools
-import statistics
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trans4init.bench.side_by_side import (
+    MATMUL_RATE,
+    Case,
+    Parts,
+    Timing,
+    in_turns,
+    machine_rates,
+    print_table,
+    save,
+)
 from trans4init.kernels.attention import RelativeBias, attention
 
-__all__ = ["Setting", "main", "peers"]
+__all__ = ["CPU_SETTINGS", "Problem", "Setting", "implementations", "main", "ratios"]
 
 HEADS, TOKENS, HIDDEN = 16, 16384, 32
-Call = Callable[[], Tensor]
+LONG = 131_072  # a training step on one GPU at this length shows that memory for the bias is linear
+CPU_SETTINGS = tuple(
+    itertools.product(
+        ((1, 8, 64, 64), (12, 4, 64, 32), (1, 8, 256, 64), (1, 8, 512, 64), (1, 4, 1024, 32)), (True, False)
+    )
+)
+"""Batch, heads, length, head dim, and whether it is causal."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One size of problem: B = 16k tokens / length."""
+    """One size of problem."""
 
-    head_dim: int
+    batch: int
+    heads: int
     length: int
+    head_dim: int
     causal: bool
 
     @property
     def flop(self) -> float:
         """Of the forward pass."""
-        return 4 * TOKENS * HEADS * self.length * self.head_dim / (2 if self.causal else 1)
+        products = 4.0 * self.batch * self.heads * self.length**2 * self.head_dim
+        return products / 2 if self.causal else products
 
     def __str__(self) -> str:
         """As a row of the table names it."""
-        return f"D={self.head_dim} L={self.length} {'causal' if self.causal else 'full'}"
+        kind = "causal" if self.causal else "full"
+        return f"B={self.batch} H={self.heads} L={self.length} D={self.head_dim} {kind}"
 
 
-def peers(setting: Setting, device: str = "cuda") -> tuple[dict[str, Call], list[Tensor]]:
-    """Each implementation's forward pass by name, and the leaves of the gradient: q, k, v, the MLP's parameters."""
-    length, dim = setting.length, setting.head_dim
-    shape = (TOKENS // length, HEADS, length, dim)
-    q, k, v = (torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
-    mlp = torch.nn.Sequential(torch.nn.Linear(1, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, HEADS)).to(device)
-    distance = torch.arange(2 * length - 1, device=device, dtype=torch.float32).sub(length - 1).div(length)[:, None]
+class Problem:
+    """The tensors of a setting: q, k, v, and an MLP of i - j that makes the bias."""
 
-    def learned() -> RelativeBias:
-        return RelativeBias(mlp(distance).T.contiguous())
+    def __init__(self, setting: Setting, device: str) -> None:
+        torch.manual_seed(0)
+        self.setting, self.device = setting, device
+        self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        shape = (setting.batch, setting.heads, setting.length, setting.head_dim)
+        self.qkv = [torch.randn(shape, device=device, dtype=self.dtype, requires_grad=True) for _ in range(3)]
+        self.gradient = torch.randn(shape, device=device, dtype=self.dtype)
+        layers = (torch.nn.Linear(1, HIDDEN), torch.nn.GELU(), torch.nn.Linear(HIDDEN, setting.heads))
+        self.mlp = torch.nn.Sequential(*layers).to(device)
 
-    def full() -> Tensor:
-        place = torch.arange(length, device=device, dtype=torch.float32) / length
-        bias: Tensor = mlp((place[:, None] - place)[..., None]).permute(2, 0, 1)
+    def table(self) -> RelativeBias:
+        """The MLP at the 2L - 1 distances."""
+        length = self.setting.length
+        distance = torch.arange(1 - length, length, device=self.device, dtype=torch.float32) / length
+        return RelativeBias(self.mlp(distance[:, None]).T.contiguous())
+
+    def full(self) -> Tensor:
+        """The MLP at all L² pairs."""
+        place = torch.arange(self.setting.length, device=self.device, dtype=torch.float32) / self.setting.length
+        bias: Tensor = self.mlp((place[:, None] - place)[..., None]).permute(2, 0, 1)
         return bias
 
-    def sdpa(backend: SDPBackend) -> Call:
+    def parts(self, call: Callable[[], Tensor], learned: bool) -> Parts:
+        """The forward pass, the backward pass of what it left, and both at once."""
+        leaves, held = [*self.qkv, *(self.mlp.parameters() if learned else ())], []
+
+        def forward() -> None:
+            held.append(call())
+
+        def backward() -> None:
+            torch.autograd.grad(held.pop(), leaves, self.gradient)
+
+        def step() -> None:
+            torch.autograd.grad(call(), leaves, self.gradient)
+
+        return {"forward": forward, "backward": backward, "forward + backward": step}
+
+    def ours(self, impl: str, bias: Callable[[], RelativeBias | Tensor] | None = None, **options: Any) -> Parts:
+        """Our function with an implementation."""
+
+        def call() -> Tensor:
+            given: Any = {"bias": bias() if bias else None, "causal": self.setting.causal, "impl": impl} | options
+            return attention(*self.qkv, **given)
+
+        return self.parts(call, bias is not None)
+
+    def sdpa(self, backend: SDPBackend) -> Parts:
+        """PyTorch's kernel of that name, without a bias."""
+
         def call() -> Tensor:
             with sdpa_kernel(backend):
-                return F.scaled_dot_product_attention(q, k, v, is_causal=setting.causal)
+                return F.scaled_dot_product_attention(*self.qkv, is_causal=self.setting.causal)
 
-        return call
+        return self.parts(call, learned=False)
 
-    causal = setting.causal
-    calls: dict[str, Call] = {
-        "triton": lambda: attention(q, k, v, causal=causal, impl="triton"),
-        "sdpa flash": sdpa(SDPBackend.FLASH_ATTENTION),
-        "sdpa cudnn": sdpa(SDPBackend.CUDNN_ATTENTION),
-        "flex": lambda: attention(q, k, v, causal=causal, impl="flex"),
-        "triton, bias": lambda: attention(q, k, v, bias=learned(), causal=causal, impl="triton"),
-        "triton, bias, deterministic": lambda: attention(
-            q, k, v, bias=learned(), causal=causal, impl="triton", deterministic=True
-        ),
-        "flex, bias": lambda: attention(q, k, v, bias=learned(), causal=causal, impl="flex"),
-        "eager table, bias": lambda: attention(q, k, v, bias=learned(), causal=causal, impl="reference"),
-        "eager full MLP, bias": lambda: attention(q, k, v, bias=full(), causal=causal, impl="reference"),
+
+def implementations(problem: Problem, gpu: bool) -> dict[str, Callable[[], Parts]]:
+    """By name: those of a GPU, or those that can take a training step with a bias on a CPU."""
+    if not gpu:
+        return {
+            "auto": lambda: problem.ours("auto", problem.table),
+            "eager": lambda: problem.ours("reference", problem.table),
+            "sdpa with a mask": lambda: problem.ours("sdpa", problem.table),
+        }
+    return {
+        "triton": lambda: problem.ours("triton"),
+        "sdpa flash": lambda: problem.sdpa(SDPBackend.FLASH_ATTENTION),
+        "sdpa cudnn": lambda: problem.sdpa(SDPBackend.CUDNN_ATTENTION),
+        "flex": lambda: problem.ours("flex"),
+        "triton, bias": lambda: problem.ours("triton", problem.table),
+        "triton, bias, deterministic": lambda: problem.ours("triton", problem.table, deterministic=True),
+        "flex, bias": lambda: problem.ours("flex", problem.table),
+        "eager table, bias": lambda: problem.ours("reference", problem.table),
+        "eager full MLP, bias": lambda: problem.ours("reference", problem.full),
     }
-    return calls, [q, k, v, *mlp.parameters()]
 
 
-def measure(calls: dict[str, Call], leaves: list[Tensor], rounds: int) -> dict[str, dict[str, list[float] | str]]:
-    """Milliseconds of the forward and the backward pass of each call, round-robin; or why there are none."""
-    flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
-    times: dict[str, dict[str, list[float] | str]] = {name: {"forward": [], "backward": []} for name in calls}
-    for turn, (name, call) in itertools.product(range(-2, rounds), calls.items()):  # two rounds of warm-up
-        if isinstance(times[name]["forward"], str):
-            continue
-        try:
-            took = one_step(call, leaves, flush)
-        except (torch.OutOfMemoryError, RuntimeError) as error:  # a peer that is missing on this machine
-            times[name] = dict.fromkeys(("forward", "backward"), str(error).splitlines()[0][:60])
-            continue
-        for part, milliseconds in zip(("forward", "backward"), took, strict=True):
-            row = times[name][part]
-            if turn >= 0 and isinstance(row, list):
-                row.append(milliseconds)
-    return times
-
-
-def mark() -> torch.cuda.Event:
-    """A point in the GPU's time."""
-    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # it has no types
-    return event
-
-
-def one_step(call: Call, leaves: list[Tensor], flush: Tensor) -> tuple[float, float]:
-    """Milliseconds of one forward and one backward pass."""
-    marks = [mark() for _ in range(4)]
-    flush.zero_()
-    marks[0].record()
-    out = call()
-    marks[1].record()
-    gradient = torch.randn_like(out)
-    flush.zero_()
-    marks[2].record()
-    torch.autograd.grad(out, leaves, gradient, allow_unused=True)
-    marks[3].record()
-    torch.cuda.synchronize()
-    return marks[0].elapsed_time(marks[1]), marks[2].elapsed_time(marks[3])
-
-
-def rates(rounds: int) -> tuple[float, float]:
-    """This machine's bfloat16 matmul rate in FLOP/s and its copy rate in bytes/s."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    calls: dict[str, Call] = {"matmul": lambda: a @ b, "copy": lambda: a.clone()}
-    flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
-    seconds = {}
-    for name, call in calls.items():
-        took = []
-        for _ in range(rounds + 2):
-            marks = [mark() for _ in range(2)]
-            flush.zero_()
-            marks[0].record()
-            call()
-            marks[1].record()
-            torch.cuda.synchronize()
-            took.append(marks[0].elapsed_time(marks[1]) / 1000)
-        seconds[name] = statistics.median(took[2:])
-    return 2 * 8192**3 / seconds["matmul"], 2 * a.numel() * a.element_size() / seconds["copy"]
+def ratios(setting: Setting, timings: Sequence[Timing]) -> list[tuple[str, float]]:
+    """What a bias costs, what others take for it, and what determinism costs: each a quotient of two medians."""
+    found = {(timing.name, timing.part): timing for timing in timings}
+    pairs = [
+        ("bias, forward: share of its own speed without", ("triton", "forward"), ("triton, bias", "forward")),
+        ("bias, backward: share of its own speed without", ("triton", "backward"), ("triton, bias", "backward")),
+        *(
+            (
+                f"bias, a step: times faster than {peer}",
+                (peer, "forward + backward"),
+                ("triton, bias", "forward + backward"),
+            )
+            for peer in ("flex, bias", "eager table, bias", "eager full MLP, bias")
+        ),
+        (
+            "deterministic backward: times its own time",
+            ("triton, bias, deterministic", "backward"),
+            ("triton, bias", "backward"),
+        ),
+    ]
+    rows = []
+    for label, above, below in pairs:
+        top, bottom = (found[key].median if key in found else None for key in (above, below))
+        if top is not None and bottom is not None:
+            rows.append((label, top / bottom))
+    plain, biased = (found.get((name, "forward + backward")) for name in ("triton", "triton, bias"))
+    if plain and biased and plain.peak_bytes is not None and biased.peak_bytes is not None:
+        rows.append(("bias: extra KiB a head", (biased.peak_bytes - plain.peak_bytes) / 1024 / setting.heads))
+    return rows
 
 
 def main() -> None:
-    """Print one Markdown table; every peer that is missing is a row that says so."""
+    """Print Markdown tables for the device that is there, and keep the measurements where --out says."""
     parser = argparse.ArgumentParser(prog="python -m trans4init.bench.attention", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each implementation")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192], help="sequence lengths")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192], help="sequence lengths on a GPU")
+    parser.add_argument("--out", type=Path, help="folder for the measurements, as Parquet")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("This benchmark needs a GPU, and this machine has none.")
-    matmul, copy = rates(arguments.rounds)
-    print(f"{torch.cuda.get_device_name()}: matmul {matmul / 1e12:.0f} TFLOP/s, copy {copy / 1e12:.2f} TB/s\n")
-    print("| setting | implementation | pass | median ms | quartiles | of matmul rate |")
-    print("| --- | --- | --- | ---: | ---: | ---: |")
-    for length, dim, causal in itertools.product(arguments.lengths, (64, 128), (False, True)):
-        setting = Setting(dim, length, causal)
-        calls, leaves = peers(setting)
-        for name, parts in measure(calls, leaves, arguments.rounds).items():
-            for part, took in parts.items():
-                if isinstance(took, str):
-                    print(f"| {setting} | {name} | {part} | missing: {took} | | |")
-                    continue
-                low, middle, high = statistics.quantiles(took, n=4)
-                flop = setting.flop * (1.0 if part == "forward" else 2.5)
-                fraction = flop / (middle / 1000) / matmul
-                print(f"| {setting} | {name} | {part} | {middle:.3f} | {low:.3f} to {high:.3f} | {fraction:.2f} |")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rates = machine_rates(device)
+    print(*(f"{metric.name} {rate:.3g} {metric.unit}" for metric, rate in rates.items()), sep=", ")
+    found: list[tuple[Case, list[Timing]]] = []
+    for setting in settings(device, arguments.lengths):
+        timings = in_turns(implementations(Problem(setting, device), device == "cuda"), arguments.rounds, device)
+        found.append((Case("attention", str(setting)), timings))
+        forward = 1e3 * setting.flop / rates[MATMUL_RATE]  # milliseconds at the matmul rate
+        limits = {"forward": forward, "backward": 2.5 * forward, "forward + backward": 3.5 * forward}
+        print_table(str(setting), timings, "auto" if device == "cpu" else "triton, bias", "of the matmul rate", limits)
+        for label, value in ratios(setting, timings):
+            print(f"\n{label}: {value:.2f}")
+    if device == "cuda":
+        setting = Setting(1, HEADS, LONG, 128, True)
+        problem = Problem(setting, device)
+        timings = in_turns({"triton, bias": lambda: problem.ours("triton", problem.table)}, 2, device)
+        found.append((Case("attention", str(setting)), timings))
+        print_table(f"{setting}: it trains", timings, "triton, bias")
+    if arguments.out is not None:
+        print(*save(found, rates, arguments.out), sep="\n")
+
+
+def settings(device: str, lengths: Sequence[int]) -> list[Setting]:
+    """The sizes that are measured on a device."""
+    if device == "cpu":
+        return [Setting(*sizes, causal) for sizes, causal in CPU_SETTINGS]
+    sizes = itertools.product(lengths, (64, 128), (False, True))
+    return [Setting(TOKENS // length, HEADS, length, dim, causal) for length, dim, causal in sizes]
 
 
 if __name__ == "__main__":

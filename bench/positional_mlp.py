@@ -1,25 +1,74 @@
-"""How fast the batched positional MLP is against its peers: `python -m trans4init.bench.positional_mlp [--compiled]`.
+"""`python -m trans4init.bench.positional_mlp [--out FOLDER]`: the batched positional MLP beside its peers.
 
-Peers take turns in one run, the median of all turns counts. On a GPU the L2 cache is flushed before each turn and the
-copy rate is measured in the same run. `--compiled` prints what ahead-of-time compilation says instead.
+Everything runs interleaved in one process on random parameters. On a GPU the L2 cache is flushed before each
+measurement, and shares are of the copy rate measured in the same run; on a CPU, of its matmul rate.
 """
 
-import statistics
-import sys
-import time
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trans4init.bench.side_by_side import (
+    COPY_RATE,
+    MATMUL_RATE,
+    Call,
+    Case,
+    Parts,
+    Timing,
+    in_turns,
+    machine_rates,
+    print_table,
+    save,
+)
 from trans4init.kernels.positional_mlp import FEATURES, positional_mlp
-from trans4init.kernels.positional_mlp.aot import compile_table
+from trans4init.kernels.positional_mlp.launch import packed_size
 
-__all__ = ["main"]
+__all__ = ["Nets", "Size", "main"]
 
-Peer = Callable[[], Tensor]
-TURNS = 15
+Work = Iterator[tuple[str, str, dict[str, Callable[[], Parts]], dict[str, float]]]
+"""Titles, the implementation that others are measured against, the implementations, and the least ms of each part."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many nets, at how many positions, of which widths."""
+
+    nets: int
+    positions: int
+    features: str
+    frequencies: int
+    hidden: tuple[int, ...]
+    outputs: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Inputs, hidden, outputs."""
+        return (self.frequencies * (2 if self.features == "fourier" else 1), *self.hidden, self.outputs)
+
+    @property
+    def flop(self) -> float:
+        """Of the products of the forward pass."""
+        return 2.0 * self.nets * self.positions * sum(i * o for i, o in pairwise(self.widths))
+
+    @property
+    def bytes(self) -> float:
+        """At least moved by the forward pass in float32: each parameter read once, each output written once."""
+        parameters = packed_size((self.frequencies, *self.hidden, self.outputs), self.features)
+        return 4.0 * self.nets * (parameters + self.positions * self.outputs)
+
+    def __str__(self) -> str:
+        """As a title names it."""
+        hidden = " + ".join(map(str, self.hidden))
+        return (
+            f"{self.nets} nets, {self.positions} positions, {self.features}, {self.frequencies} frequencies, "
+            f"hidden {hidden}, {self.outputs} outputs"
+        )
 
 
 class _Features(nn.Module):
@@ -31,188 +80,197 @@ class _Features(nn.Module):
         return FEATURES[self.features](positions, self.frequencies)
 
 
-class _Nets:
-    """G nets with random parameters, evaluated in several ways."""
+class Nets:
+    """Nets with random parameters, evaluated in several ways."""
 
-    def __init__(
-        self, nets: int, positions: int, hidden: list[int], outputs: int, features: str, count: int, device: str
-    ) -> None:
+    def __init__(self, size: Size, device: str) -> None:
         generator = torch.Generator().manual_seed(0)
-        widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
-        self.features = features
-        self.positions = torch.arange(positions, dtype=torch.float32, device=device)
-        self.frequencies = torch.rand(count, generator=generator).to(device)
-        self.weights = [(torch.randn(nets, i, o, generator=generator) / i**0.5).to(device) for i, o in pairwise(widths)]
-        self.biases = [torch.randn(nets, o, generator=generator).to(device) for o in widths[1:]]
+        layers = list(pairwise(size.widths))
+        self.size = size
+        self.positions = torch.arange(size.positions, dtype=torch.float32, device=device)
+        self.frequencies = torch.rand(size.frequencies, generator=generator).to(device)
+        self.weights = [(torch.randn(size.nets, i, o, generator=generator) / i**0.5).to(device) for i, o in layers]
+        self.biases = [torch.randn(size.nets, o, generator=generator).to(device) for _, o in layers]
 
-    def call(self, impl: str, **options: Tensor) -> Peer:
-        arguments = (self.positions, self.frequencies, self.weights, self.biases)
-        return lambda: positional_mlp(*arguments, features=self.features, impl=impl, **options)  # type: ignore[arg-type]
+    def call(self, impl: str, **options: Tensor) -> Call:
+        """Our function with an implementation."""
+        given: dict[str, Any] = {"features": self.size.features, "impl": impl} | options
+        return lambda: positional_mlp(self.positions, self.frequencies, self.weights, self.biases, **given)
 
-    def loop(self) -> Peer:
+    def loop(self) -> Call:
         """One `nn.Sequential` a net, one after the other."""
-        modules = [self._sequential(net) for net in range(self.weights[0].shape[0])]
+        modules = [self._sequential(net) for net in range(self.size.nets)]
         return lambda: torch.stack([module(self.positions) for module in modules])
 
-    def vmap(self) -> Peer:
+    def vmap(self) -> Call:
+        """`torch.func.vmap` of one net."""
+
         def one(weights: list[Tensor], biases: list[Tensor]) -> Tensor:
             weights, biases = ([tensor[None] for tensor in tensors] for tensors in (weights, biases))
             arguments = (self.positions, self.frequencies, weights, biases)
-            return positional_mlp(*arguments, features=self.features, impl="reference")[0]
+            return positional_mlp(*arguments, features=self.size.features, impl="reference")[0]
 
         return lambda: torch.func.vmap(one)(self.weights, self.biases)
 
+    def learned(self) -> list[Tensor]:
+        """Weights and biases, which want a gradient from here on."""
+        return [tensor.requires_grad_() for tensor in (*self.weights, *self.biases)]
+
     def _sequential(self, net: int) -> nn.Sequential:
-        layers: list[nn.Module] = [_Features(self.features, self.frequencies)]
+        layers: list[nn.Module] = [_Features(self.size.features, self.frequencies)]
         for weight, bias in zip(self.weights, self.biases, strict=True):
             _, inputs, outputs = weight.shape
             linear = nn.Linear(inputs, outputs, device=weight.device)
-            linear.weight.data, linear.bias.data = weight[net].T.contiguous(), bias[net]
+            linear.weight.data, linear.bias.data = weight[net].T.contiguous(), bias[net].clone()
             layers += [linear, nn.GELU()]
         return nn.Sequential(*layers[:-1])
 
 
-def with_backward(peer: Peer, leaves: list[Tensor]) -> Peer:
-    """The peer and the gradients to `leaves`, from an upstream that is not constant."""
+def forward(call: Call) -> Parts:
+    """The call without gradients."""
+    return {"forward": torch.no_grad()(call)}
+
+
+def step(call: Callable[[], Any], leaves: list[Tensor]) -> Parts:
+    """The call and its gradients, from an upstream that is not constant."""
+
+    def run() -> None:
+        out = call()
+        torch.autograd.grad(out, leaves, torch.rand_like(out))
+
+    return {"forward + backward": run}
+
+
+def graphed(call: Call) -> Call:
+    """The call as a CUDA graph."""
+    with torch.no_grad():
+        for _ in range(3):
+            call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    return graph.replay
+
+
+def training_step(content: str, batch: int, length: int, width: int, device: str) -> Parts:
+    """A small Transformer layer's step on tokens to which the encoding is added, as a model's position slot adds it.
+
+    content: "folded" takes a frozen net's table of rows, "analytic" the closed form as the slot holds it, a table too,
+    "evaluated" the closed form made anew in each step.
+    """
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(width, max(1, width // 64), 4 * width, 0.0, batch_first=True).to(device)
+    state = torch.randn(batch, length, width, device=device)
+    positions = torch.arange(length, device=device)
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-9.2103 / width))
+
+    def analytic() -> Tensor:
+        angles = positions[:, None] * rates
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+    if content == "folded":
+        nets = Nets(Size(1, length, "fourier", 32, (256,), width), device)
+        with torch.no_grad():
+            table = positional_mlp(nets.positions, nets.frequencies, nets.weights, nets.biases)[0]
+    else:
+        table = analytic()
 
     def run() -> Tensor:
-        out = peer()
-        torch.autograd.grad(out, leaves, grad_outputs=torch.ones_like(out))
+        rows = analytic() if content == "evaluated" else table[positions]
+        out: Tensor = layer(state + rows)
         return out
 
-    return run
+    return step(run, list(layer.parameters()))
 
 
-def graphed(peer: Peer) -> Peer:
-    """The peer as a CUDA graph."""
-    for _ in range(3):
-        peer()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = peer()
-
-    def run() -> Tensor:
-        graph.replay()
-        return out
-
-    return run
+CPU_SIZES = (
+    Size(64, 512, "log", 1, (64,), 1),
+    Size(64, 512, "fourier", 16, (64,), 16),
+    Size(64, 512, "fourier", 32, (64, 64), 64),
+)
 
 
-def milliseconds(peers: dict[str, Peer], device: str) -> dict[str, tuple[float, float, float]]:
-    """Median, lower and upper quartile of each peer; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in peers}
-    flush = torch.empty(2**28 if device == "cuda" else 0, dtype=torch.uint8, device=device)
-    for turn in range(-3, TURNS):
-        for name, peer in peers.items():
-            flush.zero_()
-            taken = _gpu_time(peer) if device == "cuda" else _cpu_time(peer)
-            if turn >= 0:
-                times[name].append(taken)
-    found = {}
-    for name, samples in times.items():
-        lower, median, upper = statistics.quantiles(samples, n=4)
-        found[name] = (median, lower, upper)
-    return found
-
-
-def _cpu_time(peer: Peer) -> float:
-    # One thread's own time doesn't count what else the machine does; of several, only the clock on the wall is speed.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
-    peer()
-    return 1e3 * (clock() - start)
-
-
-def _gpu_time(peer: Peer) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    peer()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end))
-
-
-def print_table(title: str, times: dict[str, tuple[float, float, float]], first: str, output_bytes: int = 0) -> None:
-    """Markdown: each peer's time, and how many times longer it takes than `first`."""
-    print(f"\n{title}\n\n| | ms, median | quartiles | times {first} |\n| --- | --- | --- | --- |")
-    copy = times.get("copy of the output")
-    for name, (median, low, high) in times.items():
-        print(f"| {name} | {median:.3g} | {low:.3g} to {high:.3g} | {median / times[first][0]:.2f} |")
-    if copy is not None and output_bytes:
-        print(
-            f"\n{first} writes at {copy[0] / 2 / times[first][0]:.0%} of the rate of that copy (one read, one write)."
-        )
-
-
-def cpu_tables() -> None:
-    """64 nets at 512 positions, width 64."""
-    cases = (("log", 1, [64], 1), ("fourier", 16, [64], 16), ("fourier", 32, [64, 64], 64))
-    for features, count, hidden, outputs in cases:
-        nets = _Nets(64, 512, hidden, outputs, features, count, "cpu")
-        peers = {
+def cpu_work(rates: dict[Any, float]) -> Work:
+    """64 nets at 512 positions, width 64, without and with gradients; and a training step."""
+    for size in CPU_SIZES:
+        nets = Nets(size, "cpu")
+        calls = {
             "auto": nets.call("auto"),
             "loop over nn.Sequential": nets.loop(),
             "bmm": nets.call("bmm"),
             "vmap": nets.vmap(),
             "compile": nets.call("compile"),
         }
-        title = (
-            f"{features}, {count} frequencies, hidden {hidden}, {outputs} outputs, {torch.get_num_threads()} threads"
-        )
-        with torch.no_grad():
-            print_table(title, milliseconds(peers, "cpu"), "auto")
+        limits = {"forward": 1e3 * size.flop / rates[MATMUL_RATE]}
+        yield f"{size}", "auto", {name: lambda call=call: forward(call) for name, call in calls.items()}, limits
+    yield training_steps(8, 128, 64, "cpu")
 
 
-def gpu_tables() -> None:
-    """The table of the issue: 768 nets at 16k positions, and an encoder of 4k positions added to a batch of 32."""
-    name = torch.cuda.get_device_name()
+GPU_SIZE = Size(768, 16384, "fourier", 16, (32,), 16)
+GPU_BATCH, GPU_LENGTH, GPU_WIDTH = 32, 4096, 512
+
+
+def gpu_work(rates: dict[Any, float], device: str = "cuda") -> Work:
+    """Many nets in both float32 precisions; an encoder added to a batch of embeddings; a training step."""
+    size = GPU_SIZE
     for precision in ("highest", "high"):
         torch.set_float32_matmul_precision(precision)
-        nets = _Nets(768, 16384, [32], 16, "fourier", 16, "cuda")
-        peers = {
-            "triton": nets.call("triton"),
-            "bmm": nets.call("bmm"),
-            "vmap": nets.vmap(),
-            "compile": nets.call("compile"),
-            "bmm as a CUDA graph": graphed(nets.call("bmm")),
+        nets = Nets(size, device)
+        calls = {name: nets.call(name) for name in ("triton", "bmm", "compile")} | {"vmap": nets.vmap()}
+        forwards = {name: lambda call=call: forward(call) for name, call in calls.items()}
+        forwards["bmm as a CUDA graph"] = lambda nets=nets: forward(graphed(nets.call("bmm")))
+        yield f"{size}, float32 {precision}", "triton", forwards, {"forward": 1e3 * size.bytes / rates[COPY_RATE]}
+        leaves = Nets(size, device)
+        learned = leaves.learned()
+        steps = {
+            name: lambda name=name, leaves=leaves, learned=learned: step(leaves.call(name), learned)
+            for name in ("triton", "bmm", "compile")
         }
-        with torch.no_grad():
-            out = nets.call("triton")()
-            spare = torch.empty_like(out)
-            copy = {"copy of the output": lambda spare=spare, out=out: spare.copy_(out)}
-            times = milliseconds(peers | copy, "cuda")
-        print_table(f"{name}, forward, float32 {precision}", times, "triton", out.numel() * out.element_size())
-        del out, spare
-        leaves = [tensor.requires_grad_() for tensor in (*nets.weights, *nets.biases)]
-        both = {key: with_backward(peers[key], leaves) for key in ("triton", "bmm", "compile")}
-        print_table(f"{name}, forward + backward, float32 {precision}", milliseconds(both, "cuda"), "triton")
-    encoder = _Nets(1, 4096, [256], 512, "fourier", 32, "cuda")
-    state = torch.randn(32, 4096, 512, device="cuda")
-    bare = encoder.call("bmm")
-    peers = {
-        "triton with add_to": encoder.call("triton", add_to=state),
-        "x + mlp(positions)": lambda: state + bare(),
-        "copy of the output": lambda: state.clone(),
+        yield f"{size}, float32 {precision}, with gradients", "triton", steps, {}
+    torch.set_float32_matmul_precision("highest")
+    shape = (GPU_BATCH, GPU_LENGTH, GPU_WIDTH)
+    encoder = Nets(Size(1, GPU_LENGTH, "fourier", 32, (256,), GPU_WIDTH), device)
+    state = torch.randn(shape, device=device)
+    bare: Callable[[], Any] = encoder.call("bmm")
+    added = {
+        "triton with add_to": lambda: forward(encoder.call("triton", add_to=state)),
+        "x + mlp(positions)": lambda: forward(lambda: state + bare()),
     }
-    with torch.no_grad():
-        print_table(f"{name}, encoder + add", milliseconds(peers, "cuda"), "triton with add_to")
-    upstream = torch.randn_like(state)
-    reduction = {
-        "sum of the upstream over B": lambda: upstream.sum(0),
-        "copy of the upstream": lambda: upstream.clone(),
-    }
-    print_table(f"{name}, add_to's backward", milliseconds(reduction, "cuda"), "sum of the upstream over B")
+    least = 1e3 * 2 * state.numel() * state.element_size() / rates[COPY_RATE]
+    yield f"{encoder.size}, added to {list(shape)}", "triton with add_to", added, {"forward": least}
+    sums = {"sum over the batch": lambda: forward(lambda: state.sum(0))}
+    title = "the gradient of that encoding: its upstream summed over the batch"
+    yield title, "sum over the batch", sums, {"forward": least / 2}
+    yield training_steps(*shape, device)
+
+
+def training_steps(batch: int, length: int, width: int, device: str) -> Any:
+    """A training step with the closed form, with a frozen net that was folded, and with the closed form made anew."""
+    contents = ("analytic", "folded", "evaluated")
+    steps = {name: lambda name=name: training_step(name, batch, length, width, device) for name in contents}
+    return f"a training step of one layer, {batch} x {length} tokens of width {width}", "analytic", steps, {}
 
 
 def main() -> None:
-    """Print the tables for the device that is there."""
-    if "--compiled" in sys.argv[1:]:
-        print(compile_table())
-    elif torch.cuda.is_available():
-        gpu_tables()
-    else:
+    """Print Markdown tables for the device that is there, and keep the measurements where --out says."""
+    parser = argparse.ArgumentParser(prog="python -m trans4init.bench.positional_mlp", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20, help="measurements of each implementation")
+    parser.add_argument("--out", type=Path, help="folder for the measurements, as Parquet")
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
         print("No GPU here: its tables are missing; on one, this same command measures them.")
-        cpu_tables()
+    rates = machine_rates(device)
+    print(*(f"{metric.name} {rate:.3g} {metric.unit}" for metric, rate in rates.items()), sep=", ")
+    print(f"{torch.get_num_threads()} threads")
+    found: list[tuple[Case, list[Timing]]] = []
+    for title, baseline, implementations, limits in (gpu_work if device == "cuda" else cpu_work)(rates):
+        timings = in_turns(implementations, arguments.rounds, device)
+        found.append((Case("positional-mlp", title), timings))
+        rate = "of the copy rate" if device == "cuda" else "of the matmul rate"
+        print_table(title, timings, baseline, rate, limits)
+    if arguments.out is not None:
+        print(*save(found, rates, arguments.out), sep="\n")
 
 
 if __name__ == "__main__":
