@@ -50,7 +50,7 @@ def sequence_values(slot: Slot, positions: Tensor, highest: int, *, causal: bool
     """
     function = slot.function
     if function.role == "added":
-        return PositionValues(added=partial(_added, slot, positions, highest))
+        return PositionValues(added=partial(slot.added_to, inputs=positions, highest=highest))
     if function.role == "rotary":
         return PositionValues(rotation=slot(positions, highest=highest))
     if isinstance(function, FireQuery):

@@ -60,6 +60,11 @@ class Content(nn.Module):
         exact = inputs.to(torch.promote_types(self.dtype_like.dtype, torch.float32))
         return self.value(exact).to(self.dtype_like.dtype)
 
+    def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The values of inputs [N], [N, outputs], added to every entry of a state [B, N, outputs]."""
+        values: Tensor = self(inputs, highest)
+        return state + values
+
     def covered(self, domain: Domain, inputs: Tensor, highest: int | None) -> bool:
         """Whether all (integer) inputs are in the domain; looks at them only where `highest` is not known."""
         if highest is not None:
@@ -103,6 +108,12 @@ class NetContent(Content):
         if self.function.log_values and not self.bare:
             rows = rows.exp()
         return self.function.arrange(rows)
+
+    def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """In one pass over the state, where the net can do that."""
+        if self.function.role != "added" or self.function.log_values:
+            return super().added_to(state, inputs, highest)
+        return self.net.added_to(state, inputs.to(torch.promote_types(self.dtype_like.dtype, torch.float32)))
 
 
 class ExactGradient(Content):
@@ -292,6 +303,13 @@ class Slot(nn.Module):
         if self.watch is not None:
             self.watch(inputs)
         values: Tensor = self.content(inputs, highest)
+        return values
+
+    def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """The function's values of inputs [N] added to every entry of a state [B, N, outputs]; `highest` as above."""
+        if self.watch is not None:
+            self.watch(inputs)
+        values: Tensor = self.content.added_to(state, inputs, highest)
         return values
 
     @torch.no_grad()

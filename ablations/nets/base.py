@@ -61,6 +61,11 @@ class Net(nn.Module, ABC):
         super().__init__()
         self.domain, self.outputs, self.size = domain, outputs, size
 
+    def added_to(self, state: Tensor, inputs: Tensor) -> Tensor:
+        """The values of inputs [N] added to every entry of a state [B, N, outputs], in the state's dtype."""
+        values: Tensor = self(inputs)
+        return state + values.to(state.dtype)
+
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
         """Draw every parameter anew from `generator`, in a fixed order."""

@@ -76,16 +76,30 @@ class ScalarMLP(Net):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[...] to [..., outputs]."""
-        weights = [weight.to(inputs.dtype)[None] for weight in self.weights]
-        biases = [bias.to(inputs.dtype)[None] for bias in self.biases]
-        if not self.domain.integer or len(weights) > 4:  # activations may be infinite; the operator takes 3 layers
-            values: Tensor = self.hidden(inputs) @ weights[-1][0] + biases[-1][0]
+        if not self._operator_takes_it():
+            last = self.weights[-1].to(inputs.dtype), self.biases[-1].to(inputs.dtype)
+            values: Tensor = self.hidden(inputs) @ last[0] + last[1]
             return values
-        positions, frequencies = self.scalars(inputs.reshape(-1))
-        values = positional_mlp(
-            positions, frequencies, weights, biases, features=self.feature, activation=self.activation
+        return self._operator(inputs.reshape(-1), None).view(*inputs.shape, self.outputs)
+
+    def added_to(self, state: Tensor, inputs: Tensor) -> Tensor:
+        """In one pass over the state, where the operator takes the net."""
+        return self._operator(inputs, state) if self._operator_takes_it() else super().added_to(state, inputs)
+
+    def _operator_takes_it(self) -> bool:
+        return self.domain.integer and len(self.weights) <= 4  # activations may be infinite; it takes 3 hidden layers
+
+    def _operator(self, inputs: Tensor, add_to: Tensor | None) -> Tensor:
+        positions, frequencies = self.scalars(inputs)
+        return positional_mlp(
+            positions,
+            frequencies,
+            [weight.to(inputs.dtype)[None] for weight in self.weights],
+            [bias.to(inputs.dtype)[None] for bias in self.biases],
+            features=self.feature,
+            activation=self.activation,
+            add_to=add_to,
         )
-        return values.view(*inputs.shape, self.outputs)
 
     def alike(self) -> tuple[object, ...]:
         """All but the hidden widths, of which there must be as many: 1 to 3, as `positional_mlp` takes."""

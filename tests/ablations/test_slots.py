@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain, get_function
@@ -22,6 +23,7 @@ from trans4init.ablations.slots import (
     slots_named,
 )
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.kernels.positional_mlp import positional_mlp
 
 POSITIONS = Domain(0, 7, integer=True)
 
@@ -154,3 +156,26 @@ def test_the_density_of_a_slot_s_inputs_is_what_a_fit_can_be_aimed_at():
     error = even(density[path].double()) - torch.nn.functional.gelu(density[path].double())
     assert observed.region == "observed"
     assert observed.rms_error < error.square().mean().sqrt()
+@pytest.mark.parametrize("arm", ["learned-from-scratch", "random-frozen", "analytic", "free-table"])
+def test_positions_are_added_as_they_are_looked_up(arm, monkeypatch):
+    """Values and gradients alike; a net that isn't folded adds them in its operator's own pass over the embeddings."""
+    fused = []
+
+    def watched(*arguments, add_to=None, **options):
+        fused.append(add_to is not None)
+        return positional_mlp(*arguments, add_to=add_to, **options)
+
+    monkeypatch.setattr("trans4init.ablations.nets.mlp.positional_mlp", watched)
+    model = Transformer(TransformerConfig(layers=1, width=16, heads=2, vocabulary=8, context=8))
+    net = build_net("fourier-mlp", Domain(0, 7, integer=True), 16, hidden=(8,))
+    apply_arm(model, "position", arm, net if arm not in ("analytic", "free-table") else None)
+    state, positions = torch.randn(3, 8, 16, requires_grad=True), torch.arange(8)
+    leaves = [state, *(value for value in model.position.parameters() if value.requires_grad)]
+    fused.clear()
+    added = model.position.added_to(state, positions, highest=7)
+    assert fused == ([True] if arm == "learned-from-scratch" else [])
+    apart = state + model.position(positions, highest=7)
+    assert torch.equal(added, apart)
+    upstream = torch.randn_like(added)
+    for one, other in zip(*(torch.autograd.grad(out, leaves, upstream) for out in (added, apart)), strict=True):
+        torch.testing.assert_close(one, other)
