@@ -49,7 +49,6 @@ class Usage:
     """Matrix instructions in the assembly, asynchronous ones among them."""
     wgmma: int
     """Hopper's asynchronous ones among them."""
-    instructions: int
 
 
 def compile_job(job: Job) -> Any:
@@ -80,9 +79,8 @@ def usage_of(compiled: Any) -> Usage:
             spilled=4 * _number(r"\.vgpr_spill_count:\s+(\d+)", assembly),
             matrix=assembly.count("v_mfma"),
             wgmma=0,
-            instructions=len(re.findall(r"^\t[svdb][a-z_]*_", assembly, re.MULTILINE)),
         )
-    said, sass = (_cuobjdump(compiled.asm["cubin"], option) for option in ("-res-usage", "-sass"))
+    said = _cuobjdump(compiled.asm["cubin"], "-res-usage")
     ptx = compiled.asm["ptx"]
     return Usage(
         shared,
@@ -90,7 +88,6 @@ def usage_of(compiled: Any) -> Usage:
         spilled=_number(r"STACK:(\d+)", said),
         matrix=sum(ptx.count(name) for name in ("wgmma.mma_async", "mma.sync", "tcgen05.mma")),
         wgmma=ptx.count("wgmma.mma_async"),
-        instructions=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", sass, re.MULTILINE)),
     )
 
 

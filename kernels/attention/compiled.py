@@ -46,44 +46,52 @@ class Variant:
 
 
 def shipped() -> dict[str, Variant]:
-    """Every variant by its name: each tile, pass, option and GPU, on Hopper with every head dim.
+    """Every variant by its name: on Hopper every pass, head dim, tile and option, on other GPUs every pass and tile.
 
-    bfloat16 compiles as float16 does. Where it isn't Hopper, the widest of the head dims that share a tile stands for
-    all; without a causal mask and with an option, the common ones do. Of GPUs with less shared memory, for which sm_86
-    and gfx942 stand, the table has the biased kernels alone.
+    bfloat16 compiles as float16 does. The widest of the head dims that share a tile stands for all where it isn't
+    Hopper, and with grouped heads; the common ones do without a causal mask, and with an option.
     """
-    return {str(variant): variant for target in ROOMS for variant in _variants(target)}
-
-
-def _variants(target: str) -> Iterator[Variant]:
-    hopper = target == "sm_90"
-    for case in _cases():
-        representative = case.head_dim in REPRESENTATIVE
-        if not hopper and not (representative and case.causal and (case.itemsize == 2 or case.head_dim == 64)):
-            continue
-        small = ROOMS[target] == "small"
-        if small and (not case.bias or case.grouped):
-            continue
-        tiles = candidates(case, ROOMS[target])
-        for tile in tiles if hopper and representative and case.causal else tiles[:1]:
-            yield Variant(target, case, tile)
-        if hopper and representative and case.causal and case.which == "query_gradient" and case.bias:
-            yield Variant(target, case, tiles[0], table=False)
-        for window, lengths, dropout in OPTIONS if hopper and case.itemsize == 2 else OPTIONS[-1:]:
-            common = case.head_dim in COMMON and case.causal and (case.bias or hopper) and not small
-            if common and (dropout or not case.grouped):
-                masked = replace(case, masked=window or dropout)
-                yield Variant(target, masked, candidates(masked, ROOMS[target])[0], window, lengths, dropout)
+    on_hopper = (variant for case in _cases() for variant in _on_hopper(case))
+    elsewhere = (
+        Variant(target, case, candidates(case, ROOMS[target])[0])
+        for target, case in itertools.product(ROOMS, _cases())
+        if target != "sm_90" and _stands_for_others(target, case)
+    )
+    return {str(variant): variant for variant in itertools.chain(on_hopper, elsewhere)}
 
 
 def _cases() -> Iterator[Case]:
-    """Every case without options."""
+    """Every case without options; of float32 and of grouped heads the representative ones."""
     for which, head_dim, itemsize in itertools.product(PASSES, launch.HEAD_DIMS, (2, 4)):
         for bias, causal, grouped in itertools.product((True, False), repeat=3):
             impossible = (which == "table_gradient" and not bias) or (grouped and which != "key_gradient")
-            single = itemsize == 4 and not (causal and not grouped and head_dim in REPRESENTATIVE)
-            if not impossible and not single and (causal or (head_dim in COMMON and not grouped)):
+            rare = grouped or itemsize == 4
+            shown = head_dim in REPRESENTATIVE if rare and causal else causal or (head_dim in COMMON and not rare)
+            if shown and not impossible and not (grouped and (itemsize == 4 or not bias)):
                 yield Case(which, head_dim, itemsize, bias, causal, grouped)
+
+
+def _on_hopper(case: Case) -> Iterator[Variant]:
+    tiles = candidates(case, "large")
+    if not case.causal or case.head_dim not in REPRESENTATIVE:
+        yield Variant("sm_90", case, tiles[0])
+        return
+    yield from (Variant("sm_90", case, tile) for tile in tiles)
+    if case.which == "query_gradient" and case.bias:
+        yield Variant("sm_90", case, tiles[0], table=False)
+    for window, lengths, dropout in OPTIONS:
+        rare = case.itemsize == 4 or case.grouped
+        if case.head_dim in COMMON and (not rare or (case.bias and window and lengths)):
+            masked = replace(case, masked=True)
+            yield Variant("sm_90", masked, candidates(masked, "large")[0], window, lengths, dropout)
+
+
+def _stands_for_others(target: str, case: Case) -> bool:
+    if case.grouped or not case.causal or case.head_dim not in REPRESENTATIVE:
+        return False
+    if ROOMS[target] == "small":
+        return case.bias and case.itemsize == 2 and (target != "sm_86" or case.head_dim == 128)
+    return case.itemsize == 2 or (case.bias and case.head_dim == 64)
 
 
 def job_of(variant: Variant) -> Job:

@@ -32,7 +32,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Case:
-    """What decides which tile is best: the pass, and what it has to hold. masked: by a window or by dropout."""
+    """What decides which tile is best: the pass and what it holds. masked: by a window, key lengths or dropout."""
 
     which: Pass
     head_dim: int
@@ -53,7 +53,7 @@ ROW_TERMS = Tile(queries=64, keys=0, warps=4, stages=1)
 
 # The widest block of head dims that a row serves -> tiles, the default first. None of them spills registers on sm_90 up
 # to 128: a bias costs about 50 registers for the places of its strip, so that biased tiles are smaller, and those of
-# dropout's hash and of a window's three loops are smaller still.
+# dropout's hash, of a window's three loops and of key lengths are smaller still.
 PLAIN: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "forward": {
         64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
@@ -82,7 +82,7 @@ BIASED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "table_gradient": {
         64: (Tile(64, 64, 8, 2),),
         128: (Tile(64, 64, 8, 1), Tile(64, 64, 8, 2)),
-        256: (Tile(64, 64, 8, 1),),
+        256: (Tile(32, 32, 8, 1), Tile(64, 64, 8, 1)),
     },
 }
 MASKED: dict[Pass, dict[int, tuple[Tile, ...]]] = {
@@ -103,7 +103,7 @@ MASKED_GROUPED: dict[int, tuple[Tile, ...]] = {
 }
 SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the matrix units: small tiles, many threads
     "forward": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
-    "query_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(32, 16, 8, 1),)},
+    "query_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "table_gradient": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
 }

@@ -114,7 +114,7 @@ class Inputs:
             self.table is not None,
             options.causal,
             grouped=which == "key_gradient" and self.q.shape[1] != self.k.shape[1],
-            masked=options.window is not None or options.dropout_p > 0,
+            masked=options.window is not None or options.dropout_p > 0 or self.key_lengths is not None,
         )
         return choose(case, self.q.device)
 
