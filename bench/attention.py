@@ -108,16 +108,18 @@ class Problem:
 
         def call() -> Tensor:
             given: Any = {"bias": bias() if bias else None, "causal": self.setting.causal, "impl": impl} | options
-            return attention(*self.qkv, **given)
+            out: Tensor = attention(*self.qkv, **given)
+            return out
 
         return self.parts(call, bias is not None)
 
     def sdpa(self, backend: SDPBackend) -> Parts:
         """PyTorch's kernel of that name, without a bias."""
+        q, k, v = self.qkv
 
         def call() -> Tensor:
             with sdpa_kernel(backend):
-                return F.scaled_dot_product_attention(*self.qkv, is_causal=self.setting.causal)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=self.setting.causal)
 
         return self.parts(call, learned=False)
 

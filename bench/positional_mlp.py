@@ -7,6 +7,7 @@ measurement, and shares are of the copy rate measured in the same run; on a CPU,
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,11 @@ def step(call: Callable[[], Any], leaves: list[Tensor]) -> Parts:
     return {"forward + backward": run}
 
 
+def captured(nets: Nets) -> Parts:
+    """The chain of products as a CUDA graph."""
+    return forward(graphed(nets.call("bmm")))
+
+
 def graphed(call: Call) -> Call:
     """The call as a CUDA graph."""
     with torch.no_grad():
@@ -202,7 +208,7 @@ def cpu_work(rates: dict[Any, float]) -> Work:
             "compile": nets.call("compile"),
         }
         limits = {"forward": 1e3 * size.flop / rates[MATMUL_RATE]}
-        yield f"{size}", "auto", {name: lambda call=call: forward(call) for name, call in calls.items()}, limits
+        yield f"{size}", "auto", {name: partial(forward, call) for name, call in calls.items()}, limits
     yield training_steps(8, 128, 64, "cpu")
 
 
@@ -217,15 +223,12 @@ def gpu_work(rates: dict[Any, float], device: str = "cuda") -> Work:
         torch.set_float32_matmul_precision(precision)
         nets = Nets(size, device)
         calls = {name: nets.call(name) for name in ("triton", "bmm", "compile")} | {"vmap": nets.vmap()}
-        forwards = {name: lambda call=call: forward(call) for name, call in calls.items()}
-        forwards["bmm as a CUDA graph"] = lambda nets=nets: forward(graphed(nets.call("bmm")))
+        forwards = {name: partial(forward, call) for name, call in calls.items()}
+        forwards["bmm as a CUDA graph"] = partial(captured, nets)
         yield f"{size}, float32 {precision}", "triton", forwards, {"forward": 1e3 * size.bytes / rates[COPY_RATE]}
         leaves = Nets(size, device)
         learned = leaves.learned()
-        steps = {
-            name: lambda name=name, leaves=leaves, learned=learned: step(leaves.call(name), learned)
-            for name in ("triton", "bmm", "compile")
-        }
+        steps = {name: partial(step, leaves.call(name), learned) for name in ("triton", "bmm", "compile")}
         yield f"{size}, float32 {precision}, with gradients", "triton", steps, {}
     torch.set_float32_matmul_precision("highest")
     shape = (GPU_BATCH, GPU_LENGTH, GPU_WIDTH)
@@ -247,7 +250,7 @@ def gpu_work(rates: dict[Any, float], device: str = "cuda") -> Work:
 def training_steps(batch: int, length: int, width: int, device: str) -> Any:
     """A training step with the closed form, with a frozen net that was folded, and with the closed form made anew."""
     contents = ("analytic", "folded", "evaluated")
-    steps = {name: lambda name=name: training_step(name, batch, length, width, device) for name in contents}
+    steps = {name: partial(training_step, name, batch, length, width, device) for name in contents}
     return f"a training step of one layer, {batch} x {length} tokens of width {width}", "analytic", steps, {}
 
 

@@ -57,13 +57,18 @@ def tiling(widths: Sequence[int], itemsize: int, *, backward: bool) -> Tiling:
         return max(16, min(largest, 1 << (size - 1).bit_length()))
 
     *hidden, outputs = widths[1:]
-    largest = 32 if backward else 64
+    widest, half = max(hidden), itemsize < 4
+    if backward:
+        return Tiling(
+            rows=32 if half else 16, tall=16, chunk=fitting(widest, 32), columns=fitting(outputs, 32), warps=4
+        )
+    full = 32 < widest <= 64  # a whole hidden layer of the widest tile in registers leaves less room for the others
     return Tiling(
-        rows=64 if not backward else 32 if itemsize < 4 else 16,
+        rows=32 if full and not half else 64,
         tall=16,
-        chunk=fitting(max(hidden), largest),
-        columns=fitting(outputs, largest),
-        warps=8 if not backward and itemsize < 4 and max(hidden) > largest else 4,
+        chunk=fitting(widest, 32 if half and widest > 64 else 64),
+        columns=fitting(outputs, 32 if full and half else 64),
+        warps=4,
     )
 
 

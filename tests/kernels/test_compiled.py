@@ -1,0 +1,111 @@
+"""Every kernel that is shipped, compiled for GPUs that are not there.
+
+`python -m trans4init.kernels.attention.compiled tests/kernels/attention_compiled.json`, and the same with
+`positional_mlp`, write the tables; the tests hold a table to its limits and to today's source, and compile some of its
+rows again.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trans4init.kernels.attention import compiled as attention
+from trans4init.kernels.compilation import SHARED_LIMIT, Usage, source_hash
+from trans4init.kernels.positional_mlp import compiled as positional_mlp
+
+triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
+
+PACKAGES = {"attention": attention, "positional_mlp": positional_mlp}
+WIDE = 256  # the head dim, and the width of a hidden layer, that may spill
+
+SPILLED = {  # bytes a thread, all in float32: what the smallest tiles don't hold
+    "sm_90 key_gradient D128 32-bit bias causal masked 16x16x8x1 window lengths dropout": 16,
+    "sm_90 table_gradient D64 32-bit bias causal masked 32x32x4x1 window lengths dropout": 16,
+    "sm_90 backward fp32 tf32x3 32-48-20-64 fourier gelu 16x16x32x32x4": 16,
+    "sm_90 backward fp32 tf32x3 1-128-128-128-1 fourier gelu 16x16x32x16x4": 8,
+}
+
+AGAIN = {  # what is compiled anew: the most common kernels, and each option and GPU once
+    "attention": [
+        "sm_90 forward D64 16-bit bias causal 128x128x8x3",
+        "sm_90 forward D128 16-bit bias causal 128x64x8x3",
+        "sm_90 forward D128 16-bit 128x64x8x3",
+        "sm_90 query_gradient D128 16-bit bias causal 128x32x8x2",
+        "sm_90 key_gradient D128 16-bit bias causal 32x128x8x2",
+        "sm_90 table_gradient D128 16-bit bias causal 64x64x8x1",
+        "sm_80 query_gradient D64 16-bit bias causal 128x32x8x2",
+        "sm_100 key_gradient D64 16-bit bias causal 32x128x8x2",
+        "gfx942 forward D64 16-bit bias causal 64x32x4x2",
+    ],
+    "positional_mlp": [
+        "sm_90 forward fp32 tf32x3 32-32-64 fourier gelu 64x16x32x64x4",
+        "sm_90 backward fp32 tf32x3 32-128-128-128-64 fourier gelu 16x16x32x32x4",
+        "sm_80 forward bf16 32-128-128-128-64 fourier gelu 64x16x32x64x4",
+        "sm_100 backward bf16 32-32-64 fourier gelu 32x16x32x32x4",
+    ],
+}
+ROWS = [(package, name) for package, names in AGAIN.items() for name in names]
+
+
+def read_table(package):
+    content = json.loads(Path(__file__).with_name(f"{package}_compiled.json").read_text())
+    return content | {"rows": {name: Usage(**row) for name, row in content["rows"].items()}}
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
+def package(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def table(package):
+    return read_table(package)
+
+
+def test_the_table_is_of_these_kernels_and_these_variants(package, table):
+    module = PACKAGES[package]
+    again = f"run `python -m {module.__name__} tests/kernels/{package}_compiled.json` and review the difference"
+    assert table["source"] == source_hash(module.SOURCES), again
+    assert set(table["rows"]) == set(module.shipped()), again
+
+
+def test_no_shipped_variant_runs_out_of_shared_memory(table):
+    for name, row in table["rows"].items():
+        assert row.shared <= SHARED_LIMIT[name.split()[0]], name
+
+
+def test_attention_spills_no_registers_on_hopper_up_to_head_dim_128():
+    table, variants = read_table("attention"), attention.shipped()
+    for name, row in table["rows"].items():
+        if variants[name].target == "sm_90" and variants[name].case.head_dim < WIDE:
+            assert row.spilled == SPILLED.get(name, 0), name
+
+
+def test_attention_in_half_precision_runs_on_the_matrix_units():
+    table, variants = read_table("attention"), attention.shipped()
+    for name, row in table["rows"].items():
+        if variants[name].case.itemsize == 2:
+            assert row.matrix > 0, name
+            if variants[name].target == "sm_90" and variants[name].case.head_dim < WIDE:
+                assert row.wgmma > 0, name
+
+
+def test_the_positional_mlp_spills_no_registers_up_to_width_128():
+    table, variants = read_table("positional_mlp"), positional_mlp.shipped()
+    for name, row in table["rows"].items():
+        if max(variants[name].hidden) < WIDE:
+            assert row.spilled == SPILLED.get(name, 0), name
+        assert row.matrix > 0, name
+
+
+@pytest.mark.parametrize(("package", "name"), ROWS)
+def test_a_compilation_of_today_agrees_with_the_table(package, name):
+    """To the last number with the table's Triton; with another, as far as spills and matrix instructions go."""
+    then, row = read_table(package), PACKAGES[package].measure(name)
+    print(name, row)
+    expected = then["rows"][name]
+    if then["triton"] == triton.__version__:
+        assert row == expected
+    assert row.spilled <= expected.spilled
+    assert (row.matrix > 0, row.wgmma > 0) == (expected.matrix > 0, expected.wgmma > 0)
