@@ -32,7 +32,8 @@ from trans4init.kernels.positional_mlp.launch import packed_size
 
 __all__ = ["Nets", "Size", "main"]
 
-Work = Iterator[tuple[str, str, dict[str, Callable[[], Parts]], dict[str, float]]]
+Implementations = dict[str, Callable[[], Parts]]
+Work = Iterator[tuple[str, str, Implementations, dict[str, float]]]
 """Titles, the implementation that others are measured against, the implementations, and the least ms of each part."""
 
 
@@ -223,12 +224,14 @@ def gpu_work(rates: dict[Any, float], device: str = "cuda") -> Work:
         torch.set_float32_matmul_precision(precision)
         nets = Nets(size, device)
         calls = {name: nets.call(name) for name in ("triton", "bmm", "compile")} | {"vmap": nets.vmap()}
-        forwards = {name: partial(forward, call) for name, call in calls.items()}
+        forwards: Implementations = {name: partial(forward, call) for name, call in calls.items()}
         forwards["bmm as a CUDA graph"] = partial(captured, nets)
         yield f"{size}, float32 {precision}", "triton", forwards, {"forward": 1e3 * size.bytes / rates[COPY_RATE]}
         leaves = Nets(size, device)
         learned = leaves.learned()
-        steps = {name: partial(step, leaves.call(name), learned) for name in ("triton", "bmm", "compile")}
+        steps: Implementations = {
+            name: partial(step, leaves.call(name), learned) for name in ("triton", "bmm", "compile")
+        }
         yield f"{size}, float32 {precision}, with gradients", "triton", steps, {}
     torch.set_float32_matmul_precision("highest")
     shape = (GPU_BATCH, GPU_LENGTH, GPU_WIDTH)
