@@ -1,11 +1,9 @@
 """Speed: models timed in turn, round after round, so that whatever drifts on the machine drifts for all of them."""
 
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -13,6 +11,7 @@ from trans4init.ablations.tasks import Batch
 from trans4init.ablations.threads import threads
 from trans4init.ablations.training import TrainingStep
 from trans4init.reports import metrics
+from trans4init.reports.contention import Contention
 from trans4init.reports.schema import Measurement
 
 __all__ = ["ROUNDS_PER_BUILD", "TimedModel", "interleaved"]
@@ -39,7 +38,7 @@ def interleaved(
     percent or two; each time, rounds that are not kept warm them up.
     """
     found: list[list[Measurement]] = []
-    usage, order = _Usage(), random.Random(0)
+    usage, order = Contention(), random.Random(0)
     with threads(cores):
         for first in range(0, rounds, ROUNDS_PER_BUILD):
             models = build()
@@ -51,7 +50,7 @@ def interleaved(
                     if round_ >= first:
                         found[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
                         found[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
-    others = Measurement(metrics.OTHERS_SHARE, usage.of_others())
+    others = Measurement(metrics.OTHERS_SHARE, usage.others_share())
     return [[*rows, others] for rows in found]
 
 
@@ -73,28 +72,3 @@ def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> floa
 def _wait(batch: Batch) -> None:
     if batch.inputs.is_cuda:
         torch.cuda.synchronize(batch.inputs.device)
-
-
-class _Usage:
-    """Processor time since it was made: the machine's, and that of this process."""
-
-    def __init__(self) -> None:
-        self._machine, self._own = _machine_seconds(), time.process_time()
-
-    def of_others(self) -> float | None:
-        """The share of the machine's processor time that went to others; None where the system doesn't say."""
-        if self._machine is None or (now := _machine_seconds()) is None:
-            return None
-        busy, total = now[0] - self._machine[0], now[1] - self._machine[1]
-        return max(0.0, busy - (time.process_time() - self._own)) / total if total else None
-
-
-def _machine_seconds() -> tuple[float, float] | None:
-    """Busy and total seconds of all cores since boot, from Linux's /proc/stat; None elsewhere."""
-    path = Path("/proc/stat")
-    if not path.exists():
-        return None
-    user, nice, system, idle, waiting, *rest = (int(field) for field in path.read_text().split("\n")[0].split()[1:9])
-    ticks = os.sysconf("SC_CLK_TCK")
-    busy = user + nice + system + sum(rest)
-    return busy / ticks, (busy + idle + waiting) / ticks

@@ -49,6 +49,24 @@ ANALYTIC_CALL_TIME = Metric("analytic_call_time", "µs")
 FIT_TIME = Metric("fit_time", "s")
 FIT_LOSS = Metric("fit_loss", "function values²")
 
+LATENCY = Metric("latency", "ms", higher_is_better=False)
+"""One call of an implementation; one row per interleaved round, `step` is the round."""
+CONTENDED = Metric("contended", "1")
+"""1 for a round in which others used the machine, or its GPU was slowed down."""
+LOAD_AVERAGE = Metric("load_average", "processes")
+FIRST_CALL_TIME = Metric("first_call_time", "s", higher_is_better=False)
+"""Preparation and first call: compilation and autotuning are in it."""
+PEAK_MEMORY = Metric("peak_memory", "byte", higher_is_better=False)
+"""The most that one call holds at a time, above its inputs."""
+LEAST_FLOP = Metric("least_flop", "FLOP")
+"""What the operator needs at least, whoever does it."""
+LEAST_BYTES = Metric("least_bytes", "byte")
+TOKENS_PER_CALL = Metric("tokens_per_call", "tokens")
+MATMUL_RATE = Metric("matmul_rate", "FLOP/s")
+"""Of PyTorch's own product of two large matrices on this machine, in the same run."""
+COPY_RATE = Metric("copy_rate", "byte/s")
+"""Bytes read and written by a large copy on this machine, in the same run."""
+
 
 def over_region(quantity: str, region: str) -> Metric:
     """An error of a net on one region of its inputs, such as `rms_error/0..127`."""

@@ -19,6 +19,7 @@ __all__ = [
     "remove_leftovers",
     "write_bundle",
     "write_run",
+    "write_together",
 ]
 
 CORRUPT_SUFFIX = ".corrupt"
@@ -47,7 +48,7 @@ def write_run(record: RunRecord, folder: Path) -> Path:
 
     Raises OSError where the disk refuses; nothing but a temporary file is left then, and that is removed.
     """
-    return _write([record], path_of(folder, record.run_id))
+    return write_together([record], path_of(folder, record.run_id))
 
 
 def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
@@ -55,10 +56,11 @@ def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(f"{record.environment}{record.card}{record.spec}", []).append(record)
-    return [_write(group, folder / f"runs-{number}.parquet") for number, group in enumerate(groups.values())]
+    return [write_together(group, folder / f"runs-{number}.parquet") for number, group in enumerate(groups.values())]
 
 
-def _write(records: Sequence[RunRecord], path: Path) -> Path:
+def write_together(records: Sequence[RunRecord], path: Path) -> Path:
+    """Write runs that share environment, study card and spec into one file, as safely as `write_run` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(_TEMPORARY_SUFFIX)
     try:

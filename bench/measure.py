@@ -1,0 +1,196 @@
+"""Measuring one case: every implementation is checked once, then all take turns, round after round.
+
+Runs in a process of its own (`worker.py`), and tells how far it is by messages, so that what was measured is safe from
+whatever an implementation does to that process.
+"""
+
+import gc
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from trans4init.bench.conditions import Window
+from trans4init.bench.suite import Call, Case, MissingError, Suite
+
+__all__ = ["At", "Checked", "Failed", "Plan", "Round", "Sample", "Send", "measure"]
+
+_TRIES = 3
+"""Calls before the first round whose time tells how many calls make a sample."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured of each implementation of a case."""
+
+    rounds: int = 20
+    sample_seconds: float = 0.01
+    """On a CPU a sample is the mean of as many calls as take about this long."""
+    limit_seconds: float = 120
+    """An implementation that is not heard of for so long is given up."""
+
+
+@dataclass(frozen=True)
+class At:
+    """What follows is this implementation's."""
+
+    implementation: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An implementation without a time: `status` is `missing`, `oom` or `failed`, the last also for a wrong result."""
+
+    implementation: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An implementation whose result is right: seconds until the first result, bytes above the inputs."""
+
+    implementation: str
+    first_call: float
+    peak_bytes: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one call, the mean of a sample's."""
+
+    implementation: str
+    round: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the machine was like while a round was measured."""
+
+    round: int
+    others_share: float | None
+    load: float | None
+    throttled: str
+
+
+Message = At | Failed | Checked | Sample | Round
+Send = Callable[[Message], None]
+
+
+def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
+    """Check and time the named implementations of a case; everything found is sent, nothing is returned."""
+    inputs = suite.inputs(case)
+    ready: dict[str, tuple[Call, int]] = {}
+    for implementation in suite.implementations(case):
+        if implementation.name not in names:
+            continue
+        send(At(implementation.name))
+        try:
+            start = time.perf_counter()
+            call = implementation.prepare(inputs)
+            result = call()
+            _wait()
+            first = time.perf_counter() - start
+            if complaint := suite.check(inputs, implementation.name, result):
+                send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
+                continue
+            del result
+            send(Checked(implementation.name, first, peak_bytes(call) if suite.memory else None))
+            ready[implementation.name] = call, _calls_per_sample(call, plan)
+        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+            send(_failure(implementation.name, error))
+    order = random.Random(0)
+    for round_ in range(-1, plan.rounds):  # the first warms up
+        window = Window()
+        for name in order.sample(sorted(ready), len(ready)):
+            send(At(name))
+            call, calls = ready[name]
+            try:
+                seconds = seconds_per_call(call, calls)
+            except Exception as error:  # noqa: BLE001  as above
+                send(_failure(name, error))
+                del ready[name]
+                continue
+            if round_ >= 0:
+                send(Sample(name, round_, seconds))
+        if round_ >= 0:
+            send(Round(round_, *window.close()))
+
+
+def seconds_per_call(call: Call, calls: int) -> float:
+    """Seconds of one call: by the GPU's own clock where there is one, its L2 cache flushed before; else of many."""
+    with _no_collection():
+        if torch.cuda.is_available():
+            flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
+            flush.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - began) / calls
+
+
+def peak_bytes(call: Call) -> float | None:
+    """The most memory that one call holds at a time, above what was there before it, in bytes, results included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated() - before)
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        result = call()
+    held = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    del result
+    return float(most)
+
+
+def _calls_per_sample(call: Call, plan: Plan) -> int:
+    if torch.cuda.is_available():
+        return 1
+    start = time.perf_counter()
+    for tried in range(1, _TRIES + 1):
+        call()
+        if (taken := (time.perf_counter() - start) / tried) > plan.sample_seconds:
+            return 1
+    return max(1, round(plan.sample_seconds / taken))
+
+
+def _failure(name: str, error: Exception) -> Failed:
+    if isinstance(error, MissingError):
+        return Failed(name, "missing", str(error))
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return Failed(name, "oom", str(error).split("\n")[0] or "out of memory")
+    return Failed(name, "failed", "".join(traceback.format_exception(error)))
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's collector off: its pauses are not the implementation's."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

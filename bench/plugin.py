@@ -1,0 +1,163 @@
+"""pytest's hooks for the suites: which cases there are, measuring them when first asked for, writing what was found."""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock, Timeout
+
+from trans4init.bench.measure import Plan
+from trans4init.bench.records import contended_rounds, records
+from trans4init.bench.worker import Measured, load_suite, measure_case
+from trans4init.reports.environment import Environment, capture
+from trans4init.reports.store import write_together
+
+__all__ = [
+    "LOCK",
+    "measure",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+]
+
+QUICK = Plan(rounds=8, sample_seconds=0.004, limit_seconds=60)
+FULL = Plan()
+LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
+"""Held while a benchmark measures: two at once would measure each other."""
+MACHINE = Path(__file__).parent / "suites" / "bench_machine.py"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick` and `--out`."""
+    group = parser.getgroup("trans4init")
+    group.addoption("--quick", action="store_true", help="few cases, few rounds")
+    group.addoption("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the session's store of what was measured."""
+    config.stash[_SESSION] = Session(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each implementation of each case of the file's suite."""
+    if not {"case", "implementation"} <= set(metafunc.fixturenames):
+        return
+    suite, quick = metafunc.module.SUITE, metafunc.config.getoption("quick")
+    pairs = [(case, one.name) for case in suite.cases(quick=quick) for one in suite.implementations(case)]
+    metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict[str, Any]]]:
+    """Measures the test's case, once for all implementations of it that are asked for."""
+    session: Session = request.config.stash[_SESSION]
+    return lambda: session.measure(request.node)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table, and where the rows are."""
+    session = config.stash[_SESSION]
+    if session.found:
+        from trans4init.bench.table import table_lines
+
+        for line in table_lines(session.found, session.rates):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"results  {session.folder}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let the next benchmark begin."""
+    session.config.stash[_SESSION].release()
+
+
+class Session:
+    """One command: what it measured so far, which is on the disk as soon as it is known."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.plan = QUICK if config.getoption("quick") else FULL
+        self.folder: Path = config.getoption("out") / "results"
+        self.found: list[tuple[str, str, Measured]] = []
+        """Suite, its baseline, and what was measured."""
+        self.rates: dict[str, float] = {}
+        self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self._measured: dict[tuple[str, str], Measured] = {}
+        self._environment: Environment | None = None
+        self._lock = FileLock(LOCK)
+
+    def measure(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
+        """What is known of a test's case; measured now if this is its first test."""
+        suite, case = _parts(item)[:2]
+        if not self._lock.is_locked:
+            self._take_lock()
+        if not self.rates:
+            self._measure_rates()
+        key = (str(item.path), str(case))
+        if key not in self._measured:
+            same = [other for other in item.session.items if (str(other.path), str(_parts(other)[1])) == key]
+            names = [_parts(other)[2] for other in same]
+            self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
+        measured = self._measured[key]
+        return measured, {
+            "suite": suite.name,
+            "operator": case.operator,
+            "shape": dict(case.shape),
+            "least_flop": case.flop,
+            "least_bytes": case.bytes,
+            "first_call_s": measured.timings[_parts(item)[2]].first_call,
+            "peak_bytes": measured.timings[_parts(item)[2]].peak_bytes,
+            "machine_rates": dict(self.rates),
+            "contended_rounds": sorted(contended_rounds(measured)),
+        }
+
+    def release(self) -> None:
+        """Let the next benchmark begin."""
+        self._lock.release()
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            pytest.exit("another benchmark is at work on this machine; wait for its end.", returncode=1)
+
+    def _measure_rates(self) -> None:
+        suite = load_suite(MACHINE)
+        for case in suite.cases(quick=False):
+            names = [one.name for one in suite.implementations(case)]
+            measured = self._keep(suite, measure_case(MACHINE, suite, case, names, self.plan))
+            self._measured[str(MACHINE), str(case)] = measured
+            samples = sorted(measured.timings[suite.baseline].samples.values())
+            amount = case.flop or case.bytes
+            if not samples or not amount:
+                pytest.exit(f"the machine's own {case} could not be measured.", returncode=1)
+            self.rates[case.operator] = amount / samples[len(samples) // 2]
+
+    def _keep(self, suite: Any, measured: Measured) -> Measured:
+        """On the disk at once: what is measured survives whatever comes."""
+        self._environment = self._environment or capture(_accelerator())
+        rows = list(records(suite.name, measured, self.rates, self._environment, self._id))
+        write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
+        self.found.append((suite.name, suite.baseline, measured))
+        return measured
+
+
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def _accelerator() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+def _parts(item: Any) -> tuple[Any, Any, str]:
+    """Suite, case and implementation of a test; of a test of another kind nothing that equals any of ours."""
+    suite = getattr(item.module, "SUITE", None)
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return suite, parameters.get("case"), parameters.get("implementation", "")

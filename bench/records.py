@@ -1,0 +1,89 @@
+"""What was measured of a case as rows of DESIGN's schema: a record per implementation, phase `throughput`."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from trans4init.bench.worker import Measured, Timing
+from trans4init.reports import metrics
+from trans4init.reports.environment import Environment
+from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
+from trans4init.reports.vocabulary import Status
+
+__all__ = ["CONTENDED", "STUDY", "contended_rounds", "records"]
+
+STUDY = "bench"
+CONTENDED = 0.1
+"""A round in which others used more than this share of the machine's processor time is marked."""
+
+_STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "missing": "failed"}
+
+
+def records(
+    suite: str, measured: Measured, rates: dict[str, float], environment: Environment, session: str
+) -> Iterator[RunRecord]:
+    """One record for each implementation of a case.
+
+    rates: the machine's matmul rate in FLOP/s and copy rate in bytes/s, measured in the same run.
+    session: what all records of one command share.
+    """
+    case = measured.case
+    for name, timing in measured.timings.items():
+        status = _STATUSES[timing.status]
+        marks = {"missing": timing.error} if timing.status == "missing" else {}
+        yield RunRecord(
+            run_id=f"bench-{uuid.uuid4().hex}",
+            study=STUDY,
+            spec_hash=session,
+            cell=CellKey(case.operator, name),
+            task=suite,
+            model=case.size,
+            trial=None,
+            seed=0,
+            phase="throughput",
+            status=status,
+            device=environment.accelerator or "cpu",
+            created_at=datetime.now(UTC),
+            measurements=tuple(_measurements(measured, timing, rates)),
+            environment=environment,
+            parameters={key: float(value) for key, value in case.shape.items()},
+            notes=marks | _throttled(measured),
+            error="" if status == "ok" else timing.error,
+        )
+
+
+def contended_rounds(measured: Measured) -> set[int]:
+    """The rounds in which the machine was not the benchmark's own, or its GPU was slowed down."""
+    return {
+        number
+        for number, round_ in measured.rounds.items()
+        if round_.throttled or (round_.others_share or 0.0) > CONTENDED
+    }
+
+
+def _throttled(measured: Measured) -> dict[str, str]:
+    reasons = sorted({round_.throttled for round_ in measured.rounds.values()} - {""})
+    return {"throttled": "; ".join(reasons)} if reasons else {}
+
+
+def _measurements(measured: Measured, timing: Timing, rates: dict[str, float]) -> Iterator[Measurement]:
+    case, marked = measured.case, contended_rounds(measured)
+    if timing.status != "ok":
+        yield Measurement(metrics.LATENCY, None)
+        return
+    for number, seconds in sorted(timing.samples.items()):
+        yield Measurement(metrics.LATENCY, 1e3 * seconds, number)
+        yield Measurement(metrics.CONTENDED, float(number in marked), number)
+    for number, round_ in sorted(measured.rounds.items()):
+        yield Measurement(metrics.OTHERS_SHARE, round_.others_share, number)
+        yield Measurement(metrics.LOAD_AVERAGE, round_.load, number)
+    once: dict[Metric, float | None] = {
+        metrics.FIRST_CALL_TIME: timing.first_call,
+        metrics.PEAK_MEMORY: timing.peak_bytes,
+        metrics.LEAST_FLOP: case.flop,
+        metrics.LEAST_BYTES: case.bytes,
+        metrics.TOKENS_PER_CALL: None if case.tokens is None else float(case.tokens),
+        metrics.MATMUL_RATE: rates.get("matmul"),
+        metrics.COPY_RATE: rates.get("copy"),
+    }
+    yield from (Measurement(metric, value) for metric, value in once.items() if value is not None)

@@ -1,0 +1,76 @@
+"""Is one set of timings slower than another? The Hodges–Lehmann ratio with a bootstrap interval, and a rule.
+
+Timings of one process share where its memory lies, which is worth a percent or two, so that processes are what is
+compared and drawn again, not calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trans4init.reports.statistics import Interval
+
+__all__ = ["SMALLEST_EFFECT", "Comparison", "Word", "compare"]
+
+SMALLEST_EFFECT = 0.03
+"""A difference smaller than this is not called one, however certain."""
+_CONFIDENCE = 0.99
+_RESAMPLES = 4000
+_FEWEST = 3
+"""Processes of each side below which nothing is said."""
+
+Word = Literal["slower", "faster", "no different", "too few"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How long B takes, as a multiple of A."""
+
+    ratio: float
+    """exp of the Hodges–Lehmann shift of log times: the median of log b − log a over all pairs of processes."""
+    interval: Interval | None
+    """99 %, from processes drawn again; None for too few of them."""
+    word: Word
+
+
+def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Comparison:
+    """Compare timings of A and B, one inner sequence per process, in any one unit.
+
+    B is slower where the whole interval is above 1 and the ratio is at least 1.03; faster likewise. Raises ValueError
+    for a side without timings, or a timing that is not positive.
+    """
+    ours, theirs = _log_medians(a), _log_medians(b)
+    ratio = float(np.exp(_shift(ours, theirs)))
+    if min(len(ours), len(theirs)) < _FEWEST:
+        return Comparison(ratio, None, "too few")
+    generator = np.random.default_rng(0)
+    drawn_a = ours[generator.integers(len(ours), size=(_RESAMPLES, len(ours)))]
+    drawn_b = theirs[generator.integers(len(theirs), size=(_RESAMPLES, len(theirs)))]
+    shifts = np.median((drawn_b[:, :, None] - drawn_a[:, None, :]).reshape(_RESAMPLES, -1), axis=1)
+    low, high = np.exp(np.quantile(shifts, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]))
+    word: Word = "no different"
+    if low > 1 and ratio >= 1 + SMALLEST_EFFECT:
+        word = "slower"
+    if high < 1 and ratio <= 1 / (1 + SMALLEST_EFFECT):
+        word = "faster"
+    return Comparison(ratio, Interval(float(low), float(high)), word)
+
+
+def compare_all(
+    a: Mapping[str, Sequence[Sequence[float]]], b: Mapping[str, Sequence[Sequence[float]]]
+) -> dict[str, Comparison]:
+    """The comparisons of everything that both sides have, by name, in A's order."""
+    return {name: compare(timings, b[name]) for name, timings in a.items() if name in b}
+
+
+def _log_medians(processes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    if not processes or not all(len(timings) and min(timings) > 0 for timings in processes):
+        raise ValueError("a comparison needs positive timings of at least one process on each side")
+    return np.log([float(np.median(timings)) for timings in processes])
+
+
+def _shift(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(np.median(b[:, None] - a[None, :]))

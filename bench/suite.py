@@ -1,0 +1,100 @@
+"""What a benchmark is made of: operators at given sizes, their implementations, how a wrong result is told.
+
+A suite is declared in one file and knows nothing of clocks, processes or files.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Call", "Case", "Implementation", "MissingError", "Suite"]
+
+Call = Callable[[], Any]
+"""One run of an implementation on inputs that are already there; its result is what is checked."""
+
+
+class MissingError(Exception):
+    """An implementation that this machine can't run, such as a GPU's kernel without a GPU; says what it needs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator at one size."""
+
+    operator: str
+    size: str = ""
+    """The size in words, such as `L=512 D=64`."""
+    shape: Mapping[str, int] = field(default_factory=dict)
+    flop: float | None = None
+    """Floating-point operations that the operator needs, at least; None where counting them says nothing."""
+    bytes: float | None = None
+    """Bytes that must move to or from memory, at least: every input read once, every output written once."""
+    tokens: int | None = None
+    """How many tokens one call handles, for operators whose speed is given in tokens per second."""
+    quick: bool = False
+    """Whether it is measured in the quick pass too."""
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.size}".strip()
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to do what an operator does."""
+
+    name: str
+    prepare: Callable[[Any], Call]
+    """From the case's inputs to a call; raises MissingError where this machine can't."""
+    operators: frozenset[str] | None
+    """The operators that it is for; None for all."""
+
+
+class Suite:
+    """Cases, what they are run on, and the implementations that take turns.
+
+    inputs: makes a case's inputs; the same every time. check: what is wrong with an
+    implementation's result, in a few words, or nothing.
+    baseline: the implementation that the others are measured against. memory: whether what PyTorch allocates in this
+    process says anything. rounds: the most that are worth their time, where calls are long.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cases: Callable[[], Iterable[Case]],
+        inputs: Callable[[Case], Any],
+        check: Callable[[Any, str, Any], str],
+        *,
+        baseline: str,
+        memory: bool = True,
+        rounds: int | None = None,
+    ) -> None:
+        self.rounds = rounds
+        self.name, self.inputs, self.check, self.baseline, self.memory = name, inputs, check, baseline, memory
+        self._cases = cases
+        self._implementations: dict[str, Implementation] = {}
+
+    def implementation(
+        self, name: str, *, operators: Iterable[str] | None = None
+    ) -> Callable[[Callable[[Any], Call]], Callable[[Any], Call]]:
+        """Declare a way to do it: the decorated function makes the call from the inputs."""
+
+        def register(prepare: Callable[[Any], Call]) -> Callable[[Any], Call]:
+            if name in self._implementations:
+                raise ValueError(f"suite {self.name} has two implementations called {name!r}")
+            only = None if operators is None else frozenset(operators)
+            self._implementations[name] = Implementation(name, prepare, only)
+            return prepare
+
+        return register
+
+    def cases(self, *, quick: bool) -> list[Case]:
+        """The cases, those of the quick pass alone where it is one."""
+        return [case for case in self._cases() if case.quick or not quick]
+
+    def implementations(self, case: Case) -> list[Implementation]:
+        """Those that are for the case's operator, the baseline first."""
+        found = [
+            one for one in self._implementations.values() if one.operators is None or case.operator in one.operators
+        ]
+        return sorted(found, key=lambda one: one.name != self.baseline)

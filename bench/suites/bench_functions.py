@@ -1,0 +1,115 @@
+"""What a function costs in a slot: its closed form, a net evaluated each time, and the same net folded.
+
+Every function that a fitted net can stand in for, forward, on the inputs of one pass of a small model. Nets are as they
+start: what they cost does not depend on what they have learned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.functions import Domain, Function, get_function, list_functions
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.slots import Analytic, Content, NetContent, Slot
+from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.suite import Call, Case, MissingError, Suite
+
+_VALUES = 2**18
+"""Inputs of an elementwise function: 1,024 tokens at an inner width of 256."""
+_POSITIONS = 512
+_QUICK = ("sinusoidal", "gelu", "softmax-exp")
+_TOLERANCE = 1e-5
+"""RMS error in float32 over the RMS of the same in float64."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    slot: Slot
+    net: NetContent
+    inputs: Tensor
+    expected: dict[str, Tensor]
+
+
+def _measurable(function: Function) -> bool:
+    return function.fittable() and not function.fidelity_only and not function.vector and "analytic" in function.arms
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for function in map(get_function, list_functions()):
+        if _measurable(function):
+            count = _POSITIONS if function.domain.integer else _VALUES
+            size = "×".join(map(str, (count, *function.default_shape.values())))
+            quick = function.name in _QUICK
+            cases.append(Case(function.name, f"{size} values", function.default_shape | {"inputs": count}, quick=quick))
+    return cases
+
+
+def _inputs(case: Case) -> _Inputs:
+    function = get_function(case.operator)
+    device, shape = "cuda" if torch.cuda.is_available() else "cpu", function.default_shape
+    domain = function.domain
+    if domain.integer:
+        first = int(domain.low)
+        domain = Domain(first, first + _POSITIONS - 1, integer=True)
+        inputs = domain.points().long()
+    else:
+        inputs = domain.points(_VALUES)[torch.randperm(_VALUES, generator=torch.Generator().manual_seed(0))].float()
+    slot = Slot(function.slot, function, domain, **shape).to(device)
+    name, size = ("fourier-mlp", {}) if domain.integer else ("mlp-relu", {"hidden": (15,)})
+    net = build_net(name, domain, function.outputs(**shape), **size)
+    net.initialise(torch.Generator().manual_seed(0))
+    content = NetContent(function, shape, net)
+    exact = inputs.double()
+    with torch.no_grad():
+        expected = {"closed form": function.analytic(exact, **shape), "net": content.value(exact)}
+    return _Inputs(slot, content.to(device), inputs.to(device), expected)
+
+
+def _check(inputs: _Inputs, implementation: str, result: Tensor) -> str:
+    expected = inputs.expected["closed form" if implementation.startswith("closed form") else "net"]
+    error = (result.double().cpu() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    return "" if error <= _TOLERANCE else f"relative RMS error {error:.1e}, at most {_TOLERANCE:.0e} allowed"
+
+
+SUITE = Suite("functions", _cases, _inputs, _check, baseline="closed form")
+
+
+@SUITE.implementation("closed form")
+def _closed_form(inputs: _Inputs) -> Call:
+    return _call(inputs, Analytic(inputs.slot.function, inputs.slot.shape))
+
+
+@SUITE.implementation("closed form, folded")
+def _closed_form_folded(inputs: _Inputs) -> Call:
+    return _call(inputs, _folded(inputs, Analytic(inputs.slot.function, inputs.slot.shape)))
+
+
+@SUITE.implementation("net")
+def _net(inputs: _Inputs) -> Call:
+    return _call(inputs, inputs.net)
+
+
+@SUITE.implementation("net, folded")
+def _net_folded(inputs: _Inputs) -> Call:
+    return _call(inputs, _folded(inputs, inputs.net))
+
+
+def _folded(inputs: _Inputs, content: Content) -> Content:
+    folded = inputs.slot.fold(content)
+    if folded is content:
+        raise MissingError("does not fold")
+    return folded
+
+
+def _call(inputs: _Inputs, content: Content) -> Call:
+    content = content.to(inputs.inputs.device)
+    highest = int(inputs.slot.domain.high) if inputs.slot.domain.integer else None
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            values: Tensor = content(inputs.inputs, highest)
+            return values
+
+    return call

@@ -1,0 +1,100 @@
+"""How long the command keeps a person waiting: importing, `--help`, a report of a million rows."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.reports import metrics
+from trans4init.reports.environment import capture
+from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
+from trans4init.reports.store import write_together
+
+_ROWS = 1_000_000
+_RUNS = 200
+_COMMAND = "import sys; from trans4init.ablations.cli import main; main(sys.argv[1:])"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    words: list[str]
+    folder: Path
+    says: str
+    """What a right answer has in it."""
+
+
+def _cases() -> list[Case]:
+    return [
+        Case("python -c 'import torch'", quick=True),
+        Case("import trans4init.ablations.transformer", quick=True),
+        Case("trans4init --help", quick=True),
+        Case("trans4init report", f"{_ROWS:,} rows", {"rows": _ROWS}),
+    ]
+
+
+def _inputs(case: Case) -> _Inputs:
+    folder = Path(tempfile.mkdtemp(prefix="trans4init-bench-"))
+    if case.operator.startswith("python"):
+        return _Inputs(["-c", "import torch; print('done')"], folder, "done")
+    if case.operator.startswith("import"):
+        return _Inputs(["-c", "import trans4init.ablations.transformer; print('done')"], folder, "done")
+    if case.operator == "trans4init --help":
+        return _Inputs(["-c", _COMMAND, "--help"], folder, "doctor")
+    _write_rows(folder)
+    return _Inputs(["-c", _COMMAND, "report", str(folder)], folder, "report.html")
+
+
+def _write_rows(folder: Path) -> None:
+    """A finished study of two arms with a million rows."""
+    cells = (CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "none"))
+    environment, now = capture(), datetime.now(UTC)
+    card = StudyCard("large", "Is it quick?", "validation_loss", 0.1, cells[0], cells, _RUNS // 2, "none", "no task")
+    each = _ROWS // _RUNS
+    runs = [
+        RunRecord(
+            run_id=f"evaluate-{cells[number % 2].arm}-{number // 2}",
+            study="large",
+            spec_hash="large",
+            cell=cells[number % 2],
+            task="text",
+            model="none",
+            trial=0,
+            seed=number // 2,
+            phase="evaluate",
+            status="ok",
+            device="cpu",
+            created_at=now,
+            measurements=(
+                *(Measurement(metrics.TRAINING_LOSS, 3 - step / each, step) for step in range(1, each)),
+                Measurement(metrics.VALIDATION_LOSS, 2 + (number * 37 % 11) / 100, each),
+            ),
+            environment=environment,
+            card=card,
+        )
+        for number in range(_RUNS)
+    ]
+    write_together(runs, folder / "results" / "runs.parquet")
+
+
+def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedProcess[str]) -> str:
+    if result.returncode:
+        return f"exit code {result.returncode}: {result.stderr.strip().splitlines()[-1]}"
+    return "" if inputs.says in result.stdout else f"{inputs.says!r} is not in what it said"
+
+
+SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", memory=False, rounds=5)
+
+
+@SUITE.implementation("a new process")
+def _new_process(inputs: _Inputs) -> Call:
+    if not sys.executable:
+        raise MissingError("needs to know where Python is")
+    words = [sys.executable, "-P", *inputs.words]
+    return lambda: subprocess.run(
+        words, cwd=inputs.folder, env=os.environ.copy(), capture_output=True, text=True, check=False
+    )

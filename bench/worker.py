@@ -1,0 +1,129 @@
+"""A case measured in a process of its own, which may crash, hang or be killed without taking anything with it."""
+
+import importlib.util
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from trans4init.bench.suite import Case, Suite
+
+__all__ = ["Measured", "Timing", "load_suite", "measure_case"]
+
+from trans4init.bench.measure import At, Checked, Failed, Message, Plan, Round, Sample, measure
+
+_START_SECONDS = 120
+"""A worker that has not imported torch and the suite by then is given up."""
+
+
+@dataclass
+class Timing:
+    """What is known of one implementation of a case."""
+
+    status: str = "failed"
+    """`ok`, `missing`, `oom` or `failed`."""
+    error: str = "it was not reached"
+    first_call: float | None = None
+    peak_bytes: float | None = None
+    samples: dict[int, float] = field(default_factory=dict)
+    """Seconds of a call, by round."""
+
+
+@dataclass
+class Measured:
+    """What is known of a case: every implementation's timing, and the machine's conditions in each round."""
+
+    case: Case
+    timings: dict[str, Timing]
+    rounds: dict[int, Round] = field(default_factory=dict)
+
+
+def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str], plan: Plan) -> Measured:
+    """Measure the named implementations of a case in a worker.
+
+    One that crashes the worker, or is not heard of for `plan.limit_seconds`, is given up, and the others are measured
+    in a new one. KeyboardInterrupt ends the worker too.
+    """
+    plan = replace(plan, rounds=min(plan.rounds, suite.rounds or plan.rounds))
+    measured = Measured(case, {name: Timing() for name in names})
+    left = list(names)
+    while left:
+        lost = _attempt(suite_file, suite, case, left, plan, measured)
+        if lost is None:
+            break
+        name, why = lost
+        measured.timings[name] = Timing(error=why)
+        left.remove(name)
+    for timing in measured.timings.values():
+        if timing.status == "ok" and len(timing.samples) < plan.rounds:
+            timing.status, timing.error = "failed", f"{len(timing.samples)} of {plan.rounds} rounds were measured"
+    return measured
+
+
+def _attempt(
+    suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured
+) -> tuple[str, str] | None:
+    """Measure in one worker; the implementation that was at work when it was lost, and how."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    number = [str(one) for one in suite.cases(quick=False)].index(str(case))
+    worker = context.Process(target=_work, args=(suite_file, number, names, plan, there), daemon=True)
+    worker.start()
+    there.close()
+    at, limit = names[0], float(_START_SECONDS)
+    measured.rounds.clear()
+    try:
+        while True:
+            if not here.poll(limit):
+                return at, f"it was not heard of for {limit:.0f} s"
+            message: Message | None = here.recv()
+            limit = plan.limit_seconds
+            if message is None:
+                return None
+            if isinstance(message, At):
+                at = message.implementation
+            else:
+                _note(measured, message)
+    except EOFError:
+        worker.join()
+        return at, f"its process ended with code {worker.exitcode}"
+    finally:
+        worker.kill()
+        worker.join()
+        here.close()
+
+
+def _note(measured: Measured, message: Message) -> None:
+    match message:
+        case Failed(name, status, error):
+            measured.timings[name] = Timing(status, error)
+        case Checked(name, first_call, peak):
+            measured.timings[name] = Timing("ok", "", first_call, peak)
+        case Sample(name, round_, seconds):
+            measured.timings[name].samples[round_] = seconds
+        case Round(round_):
+            measured.rounds[round_] = message
+
+
+def load_suite(file: Path) -> Suite:
+    """The suite that a file declares as `SUITE`."""
+    spec = importlib.util.spec_from_file_location(f"trans4init_suite_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    suite: Suite = module.SUITE
+    return suite
+
+
+def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection) -> None:
+    """In the worker: measure, and say when it is done. Ctrl-C is the parent's to answer."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    suite = load_suite(file)
+    measure(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
+    pipe.send(None)
