@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | gpu | lint | typing | ablate | report | ui`. Words after `--` go to the command."""
+"""Sessions: `nox -s tests | gpu | lint | typing | bench | ablate | report | ui`. Words after `--` go to the command."""
 
 import shlex
 from pathlib import Path
@@ -50,6 +50,12 @@ def typing(session: nox.Session) -> None:
     ]
     with session.chdir(session.create_tmp()):  # away from the sources, so that the wheel is what is checked
         session.run("mypy", "--config-file", str(config), *packages)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed and memory beside peers: `nox -s bench [-- --quick] [-- --suite NAME]`, by default all suites."""
+    trans4init(session, "bench", *session.posargs)
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """pytest's hooks for the suites: which cases there are, measuring them when first asked for, writing what was found."""
 
+import importlib.util
 import tempfile
 import time
 import uuid
@@ -14,6 +15,8 @@ from trans4init.bench.measure import Plan
 from trans4init.bench.records import contended_rounds, records
 from trans4init.bench.worker import Measured, load_suite, measure_case
 from trans4init.reports.environment import Environment, capture
+from trans4init.reports.schema import RunRecord
+from trans4init.reports.speed import speeds
 from trans4init.reports.store import write_together
 
 __all__ = [
@@ -37,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick` and `--out`."""
     group = parser.getgroup("trans4init")
     group.addoption("--quick", action="store_true", help="few cases, few rounds")
+    group.addoption("--minutes", type=float, default=10, help="begin no case after so many minutes")
     group.addoption("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
 
 
@@ -64,12 +68,17 @@ def measure(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table, and where the rows are."""
     session = config.stash[_SESSION]
-    if session.found:
-        from trans4init.bench.table import table_lines
+    if not session.found:
+        return
+    if importlib.util.find_spec("rich"):
+        from rich.console import Console
 
-        for line in table_lines(session.found, session.rates):
-            terminalreporter.write_line(line)
-        terminalreporter.write_line(f"results  {session.folder}")
+        from trans4init.reports.speed_table import print_speeds
+
+        print_speeds(speeds(session.found), Console(width=100))
+    else:
+        terminalreporter.write_line("Without rich there is no table here; the results hold it all.")
+    terminalreporter.write_line(f"results  {session.folder}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -83,9 +92,9 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.plan = QUICK if config.getoption("quick") else FULL
         self.folder: Path = config.getoption("out") / "results"
-        self.found: list[tuple[str, str, Measured]] = []
-        """Suite, its baseline, and what was measured."""
+        self.found: list[RunRecord] = []
         self.rates: dict[str, float] = {}
+        self._end = time.monotonic() + 60 * config.getoption("minutes")
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._measured: dict[tuple[str, str], Measured] = {}
         self._environment: Environment | None = None
@@ -100,6 +109,8 @@ class Session:
             self._measure_rates()
         key = (str(item.path), str(case))
         if key not in self._measured:
+            if time.monotonic() > self._end:
+                pytest.skip("left out: the time is up")
             same = [other for other in item.session.items if (str(other.path), str(_parts(other)[1])) == key]
             names = [_parts(other)[2] for other in same]
             self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
@@ -141,9 +152,9 @@ class Session:
     def _keep(self, suite: Any, measured: Measured) -> Measured:
         """On the disk at once: what is measured survives whatever comes."""
         self._environment = self._environment or capture(_accelerator())
-        rows = list(records(suite.name, measured, self.rates, self._environment, self._id))
+        rows = list(records(suite.name, suite.baseline, measured, self.rates, self._environment, self._id))
         write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
-        self.found.append((suite.name, suite.baseline, measured))
+        self.found += rows
         return measured
 
 

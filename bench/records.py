@@ -8,6 +8,7 @@ from trans4init.bench.worker import Measured, Timing
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
 from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
+from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE
 from trans4init.reports.vocabulary import Status
 
 __all__ = ["CONTENDED", "STUDY", "contended_rounds", "records"]
@@ -20,7 +21,7 @@ _STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "m
 
 
 def records(
-    suite: str, measured: Measured, rates: dict[str, float], environment: Environment, session: str
+    suite: str, baseline: str, measured: Measured, rates: dict[str, float], environment: Environment, session: str
 ) -> Iterator[RunRecord]:
     """One record for each implementation of a case.
 
@@ -30,7 +31,7 @@ def records(
     case = measured.case
     for name, timing in measured.timings.items():
         status = _STATUSES[timing.status]
-        marks = {"missing": timing.error} if timing.status == "missing" else {}
+        marks = {BASELINE_NOTE: baseline} | ({MISSING_NOTE: timing.error} if timing.status == "missing" else {})
         yield RunRecord(
             run_id=f"bench-{uuid.uuid4().hex}",
             study=STUDY,

@@ -18,7 +18,16 @@ from trans4init.reports.schema import RunRecord
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["BackgroundMirror", "Mirror", "MirrorError", "experiments", "sync", "tracking_uri"]
+__all__ = [
+    "BackgroundMirror",
+    "Mirror",
+    "MirrorError",
+    "experiments",
+    "open_store",
+    "sync",
+    "tracking_uri",
+    "translated",
+]
 
 _RUN_TAG = "trans4init.run_id"
 _MADE_TAG = "trans4init.created_at"
@@ -51,8 +60,8 @@ class Mirror:
     def __init__(self, runs: Path, study: str) -> None:
         """`runs` is the folder of all studies. Raises MirrorError where the store can't be opened."""
         self._study = study
-        with _translated():
-            self._client = _open(tracking_uri(runs))
+        with translated():
+            self._client = open_store(runs)
             self._experiment = self._find_experiment(runs)
             self._parents: dict[str, str] = {}
             self._known: dict[str, tuple[str, str]] = {}  # by our id of a run: when it was made, and MLflow's id
@@ -63,7 +72,7 @@ class Mirror:
         made, before = self._known.get(record.run_id, ("", ""))
         if made == record.created_at.isoformat():
             return
-        with _translated():
+        with translated():
             if before:
                 self._client.delete_run(before)
             self._known[record.run_id] = record.created_at.isoformat(), self._write(record)
@@ -74,7 +83,7 @@ class Mirror:
         Raises MirrorError where MLflow can't.
         """
         moment = _milliseconds(newest.created_at)
-        with _translated():
+        with translated():
             parent = self._parent(newest, moment)
             self._client.set_terminated(parent, end_time=moment)
             self._client.set_tag(parent, "mlflow.note.content", description)
@@ -181,7 +190,9 @@ class BackgroundMirror:
             self.error = str(error)
 
 
-def _open(uri: str) -> "MlflowClient":
+def open_store(runs: Path) -> "MlflowClient":
+    """A client of the store of that runs folder; raises what SQLite or MLflow raise, for `translated`."""
+    uri = tracking_uri(runs)
     if uri.startswith("sqlite:///"):
         # MLflow tries for minutes to open a file that can't be opened; SQLite itself says so at once.
         with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=5)) as database:
@@ -207,7 +218,7 @@ def _name(record: RunRecord) -> str:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Whatever MLflow, its database driver or its transport raise becomes a MirrorError with the first line of it."""
     try:
         yield
@@ -236,6 +247,6 @@ def sync(folder: Path, records: Sequence[RunRecord]) -> None:
 
 def experiments(runs: Path) -> dict[str, str]:
     """The studies that MLflow's store has, by name, with its id of each; raises MirrorError where it can't be read."""
-    with _translated():
-        found = _open(tracking_uri(runs)).search_experiments(order_by=["name"])
+    with translated():
+        found = open_store(runs).search_experiments(order_by=["name"])
         return {experiment.name: str(experiment.experiment_id) for experiment in found if experiment.name != "Default"}

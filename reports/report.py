@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from trans4init.reports import wording
 from trans4init.reports.figures import accuracy_against_speed, draw_differences, loss_curves
+from trans4init.reports.page_templates import templates, write_page
 from trans4init.reports.pages import DRAWING, HTML, MARKDOWN, MARKS
 from trans4init.reports.store import Results, load_results
 from trans4init.reports.summary import Summary, summarise
@@ -46,7 +45,7 @@ def write_report(folder: Path) -> Report:
         raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
     summary = summarise(results.records)
     drawing, text = draw_differences(summary), wording.verdict_text(summary)
-    pages = _environment()
+    pages = templates()
     shared = {
         "summary": summary,
         "corrupt": results.corrupt,
@@ -56,10 +55,12 @@ def write_report(folder: Path) -> Report:
     }
     html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
     figures = _figures(summary)
-    _write(html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)}))
-    _write(markdown, pages.get_template("report.md.j2").render(shared))
+    write_page(
+        html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)})
+    )
+    write_page(markdown, pages.get_template("report.md.j2").render(shared))
     if drawing is not None:
-        _write(svg, drawing)
+        write_page(svg, drawing)
     return Report(html, markdown, svg if drawing is not None else None, text, results)
 
 
@@ -93,22 +94,3 @@ def _script(figures: Mapping[str, str]) -> str:
 def _arms_in(summary: Summary) -> list[object]:
     used = {cell.cell.arm for cell in summary.cells}
     return [arm for arm in ARMS if arm.name in used]
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _environment() -> jinja2.Environment:
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = ("count", "interval", "limits", "number", "signed", "value", "words")
-    pages.filters |= {name: getattr(wording, name) for name in filters}
-    return pages

@@ -5,12 +5,14 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
+from trans4init.ablations.cli.bench import Bench
 from trans4init.ablations.cli.doctor import Doctor
 from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.cli.generate import Generate
@@ -23,23 +25,31 @@ from trans4init.ablations.cli.translate import Translate
 from trans4init.ablations.cli.ui import Ui
 from trans4init.ablations.errors import FaultError, InputError, unknown_name
 
-__all__ = ["main"]
+__all__ = ["execute", "main"]
 
 _DESCRIPTION = """What happens to accuracy and to throughput when a function inside a Transformer is replaced by a
 small trained neural network, frozen or fine-tuned."""
 
 Command = Annotated[
-    Ls | Fit | Run | Report | Train | Translate | Generate | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands
+    Ls | Fit | Run | Report | Train | Translate | Generate | Bench | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands
 ]
-_COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "sync", "ui", "doctor")
+_COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "bench", "sync", "ui", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    again = os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join(["trans4init", *words])
+    if words[:1] == ["bench"]:
+        # bench stands beside this floor, not below it. -P: a folder called `kernels` where we are is not to be found.
+        sys.exit(subprocess.call([sys.executable, "-P", "-m", "trans4init.bench.cli", *words[1:]]))
+    execute(words, Command, _COMMANDS, "trans4init", _DESCRIPTION)
+
+
+def execute(words: list[str], commands: Any, names: Sequence[str], program: str, description: str) -> NoReturn:
+    """Run the one of `commands` (a union of classes) that the words name, and exit as `main` says."""
+    again = os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join([*program.split(), *words])
     try:
-        code = _parse(words).run(again)
+        code = _parse(words, commands, names, program, description).run(again)
     except InputError as error:
         sys.exit(_complain(error, 2))
     except FaultError as error:
@@ -50,18 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _parse(words: list[str]) -> Any:
+def _parse(words: list[str], commands: Any, names: Sequence[str], program: str, description: str) -> Any:
     """The command that the words name. tyro's boxed complaint about bad ones is made one sentence."""
-    if words and not words[0].startswith("-") and words[0] not in _COMMANDS:
-        raise unknown_name("command", words[0], _COMMANDS)
+    if names and words and not words[0].startswith("-") and words[0] not in names:
+        raise unknown_name("command", words[0], names)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                Command,
-                prog="trans4init",
-                description=_DESCRIPTION,
-                args=words or ["--help"],
+                commands,
+                prog=program,
+                description=description,
+                args=words or (["--help"] if names else []),
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as error:

@@ -60,9 +60,7 @@ def _inputs(case: Case) -> _Inputs:
 def _check(inputs: _Inputs, implementation: str, loss: Tensor) -> str:
     expected = math.log(inputs.config.vocabulary)  # a model that knows nothing
     found = loss.item()
-    return (
-        "" if 0 < found < 2 * expected else f"a loss of {found}, where {expected:.2f} is a model's that knows nothing"
-    )
+    return "" if 0 < found < 2 * expected else f"a loss of {found}, and a model that knows nothing has {expected:.2f}"
 
 
 SUITE = Suite("training-step", _cases, _inputs, _check, baseline=REFERENCE_ARM)

@@ -1,0 +1,89 @@
+"""`trans4init bench`: measure the suites, compare two sets of measurements, estimate a study."""
+
+import contextlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from trans4init.ablations.cli import execute
+
+__all__ = ["main"]
+
+_PROGRAM = "trans4init bench"
+_DESCRIPTION = "Measure speed and memory beside peers."
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure suites: every implementation checked, then all in turn. `compare` and `estimate` are commands of it.
+
+    trans4init bench compare A B: is B slower than A? trans4init bench estimate STUDY: what a study will take here.
+    """
+
+    suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
+    """A suite to measure; may be given again."""
+    quick: bool = False
+    """Few cases and few rounds: under two minutes."""
+    minutes: float = 10
+    """No case is begun after so many minutes; those left out are named."""
+    out: Path = Path("runs/bench")
+    """Folder of the results and the page."""
+
+    def run(self, command: str) -> int:
+        """Measure, then write the page and MLflow's mirror."""
+        from trans4init.ablations.errors import unknown_name
+        from trans4init.bench.suites_here import suite_files
+
+        files = suite_files()
+        for name in self.suite:
+            if name not in files:
+                raise unknown_name("suite", name, files)
+        chosen = [files[name] for name in self.suite or files]
+        words = [
+            *(sys.executable, "-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rf"),
+            *("--benchmark-quiet", "--no-header", "--out", str(self.out), "--minutes", str(self.minutes)),
+            *(["--quick"] if self.quick else []),
+            *map(str, chosen),
+        ]
+        process = subprocess.Popen(words)
+        code = _wait(process)
+        self._present()
+        return 130 if code == 2 else min(code, 1)
+
+    def _present(self) -> None:
+        from trans4init.reports.mirror import MirrorError
+        from trans4init.reports.speed_mirror import mirror_speeds
+        from trans4init.reports.speed_page import write_speed_page
+        from trans4init.reports.store import load_results
+
+        results = load_results(self.out / "results")
+        if not results.records:
+            return
+        print(f"page     {write_speed_page(self.out, results)}")
+        try:
+            mirror_speeds(self.out.resolve().parent, results.records)
+        except MirrorError as error:
+            print(f"MLflow was not brought up to date ({error}); later: trans4init sync {shlex.quote(str(self.out))}")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. Ctrl-C is pytest's to answer: it ends the measuring and says what there is."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    execute(words, Measure, (), _PROGRAM, _DESCRIPTION)
+
+
+if __name__ == "__main__":
+    main()

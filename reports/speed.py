@@ -1,0 +1,168 @@
+"""What a benchmark's rows say: times, ratios to the baseline of the same rounds, distance from the machine's limit."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trans4init.reports import metrics
+from trans4init.reports.schema import RunRecord
+from trans4init.reports.statistics import Interval, bootstrap_median
+
+__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "speeds"]
+
+BASELINE_NOTE, MISSING_NOTE = "baseline", "missing"
+"""Notes of a benchmark's record: which implementation the others are measured against; what this one would need."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One implementation of a case."""
+
+    implementation: str
+    status: str
+    """`ok`, `missing`, `oom` or `failed`."""
+    error: str
+    """Why there is no time, in one line; empty where there is one."""
+    milliseconds: Spread | None
+    ratio: float | None
+    """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
+    ratio_interval: Interval | None
+    """95 %, by bootstrap of the rounds."""
+    first_call_seconds: float | None
+    peak_bytes: float | None
+    tokens_per_second: float | None
+    floor_share: float | None
+    """The least time by the machine's own rates over the time taken."""
+
+
+@dataclass(frozen=True)
+class CaseSpeeds:
+    """An operator at one size, and everything that did it."""
+
+    operator: str
+    size: str
+    shape: Mapping[str, float]
+    speeds: tuple[Speed, ...]
+    rounds: int
+    contended: int
+    """Rounds in which others used the machine, or its GPU was slowed down."""
+    flop: float | None
+    bytes: float | None
+    floor_milliseconds: float | None
+
+
+@dataclass(frozen=True)
+class SuiteSpeeds:
+    """A suite as one command measured it."""
+
+    suite: str
+    baseline: str
+    session: str
+    device: str
+    commit: str
+    matmul_rate: float | None
+    """FLOP/s."""
+    copy_rate: float | None
+    """Bytes/s."""
+    cases: tuple[CaseSpeeds, ...]
+    records: tuple[RunRecord, ...]
+
+
+def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
+    """The newest measurement of every suite on every device, in the order in which they were measured."""
+    sessions: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
+    for record in sorted(records, key=lambda record: record.created_at):
+        sessions.setdefault((record.task, record.device), {}).setdefault(record.spec_hash, []).append(record)
+    return [_suite(list(found.values())[-1]) for found in sessions.values()]
+
+
+def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
+    first = records[0]
+    cases: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        cases.setdefault((record.cell.function, record.model), []).append(record)
+    return SuiteSpeeds(
+        first.task,
+        first.notes[BASELINE_NOTE],
+        first.spec_hash,
+        first.device,
+        first.environment.git_commit,
+        _known(records, metrics.MATMUL_RATE.name),
+        _known(records, metrics.COPY_RATE.name),
+        tuple(_case(found) for found in cases.values()),
+        tuple(records),
+    )
+
+
+def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
+    first = records[0]
+    flop, least = _known(records, metrics.LEAST_FLOP.name), _known(records, metrics.LEAST_BYTES.name)
+    limits = [
+        amount / rate
+        for amount, rate in (
+            (flop, _known(records, metrics.MATMUL_RATE.name)),
+            (least, _known(records, metrics.COPY_RATE.name)),
+        )
+        if amount and rate
+    ]
+    floor = 1e3 * max(limits) if limits else None
+    baseline = next((one for one in records if one.cell.arm == one.notes[BASELINE_NOTE]), None)
+    of_baseline = {} if baseline is None else _by_round(baseline, metrics.LATENCY.name)
+    marked = {
+        number for record in records for number, mark in _by_round(record, metrics.CONTENDED.name).items() if mark
+    }
+    rounds = {number for record in records for number in _by_round(record, metrics.LATENCY.name)}
+    return CaseSpeeds(
+        first.cell.function,
+        first.model,
+        first.parameters,
+        tuple(_speed(record, {} if record is baseline else of_baseline, floor) for record in records),
+        len(rounds),
+        len(marked),
+        flop,
+        least,
+        floor,
+    )
+
+
+def _speed(record: RunRecord, baseline: Mapping[int, float], floor: float | None) -> Speed:
+    samples = _by_round(record, metrics.LATENCY.name)
+    status = "missing" if MISSING_NOTE in record.notes else record.status
+    if record.status != "ok" or not samples:
+        lines = record.error.strip().splitlines()
+        error = record.notes.get(MISSING_NOTE) or (lines[-1] if lines else "no sample")
+        return Speed(record.cell.arm, status, error, None, None, None, None, None, None, None)
+    low, middle, high = (float(value) for value in np.quantile(list(samples.values()), [0.25, 0.5, 0.75]))
+    shared = sorted(samples.keys() & baseline.keys())
+    ratio = bootstrap_median([baseline[number] / samples[number] for number in shared]) if shared else None
+    tokens = record.last(metrics.TOKENS_PER_CALL.name)
+    return Speed(
+        record.cell.arm,
+        status,
+        "",
+        Spread(middle, low, high),
+        ratio[0] if ratio else None,
+        ratio[1] if ratio else None,
+        record.last(metrics.FIRST_CALL_TIME.name),
+        record.last(metrics.PEAK_MEMORY.name),
+        1e3 * tokens / middle if tokens else None,
+        floor / middle if floor else None,
+    )
+
+
+def _by_round(record: RunRecord, metric: str) -> dict[int, float]:
+    return {m.step: m.value for m in record.measurements if m.metric.name == metric and m.value is not None}
+
+
+def _known(records: Iterable[RunRecord], metric: str) -> float | None:
+    return next((value for record in records if (value := record.last(metric)) is not None), None)
