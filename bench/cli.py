@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from trans4init.ablations.cli import execute
+from trans4init.ablations.errors import unknown_name
 
 __all__ = ["main"]
 
@@ -37,7 +38,6 @@ class Measure:
 
     def run(self, command: str) -> int:
         """Measure, then write the page and MLflow's mirror."""
-        from trans4init.ablations.errors import unknown_name
         from trans4init.bench.suites_here import suite_files
 
         files = suite_files()
@@ -72,6 +72,62 @@ class Measure:
             print(f"MLflow was not brought up to date ({error}); later: trans4init sync {shlex.quote(str(self.out))}")
 
 
+@dataclass(frozen=True)
+class Compare:
+    """Is B slower than A? Exit code 1 where something is, by 3 % at least and with the whole 99 % interval."""
+
+    a: Annotated[Positional[str], arg(metavar="A")]
+    """A folder of results (such as runs/bench), a folder of sources, or a git revision."""
+    b: Annotated[Positional[str], arg(metavar="B")] = "."
+    """Likewise; by default the sources here."""
+    suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
+    """A suite to compare; may be given again."""
+    processes: int = 10
+    """Processes of each side where sources are compared; in turn."""
+    any_machine: bool = False
+    """Compare results of different machines too."""
+
+    def run(self, command: str) -> int:
+        """Compare, and print a line for everything that both sides have."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from trans4init.bench.compare import Request, compare_sides
+
+        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine))
+        table = Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
+        for title in (f"time of {self.b} over {self.a}", "ratio", "99 %", ""):
+            table.add_column(title, justify="right" if title in ("ratio", "99 %") else "left")
+        for name, comparison in found.items():
+            interval = comparison.interval
+            limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
+            table.add_row(name, f"{comparison.ratio:.3f}", limits, comparison.word)
+        Console().print(table)
+        return int(any(comparison.word == "slower" for comparison in found.values()))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will take on this machine: time, memory and disk, from a few of its steps measured now."""
+
+    study: Positional[str]
+    """A shipped study's name, or the path of a TOML file."""
+
+    def run(self, command: str) -> int:
+        """Print the cells and the estimate."""
+        from rich.console import Console
+
+        from trans4init.ablations.study.estimate import print_plan
+        from trans4init.ablations.study.spec import load_study
+
+        print_plan(load_study(self.study), self.study, "process", Console())
+        return 0
+
+
 def _wait(process: subprocess.Popen[bytes]) -> int:
     """Its exit code. Ctrl-C is pytest's to answer: it ends the measuring and says what there is."""
     while True:
@@ -82,6 +138,12 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    named = {"compare": Compare, "estimate": Estimate}
+    if words and words[0] in named:
+        execute(words[1:], named[words[0]], (), f"{_PROGRAM} {words[0]}", named[words[0]].__doc__ or "")
+    if words and not words[0].startswith("-"):
+        print(f"trans4init: {unknown_name('command', words[0], named)}", file=sys.stderr)
+        sys.exit(2)
     execute(words, Measure, (), _PROGRAM, _DESCRIPTION)
 
 

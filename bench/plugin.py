@@ -16,7 +16,6 @@ from trans4init.bench.records import contended_rounds, records
 from trans4init.bench.worker import Measured, load_suite, measure_case
 from trans4init.reports.environment import Environment, capture
 from trans4init.reports.schema import RunRecord
-from trans4init.reports.speed import speeds
 from trans4init.reports.store import write_together
 
 __all__ = [
@@ -73,6 +72,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if importlib.util.find_spec("rich"):
         from rich.console import Console
 
+        from trans4init.reports.speed import speeds
         from trans4init.reports.speed_table import print_speeds
 
         print_speeds(speeds(session.found), Console(width=100))

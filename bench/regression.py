@@ -4,7 +4,7 @@ Timings of one process share where its memory lies, which is worth a percent or 
 compared and drawn again, not calls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,13 +57,6 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Compa
     if high < 1 and ratio <= 1 / (1 + SMALLEST_EFFECT):
         word = "faster"
     return Comparison(ratio, Interval(float(low), float(high)), word)
-
-
-def compare_all(
-    a: Mapping[str, Sequence[Sequence[float]]], b: Mapping[str, Sequence[Sequence[float]]]
-) -> dict[str, Comparison]:
-    """The comparisons of everything that both sides have, by name, in A's order."""
-    return {name: compare(timings, b[name]) for name, timings in a.items() if name in b}
 
 
 def _log_medians(processes: Sequence[Sequence[float]]) -> NDArray[np.float64]:

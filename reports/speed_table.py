@@ -3,28 +3,32 @@
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
-from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds
+from trans4init.reports.speed import Speed, SuiteSpeeds
 
 __all__ = ["print_speeds", "rates_line"]
+
+_NAME, _WIDTHS = 32, (9, 16, 24, 6, 8)
+"""Columns of the name, and of what follows it."""
 
 
 def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
     """Print every suite: a line for each implementation, also for one that has no time."""
+
+    def say(line: str) -> None:
+        console.print(line.rstrip(), highlight=False, no_wrap=True, overflow="ellipsis", crop=True)
+
     for suite in suites:
-        console.print(f"\n[bold]{suite.suite}[/bold] on {suite.device}; {rates_line(suite)}", highlight=False)
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("", width=32)
-        for name, width in (("ms", 8), ("quartiles", 15), (f"× {suite.baseline} [95 %]", 24), ("limit", 5), ("MiB", 7)):
-            table.add_column(name, width=width, justify="right")
+        say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.device)}; {rates_line(suite)}")
+        say(_cells("", "ms", "quartiles", f"× {suite.baseline} \\[95 %]", "limit", "MiB"))
         for case in suite.cases:
-            table.add_row(*_title(case))
+            floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
+            say(f"[bold]{escape(f'{case.operator} {case.size}'.strip())}[/bold]{floor}")
             for speed in case.speeds:
-                table.add_row(*_row(speed))
+                say(_line(speed))
             if case.contended:
-                table.add_row(f"  [italic]{case.contended} of {case.rounds} rounds contended[/italic]")
-        console.print(table)
+                say(f"  [italic]{case.contended} of {case.rounds} rounds contended[/italic]")
 
 
 def rates_line(suite: SuiteSpeeds) -> str:
@@ -34,20 +38,24 @@ def rates_line(suite: SuiteSpeeds) -> str:
     return f"{suite.matmul_rate / 1e9:,.0f} GFLOP/s in matmul, {suite.copy_rate / 1e9:,.1f} GB/s in copying"
 
 
-def _title(case: CaseSpeeds) -> tuple[str, ...]:
-    floor = "" if case.floor_milliseconds is None else f"≥ {case.floor_milliseconds:.3g}"
-    return (f"[bold]{case.operator}[/bold] {case.size}".strip(), floor)
-
-
-def _row(speed: Speed) -> tuple[str, ...]:
+def _line(speed: Speed) -> str:
     spread, interval = speed.milliseconds, speed.ratio_interval
+    name = f"  {speed.implementation}"
     if spread is None:
-        return (f"  {speed.implementation}\n    [italic]{speed.status}: {speed.error[:60]}[/italic]",)
-    return (
-        f"  {speed.implementation}",
+        return f"{escape(name):<{_NAME}} [italic]{speed.status}: {escape(speed.error)}[/italic]"
+    return _cells(
+        name,
         f"{spread.median:.4g}",
         f"{spread.low:.3g}–{spread.high:.3g}",
-        "" if interval is None else f"{speed.ratio:.3g} [{interval.low:.3g}, {interval.high:.3g}]",
+        "" if interval is None else f"{speed.ratio:.3g} \\[{interval.low:.3g}, {interval.high:.3g}]",
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
+
+
+def _cells(name: str, *values: str) -> str:
+    """Right-aligned values behind a name; an escaped bracket counts as the one letter that is seen."""
+    line = f"{name:<{_NAME}}"
+    for value, width in zip(values, _WIDTHS, strict=True):
+        line += f"{value:>{width + value.count(chr(92))}}"
+    return line

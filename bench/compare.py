@@ -1,0 +1,190 @@
+"""Two sets of measurements, or two states of the source, side by side: what became slower?
+
+States of the source take turns, a process each, A B B A A B …, so that whatever drifts drifts for both.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trans4init.ablations.errors import FaultError, InputError
+from trans4init.bench.regression import Comparison, compare
+from trans4init.reports import metrics
+from trans4init.reports.environment import Environment
+from trans4init.reports.schema import RunRecord
+from trans4init.reports.store import load_results
+
+__all__ = ["Request", "compare_sides", "timings_of"]
+
+FLOORS = ("ablations", "bench", "kernels", "reports")
+_WHAT_DECIDES = ("pyproject.toml", "constraints.txt")
+"""The files that say what a state of the source needs installed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare, and how much to measure where it has to be measured."""
+
+    a: str
+    b: str
+    suites: tuple[str, ...]
+    processes: int
+    any_machine: bool
+
+
+def compare_sides(request: Request) -> dict[str, Comparison]:
+    """What both sides have, by name: how much longer B takes.
+
+    A side is a folder of results, a folder of sources, or a git revision. Raises InputError for another, for sides
+    that can't be compared, and for results of different machines unless that is asked for.
+    """
+    stored = [_stored(side) for side in (request.a, request.b)]
+    if None not in stored:
+        a, b = (found or [] for found in stored)
+    elif stored == [None, None]:
+        a, b = _measure(request)
+    else:
+        raise InputError("compare two sets of results, or two states of the source, not one with the other.")
+    if not request.any_machine:
+        _check_machines(a, b, request)
+    left, right = timings_of(a), timings_of(b)
+    shared = [name for name in left if name in right]
+    if not shared:
+        raise InputError(f"{request.a} and {request.b} have no measurement in common.")
+    return {name: compare(left[name], right[name]) for name in shared}
+
+
+def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
+    """Times of each implementation of each case, a list per process that measured it; what has no time is left out."""
+    found: dict[str, list[list[float]]] = {}
+    for record in records:
+        times = [m.value for m in record.measurements if m.metric.name == metrics.LATENCY.name and m.value is not None]
+        if record.status == "ok" and times:
+            case = f"{record.cell.function} {record.model}".strip()
+            found.setdefault(f"{record.task}: {case}: {record.cell.arm}", []).append(times)
+    return found
+
+
+def _stored(side: str) -> list[RunRecord] | None:
+    folder = Path(side) / "results"
+    if not folder.is_dir():
+        return None
+    return list(load_results(folder).records)
+
+
+def _check_machines(a: Sequence[RunRecord], b: Sequence[RunRecord], request: Request) -> None:
+    machines = [{_machine(record.environment) for record in side} for side in (a, b)]
+    if machines[0] != machines[1]:
+        one, other = ("; ".join(sorted(side)) for side in machines)
+        raise InputError(
+            f"{request.a} was measured on {one or 'nothing'}, {request.b} on {other or 'nothing'}; "
+            "to compare them all the same: --any-machine"
+        )
+
+
+def _machine(environment: Environment) -> str:
+    return f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
+
+
+def _measure(request: Request) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Both states of the source, measured in turn."""
+    with ExitStack() as stack:
+        sides = [stack.enter_context(_state(side, request.suites)) for side in (request.a, request.b)]
+        for turn in range(request.processes):
+            for side in sides if turn % 2 == 0 else reversed(sides):
+                print(f"process {turn + 1} of {request.processes}: {side.name}", file=sys.stderr, flush=True)
+                side.measure()
+        a, b = (list(load_results(side.out / "results").records) for side in sides)
+        return a, b
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state of the source that can be measured."""
+
+    name: str
+    python: Path
+    links: Path
+    files: tuple[Path, ...]
+    out: Path
+
+    def measure(self) -> None:
+        """One process of every suite; raises FaultError where that fails."""
+        words = ["-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--benchmark-quiet"]
+        done = subprocess.run(
+            [str(self.python), *words, "--quick", "--out", str(self.out), *map(str, self.files)],
+            env=_environment(self.links),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines()
+            raise FaultError(f"{self.name} could not be measured: {said[-1] if said else done.returncode}")
+
+
+def _environment(links: Path) -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(links)}
+
+
+@contextmanager
+def _state(side: str, suites: tuple[str, ...]) -> Iterator[_State]:
+    """The sources in a folder, or those of a revision in a work tree of their own, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="trans4init-compare-") as temporary:
+        room = Path(temporary)
+        if (Path(side) / "pyproject.toml").is_file():
+            yield _prepare(side, Path(side).resolve(), room, suites)
+            return
+        commit = _git("rev-parse", "--verify", "--quiet", f"{side}^{{commit}}")
+        if not commit:
+            raise InputError(f"{side!r} is no folder of results or of sources, and no revision of the git here.")
+        tree = room / "tree"
+        _git("worktree", "add", "--detach", str(tree), commit)
+        try:
+            yield _prepare(f"{side} ({commit[:10]})", tree, room, suites)
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...]) -> _State:
+    files = {
+        path.stem.removeprefix("bench_").replace("_", "-"): path
+        for path in sorted((tree / "bench" / "suites").glob("bench_*.py"))
+    }
+    missing = [suite for suite in suites if suite not in files]
+    if not files or missing:
+        raise InputError(f"{name} has no suite {missing[0] if missing else ''}".rstrip() + ".")
+    links = room / "links" / "trans4init"
+    links.mkdir(parents=True)
+    for floor in FLOORS:
+        (links / floor).symlink_to(tree / floor)
+    chosen = [files[suite] for suite in suites or files]
+    placed = tuple(links / path.relative_to(tree) for path in chosen)
+    return _State(name, _python(tree, room), links.parent, placed, room / "out")
+
+
+def _python(tree: Path, room: Path) -> Path:
+    """This Python where the state needs what is installed here, else one of its own with what it needs."""
+    here = Path(__file__).resolve().parent.parent
+    if all(
+        (here / name).is_file() and (tree / name).read_bytes() == (here / name).read_bytes() for name in _WHAT_DECIDES
+    ):
+        return Path(sys.executable)
+    print("It needs other packages than this source: they are installed in an environment of its own.", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(room / "venv")], check=True)
+    python = room / "venv" / "bin" / "python"
+    words = ["-m", "pip", "install", "-q", "-c", str(tree / "constraints.txt"), "-e", str(tree)]
+    if subprocess.run([str(python), *words], check=False).returncode:
+        raise FaultError(f"what {tree.name} needs could not be installed.")
+    return python
+
+
+def _git(*words: str) -> str:
+    """What git says, empty where it refuses."""
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
