@@ -3,7 +3,7 @@
 A suite file says `from trans4init.bench.ledger import test_implementation`; the hooks that feed it are in `plugin.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,8 @@ class ReplayClock:
     """A clock that stands still but for what it is told: pytest-benchmark measures with it what was measured before."""
 
     def __init__(self) -> None:
-        self.now, self._left = 0.0, iter(())
+        self.now = 0.0
+        self._left: Iterator[float] = iter(())
 
     def load(self, seconds: list[float]) -> None:
         """The durations that the next calls of `tick` take."""

@@ -8,12 +8,11 @@ from trans4init.bench.worker import Measured, Timing
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
 from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
-from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE
+from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY
 from trans4init.reports.vocabulary import Status
 
-__all__ = ["CONTENDED", "STUDY", "contended_rounds", "records"]
+__all__ = ["CONTENDED", "contended_rounds", "records"]
 
-STUDY = "bench"
 CONTENDED = 0.1
 """A round in which others used more than this share of the machine's processor time is marked."""
 

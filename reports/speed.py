@@ -9,8 +9,10 @@ from trans4init.reports import metrics
 from trans4init.reports.schema import RunRecord
 from trans4init.reports.statistics import Interval, bootstrap_median
 
-__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "speeds"]
+__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "STUDY", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "speeds"]
 
+STUDY = "bench"
+"""The word in a benchmark's rows where others have their study."""
 BASELINE_NOTE, MISSING_NOTE = "baseline", "missing"
 """Notes of a benchmark's record: which implementation the others are measured against; what this one would need."""
 

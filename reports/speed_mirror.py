@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from trans4init.reports.mirror import open_store, translated
 from trans4init.reports.schema import RunRecord
-from trans4init.reports.speed import SuiteSpeeds, speeds
+from trans4init.reports.speed import STUDY, SuiteSpeeds, speeds
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["EXPERIMENT", "mirror_speeds"]
+__all__ = ["mirror_speeds"]
 
-EXPERIMENT = "bench"
 _SESSION_TAG, _SUITE_TAG = "trans4init.session", "suite"
 
 
@@ -29,8 +28,8 @@ def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
     measured = [suite for found in sessions.values() for suite in speeds(found)]
     with translated():
         client = open_store(runs)
-        known = client.get_experiment_by_name(EXPERIMENT)
-        experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
+        known = client.get_experiment_by_name(STUDY)
+        experiment = known.experiment_id if known else client.create_experiment(STUDY)
         there, token = set(), None
         while True:
             page = client.search_runs([experiment], max_results=1000, page_token=token)

@@ -25,8 +25,14 @@ def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
         for case in suite.cases:
             floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
             say(f"[bold]{escape(f'{case.operator} {case.size}'.strip())}[/bold]{floor}")
+            missing: dict[str, list[str]] = {}
             for speed in case.speeds:
-                say(_line(speed))
+                if speed.status == "missing":
+                    missing.setdefault(speed.error, []).append(speed.implementation)
+                else:
+                    say(_line(speed))
+            for reason, names in missing.items():
+                say(f"  [italic]{escape(reason)}: {escape(', '.join(names))}[/italic]")
             if case.contended:
                 say(f"  [italic]{case.contended} of {case.rounds} rounds contended[/italic]")
 

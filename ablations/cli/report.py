@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from trans4init.reports.store import Results
 
 __all__ = ["Report"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Render report.html, report.md and report.svg from the Parquet files of a study."""
+    """Render report.html, report.md and report.svg from a study's Parquet files; of benchmarks, bench.html."""
 
     folder: Positional[Path]
-    """The study's folder, such as runs/positional-text."""
+    """The study's folder, such as runs/positional-text, or that of benchmarks, runs/bench."""
     publish: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: nowhere)")] = None
     """Also copy the results, bundled into few files, and their report into this folder."""
 
@@ -24,9 +27,13 @@ class Report:
         from trans4init.reports.pages import verdict_in
         from trans4init.reports.report import NoResultsError, write_report
         from trans4init.reports.schema import UnreadableSchemaError
-        from trans4init.reports.store import write_bundle
+        from trans4init.reports.speed import STUDY
+        from trans4init.reports.store import load_results, write_bundle
 
         try:
+            results = load_results(self.folder / "results")
+            if results.records and results.records[0].study == STUDY:
+                return self._benchmarks(results)
             report = write_report(self.folder)
             if self.publish is not None:
                 write_bundle(report.results.records, self.publish / "results")
@@ -39,4 +46,14 @@ class Report:
             print(f"{verdict}\n")
         for path in report.files():
             print(path)
+        return 0
+
+    def _benchmarks(self, results: "Results") -> int:
+        """The benchmarks' page, in the folder that is published to where there is one."""
+        from trans4init.reports.speed_page import write_speed_page
+        from trans4init.reports.store import write_bundle
+
+        if self.publish is not None:
+            write_bundle(results.records, self.publish / "results")
+        print(write_speed_page(self.publish or self.folder, results))
         return 0

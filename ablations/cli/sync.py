@@ -10,7 +10,7 @@ __all__ = ["Sync"]
 
 @dataclass(frozen=True)
 class Sync:
-    """(Re)build the MLflow mirror of a study from its Parquet files."""
+    """(Re)build the MLflow mirror of a study, or of benchmarks, from their Parquet files."""
 
     folder: Positional[Path]
     """The study's folder, such as runs/positional-text."""
@@ -20,6 +20,8 @@ class Sync:
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.mirror import MirrorError, sync, tracking_uri
         from trans4init.reports.schema import UnreadableSchemaError
+        from trans4init.reports.speed import STUDY
+        from trans4init.reports.speed_mirror import mirror_speeds
         from trans4init.reports.store import load_results
 
         try:
@@ -31,7 +33,10 @@ class Sync:
                 f"{self.folder} has no results to mirror (no readable {self.folder / 'results'}/*.parquet)."
             )
         try:
-            sync(self.folder, records)
+            if records[0].study == STUDY:
+                mirror_speeds(self.folder.resolve().parent, records)
+            else:
+                sync(self.folder, records)
         except MirrorError as error:
             raise FaultError(f"MLflow could not be written: {error}") from error
         print(f"{len(records)} runs of {records[0].study} are in {tracking_uri(self.folder.resolve().parent)}")

@@ -99,7 +99,7 @@ def _net_folded(inputs: _Inputs) -> Call:
 def _folded(inputs: _Inputs, content: Content) -> Content:
     folded = inputs.slot.fold(content)
     if folded is content:
-        raise MissingError("does not fold")
+        raise MissingError("can't be folded")
     return folded
 
 

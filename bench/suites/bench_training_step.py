@@ -5,6 +5,7 @@ The nets are fitted in one step: what they cost does not depend on how good they
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,9 +51,9 @@ def _cases() -> list[Case]:
 def _inputs(case: Case) -> _Inputs:
     function, config = get_function(case.operator), _config(case.operator)
     sizes = config.shapes()
-    shape = {name: sizes[name] for name in function.default_shape}
+    shape: dict[str, Any] = {name: sizes[name] for name in function.default_shape}
     domain = Domain(0, config.context - 1, integer=True) if function.domain.integer else None
-    size = {"hidden": (15,)} if _NETS[case.operator] == "mlp-relu" else {}
+    size: dict[str, Any] = {"hidden": (15,)} if _NETS[case.operator] == "mlp-relu" else {}
     fitted = fit(case.operator, _NETS[case.operator], domain=domain, size=size, steps=1, budget=0, **shape)
     return _Inputs(case.operator, config, fitted)
 

@@ -1,0 +1,259 @@
+"""The batched positional MLP beside a loop, vmap, a chain of batched products and compilation; and added to embeddings.
+
+Operators: `positional MLP` and its forward and backward pass for many nets at once; `encoder + add`, one net's values
+added to a batch of embeddings. FLOP are those of the matrices, 2·in·out a position; bytes: weights and outputs once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.kernels.positional_mlp import FEATURES, positional_mlp
+
+_ON_GPU = torch.cuda.is_available()
+_DEVICE = "cuda" if _ON_GPU else "cpu"
+_TOLERANCE = 1e-3 if _ON_GPU else 1e-5
+"""RMS error over the RMS of the float64 specification; a GPU may use TF32 in its products."""
+
+FORWARD, BOTH, ADDED = "positional MLP", "positional MLP, forward + backward", "encoder + add"
+
+
+@dataclass(frozen=True)
+class _Nets:
+    """G nets with random parameters and shared positions."""
+
+    operator: str
+    features: str
+    positions: Tensor
+    frequencies: Tensor
+    weights: list[Tensor]
+    biases: list[Tensor]
+    state: Tensor | None
+
+    def values(self, impl: str, **options: Tensor) -> Tensor:
+        """[G, N, outputs], or with `add_to` that plus the nets' values."""
+        chosen: Any = {"features": self.features, "impl": impl} | options
+        return positional_mlp(self.positions, self.frequencies, self.weights, self.biases, **chosen)
+
+    def leaves(self) -> list[Tensor]:
+        """What the backward pass goes to."""
+        return [*self.weights, *self.biases]
+
+
+_SHAPES = (
+    # features, frequencies, nets, positions, hidden, outputs
+    [("fourier", 16, 768, 16384, (32,), 16)]
+    if _ON_GPU
+    else [("log", 1, 64, 512, (64,), 1), ("fourier", 16, 64, 512, (64,), 16), ("fourier", 32, 64, 512, (64, 64), 64)]
+)
+_ENCODER = (32, 4096, 256, 512) if _ON_GPU else (8, 512, 64, 128)
+"""Batch, length, hidden width, model width."""
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for operator in (FORWARD, BOTH):
+        for index, (features, count, nets, positions, hidden, outputs) in enumerate(_SHAPES):
+            widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
+            products = sum(i * o for i, o in pairwise(widths))
+            size = 4.0 * nets * (products + positions * outputs)
+            words = f"{nets} nets × {positions} positions, {features} {'-'.join(map(str, widths))}"
+            cases.append(
+                Case(
+                    operator,
+                    words,
+                    {"shape": index, "nets": nets, "positions": positions},
+                    flop=2.0 * products * nets * positions * (3 if operator == BOTH else 1),
+                    bytes=size * (2 if operator == BOTH else 1),
+                    quick=operator == FORWARD,
+                )
+            )
+    batch, length, hidden, width = _ENCODER
+    words = f"B={batch} L={length} d={width}, hidden {hidden}"
+    cases.append(Case(ADDED, words, {"length": length}, bytes=2.0 * 4 * batch * length * width, quick=True))
+    return cases
+
+
+def _inputs(case: Case) -> _Nets:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(_DEVICE)
+
+    state = None
+    if case.operator == ADDED:
+        batch, length, inner, width = _ENCODER
+        features, count, nets, positions, hidden, outputs = "fourier", 32, 1, length, (inner,), width
+        state = draw(batch, length, width)
+    else:
+        features, count, nets, positions, hidden, outputs = _SHAPES[case.shape["shape"]]
+    widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
+    return _Nets(
+        case.operator,
+        features,
+        torch.arange(positions, dtype=torch.float32, device=_DEVICE),
+        torch.rand(count, generator=generator).to(_DEVICE),
+        [(draw(nets, i, o) / i**0.5).requires_grad_() for i, o in pairwise(widths)],
+        [draw(nets, o).requires_grad_() for o in widths[1:]],
+        state,
+    )
+
+
+def _check(nets: _Nets, implementation: str, result: Tensor | tuple[Tensor, ...]) -> str:
+    """Against the float64 specification, of one net where there are many: values, or the first weights' gradient."""
+    parts = [
+        [tensor.detach()[:1].double().requires_grad_() for tensor in parts] for parts in (nets.weights, nets.biases)
+    ]
+    chosen: Any = {"features": nets.features, "impl": "reference"}
+    expected = positional_mlp(nets.positions.double(), nets.frequencies.double(), *parts, **chosen)
+    if nets.operator == ADDED:
+        assert nets.state is not None
+        expected = nets.state.double() + expected
+    if isinstance(result, tuple):
+        [expected] = torch.autograd.grad(expected, parts[0][:1], torch.ones_like(expected))
+        result = result[0][:1]
+    found = result if nets.operator == ADDED else result[:1]
+    error = ((found - expected).square().mean().sqrt() / expected.square().mean().sqrt()).item()
+    return "" if error <= _TOLERANCE else f"relative RMS error {error:.1e}, at most {_TOLERANCE:.0e} allowed"
+
+
+SUITE = Suite("positional-mlp", _cases, _inputs, _check, baseline="bmm")
+
+
+def _call(nets: _Nets, forward: Callable[[], Tensor], leaves: list[Tensor] | None = None) -> Call:
+    """Values alone; or both passes, from an upstream of ones."""
+    if nets.operator != BOTH:
+
+        def values() -> Tensor:
+            with torch.no_grad():
+                return forward()
+
+        return values
+
+    def both() -> tuple[Tensor, ...]:
+        out = forward()
+        return torch.autograd.grad(out, leaves or nets.leaves(), torch.ones_like(out))
+
+    return both
+
+
+def _ours(nets: _Nets, impl: str) -> Call:
+    if nets.operator != ADDED:
+        return _call(nets, lambda: nets.values(impl))
+    state = nets.state
+    assert state is not None
+    return _call(nets, lambda: state + nets.values(impl))
+
+
+@SUITE.implementation("bmm")
+def _bmm(nets: _Nets) -> Call:
+    return _ours(nets, "bmm")
+
+
+@SUITE.implementation("auto")
+def _auto(nets: _Nets) -> Call:
+    return _ours(nets, "auto")
+
+
+@SUITE.implementation("compile")
+def _compile(nets: _Nets) -> Call:
+    return _ours(nets, "compile")
+
+
+@SUITE.implementation("triton")
+def _triton(nets: _Nets) -> Call:
+    _needs_gpu()
+    return _ours(nets, "triton")
+
+
+@SUITE.implementation("triton, add_to", operators=(ADDED,))
+def _triton_add_to(nets: _Nets) -> Call:
+    _needs_gpu()
+    return _call(nets, lambda: nets.values("triton", add_to=_state(nets)))
+
+
+@SUITE.implementation("auto, add_to", operators=(ADDED,))
+def _auto_add_to(nets: _Nets) -> Call:
+    return _call(nets, lambda: nets.values("auto", add_to=_state(nets)))
+
+
+@SUITE.implementation("vmap", operators=(FORWARD, BOTH))
+def _vmap(nets: _Nets) -> Call:
+    chosen: Any = {"features": nets.features, "impl": "reference"}
+
+    def one(weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+        single = ([tensor[None] for tensor in tensors] for tensors in (weights, biases))
+        return positional_mlp(nets.positions, nets.frequencies, *single, **chosen)[0]
+
+    return _call(nets, lambda: torch.func.vmap(one)(nets.weights, nets.biases))
+
+
+@SUITE.implementation("bmm as a CUDA graph", operators=(FORWARD,))
+def _graph(nets: _Nets) -> Call:
+    _needs_gpu()
+    call = _ours(nets, "bmm")
+    for _ in range(3):
+        call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = call()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    return replay
+
+
+@SUITE.implementation("loop over nn.Sequential", operators=(FORWARD, BOTH))
+def _loop(nets: _Nets) -> Call:
+    count = nets.weights[0].shape[0]
+    if count > 64:
+        raise MissingError(f"a loop over {count} modules says nothing")
+    modules = [_sequential(nets, index) for index in range(count)]
+    leaves = [next(iter(module.parameters())) for module in modules]
+    call = _call(nets, lambda: torch.stack([module(nets.positions) for module in modules]), _parameters(modules))
+    if nets.operator != BOTH:
+        return call
+    return lambda: (torch.stack(call()[: len(leaves)]).transpose(1, 2),)
+
+
+def _parameters(modules: list[nn.Sequential]) -> list[Tensor]:
+    """All parameters of all modules, the first weights of each before the rest."""
+    first = [next(iter(module.parameters())) for module in modules]
+    return [*first, *(value for module in modules for value in list(module.parameters())[1:])]
+
+
+class _Features(nn.Module):
+    def __init__(self, features: str, frequencies: Tensor) -> None:
+        super().__init__()
+        self.features, self.frequencies = features, frequencies
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return FEATURES[self.features](positions, self.frequencies)
+
+
+def _sequential(nets: _Nets, index: int) -> nn.Sequential:
+    layers: list[nn.Module] = [_Features(nets.features, nets.frequencies)]
+    for weight, bias in zip(nets.weights, nets.biases, strict=True):
+        _, inputs, outputs = weight.shape
+        linear = nn.Linear(inputs, outputs, device=weight.device)
+        linear.weight.data, linear.bias.data = weight.detach()[index].T.contiguous(), bias.detach()[index].clone()
+        layers += [linear, nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _state(nets: _Nets) -> Tensor:
+    assert nets.state is not None
+    return nets.state
+
+
+def _needs_gpu() -> None:
+    if not _ON_GPU:
+        raise MissingError("needs a GPU")

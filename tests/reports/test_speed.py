@@ -1,0 +1,120 @@
+"""What a benchmark's rows say: the summary, the table, the page, the mirror."""
+
+import dataclasses
+import re
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from trans4init.reports import metrics
+from trans4init.reports.mirror import open_store
+from trans4init.reports.schema import CellKey, Measurement
+from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY, speeds
+from trans4init.reports.speed_mirror import mirror_speeds
+from trans4init.reports.speed_page import write_speed_page
+from trans4init.reports.speed_table import print_speeds
+from trans4init.reports.store import Results
+
+
+@pytest.fixture
+def make_speed(make_record):
+    """A record of one implementation: its times by round in ms, or why it has none."""
+
+    def make(implementation, times, *, size="length 64", length=64, session="one", error="", missing=False, **special):
+        found = [Measurement(metrics.LATENCY, time, step) for step, time in enumerate(times)]
+        found += [Measurement(metrics.CONTENDED, float(step == 1), step) for step in range(len(times))]
+        found += [
+            Measurement(metrics.LEAST_FLOP, 2e9),
+            Measurement(metrics.LEAST_BYTES, 1e6),
+            Measurement(metrics.MATMUL_RATE, 1e12),
+            Measurement(metrics.COPY_RATE, 1e10),
+            Measurement(metrics.PEAK_MEMORY, 2**20),
+            Measurement(metrics.TOKENS_PER_CALL, 100.0),
+        ]
+        return make_record(
+            run_id=f"bench-{implementation}-{size}-{session}",
+            study=STUDY,
+            spec_hash=session,
+            cell=CellKey("twice", implementation),
+            task="doubling",
+            model=size,
+            parameters={"length": length},
+            phase="throughput",
+            status="failed" if error else "ok",
+            error=error,
+            card=None,
+            measurements=tuple(found) if times else (Measurement(metrics.LATENCY, None),),
+            notes={BASELINE_NOTE: "slow"} | ({MISSING_NOTE: error} if missing else {}),
+            **special,
+        )
+
+    return make
+
+
+@pytest.fixture
+def records(make_speed):
+    return [
+        make_speed("slow", [8.0, 16.0, 8.0]),
+        make_speed("quick", [4.0, 4.0, 4.0]),
+        make_speed("gone", [], error="needs a GPU", missing=True),
+        make_speed("broken", [], error="Traceback\nRuntimeError: no"),
+        make_speed("slow", [16.0, 16.0, 16.0], size="length 128", length=128),
+        make_speed("quick", [8.0, 8.0, 8.0], size="length 128", length=128),
+    ]
+
+
+def test_times_ratios_and_limits_are_those_of_the_rows(records):
+    [suite] = speeds(records)
+    assert (suite.suite, suite.baseline, suite.matmul_rate, suite.copy_rate) == ("doubling", "slow", 1e12, 1e10)
+    case = suite.cases[0]
+    assert (case.rounds, case.contended, case.floor_milliseconds) == (3, 1, 2.0)  # 2e9 FLOP take longer than 1e6 bytes
+    by_name = {speed.implementation: speed for speed in case.speeds}
+    assert by_name["slow"].ratio is None
+    quick = by_name["quick"]
+    assert quick.milliseconds.median == 4.0
+    assert quick.ratio == 2.0  # the median of 2, 4 and 2, round by round
+    assert quick.floor_share == 0.5
+    assert quick.tokens_per_second == 25_000
+    assert (by_name["gone"].status, by_name["gone"].error) == ("missing", "needs a GPU")
+    assert (by_name["broken"].status, by_name["broken"].error) == ("failed", "RuntimeError: no")
+
+
+def test_the_newest_measurement_of_a_suite_counts(records, make_speed):
+    later = max(record.created_at for record in records) + timedelta(hours=1)
+    [suite] = speeds([*records, make_speed("slow", [1.0], session="two", created_at=later)])
+    assert suite.session == "two"
+    other = dataclasses.replace(records[0], device="a GPU", run_id="other")
+    assert len(speeds([*records, other])) == 2
+
+
+def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys):
+    print_speeds(speeds(records), Console(width=100))
+    shown = capsys.readouterr().out
+    for said in ("needs a GPU: gone", "failed: RuntimeError: no", "2 [2, 4]", "1 of 3 rounds contended", "50%"):
+        assert said in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_the_page_asks_nothing_of_a_network_and_is_the_same_again(records, tmp_path):
+    page = write_speed_page(tmp_path, Results(tuple(records)))
+    text = page.read_text()
+    assert "Growth with length" in text
+    assert "roofline" in text
+    assert "missing: needs a GPU" in text
+    assert not re.search(r'(src|href)="https?:', text)
+    assert write_speed_page(tmp_path, Results(tuple(records))).read_text() == text
+
+
+def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_speed, tmp_path):
+    records = [*records, make_speed("slow", [1.0], session="two")]
+    assert mirror_speeds(tmp_path, records) == 2
+    assert mirror_speeds(tmp_path, records) == 0
+    client = open_store(tmp_path)
+    experiment = client.get_experiment_by_name("bench")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 2
+    values = next(run.data.metrics for run in runs if run.data.tags["trans4init.session"] == "one")
+    assert values["twice/length 64/quick/ms"] == 4.0
+    assert values["twice/length 64/quick/ratio"] == 2.0
+    assert values["matmul rate"] == 1e12
