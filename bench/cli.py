@@ -46,7 +46,18 @@ class Measure:
                 raise unknown_name("suite", name, files)
         chosen = [files[name] for name in self.suite or files]
         words = [
-            *(sys.executable, "-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-rf"),
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "pytest",
+                "--import-mode=importlib",
+                "-p",
+                "no:cacheprovider",
+                "-q",
+                "-rf",
+                "--continue-on-collection-errors",
+            ),
             *("--benchmark-quiet", "--no-header", "--out", str(self.out), "--minutes", str(self.minutes)),
             *(["--quick"] if self.quick else []),
             *map(str, chosen),

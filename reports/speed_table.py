@@ -9,7 +9,7 @@ from trans4init.reports.speed import Speed, SuiteSpeeds
 
 __all__ = ["print_speeds", "rates_line"]
 
-_NAME, _WIDTHS = 32, (9, 16, 24, 6, 8)
+_NAME, _WIDTHS = 30, (9, 17, 28, 7, 8)
 """Columns of the name, and of what follows it."""
 
 
@@ -51,12 +51,17 @@ def _line(speed: Speed) -> str:
         return f"{escape(name):<{_NAME}} [italic]{speed.status}: {escape(speed.error)}[/italic]"
     return _cells(
         name,
-        f"{spread.median:.4g}",
-        f"{spread.low:.3g}–{spread.high:.3g}",
+        _figure(spread.median, 4),
+        f"{_figure(spread.low)}–{_figure(spread.high)}",
         "" if interval is None else f"{speed.ratio:.3g} \\[{interval.low:.3g}, {interval.high:.3g}]",
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
+
+
+def _figure(value: float, digits: int = 3) -> str:
+    """So many digits, without an exponent for what is large."""
+    return f"{value:,.0f}" if value >= 10**digits else f"{value:.{digits}g}"
 
 
 def _cells(name: str, *values: str) -> str:

@@ -46,7 +46,7 @@ class _Nets:
         return [*self.weights, *self.biases]
 
 
-_SHAPES = (
+_SHAPES: list[tuple[str, int, int, int, tuple[int, ...], int]] = (
     # features, frequencies, nets, positions, hidden, outputs
     [("fourier", 16, 768, 16384, (32,), 16)]
     if _ON_GPU
@@ -74,8 +74,8 @@ def _cases() -> list[Case]:
                     quick=operator == FORWARD,
                 )
             )
-    batch, length, hidden, width = _ENCODER
-    words = f"B={batch} L={length} d={width}, hidden {hidden}"
+    batch, length, inner, width = _ENCODER
+    words = f"B={batch} L={length} d={width}, hidden {inner}"
     cases.append(Case(ADDED, words, {"length": length}, bytes=2.0 * 4 * batch * length * width, quick=True))
     return cases
 
@@ -86,13 +86,10 @@ def _inputs(case: Case) -> _Nets:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(_DEVICE)
 
-    state = None
-    if case.operator == ADDED:
-        batch, length, inner, width = _ENCODER
-        features, count, nets, positions, hidden, outputs = "fourier", 32, 1, length, (inner,), width
-        state = draw(batch, length, width)
-    else:
-        features, count, nets, positions, hidden, outputs = _SHAPES[case.shape["shape"]]
+    batch, length, inner, width = _ENCODER
+    added = case.operator == ADDED
+    shape = ("fourier", 32, 1, length, (inner,), width) if added else _SHAPES[case.shape["shape"]]
+    features, count, nets, positions, hidden, outputs = shape
     widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
     return _Nets(
         case.operator,
@@ -101,7 +98,7 @@ def _inputs(case: Case) -> _Nets:
         torch.rand(count, generator=generator).to(_DEVICE),
         [(draw(nets, i, o) / i**0.5).requires_grad_() for i, o in pairwise(widths)],
         [draw(nets, o).requires_grad_() for o in widths[1:]],
-        state,
+        draw(batch, length, width) if added else None,
     )
 
 
@@ -202,7 +199,7 @@ def _graph(nets: _Nets) -> Call:
         call()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = call()
+        out: Tensor = call()
 
     def replay() -> Tensor:
         graph.replay()

@@ -7,6 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
+pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
+
 import torch
 from torch import Tensor
 

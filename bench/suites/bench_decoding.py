@@ -1,0 +1,76 @@
+"""Decoding token by token: with the key/value cache, and with the whole sequence computed again for each token."""
+
+from dataclasses import dataclass
+
+import pytest
+
+pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
+
+import torch
+from torch import Tensor
+
+from trans4init.ablations.decoding import greedy
+from trans4init.ablations.device import choose_device
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.suite import Call, Case, Suite
+
+_BATCH, _PROMPT = 8, 16
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    model: Transformer
+    prompts: Tensor
+    maximum: int
+    expected: list[Tensor]
+    """What the baseline gave; empty until it has."""
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for position in ("sinusoidal", "rope", "alibi"):
+        for length in (64, 256):
+            words = f"nano, batch {_BATCH}, {length} new tokens"
+            quick = position == "sinusoidal" and length == 64
+            cases.append(
+                Case(f"decoding with {position}", words, {"length": length}, tokens=_BATCH * length, quick=quick)
+            )
+    return cases
+
+
+def _inputs(case: Case) -> _Inputs:
+    position, length = case.operator.split()[-1], case.shape["length"]
+    config = TransformerConfig.preset("nano", context=_PROMPT + length, position=position)
+    model = Transformer(config).to(choose_device()).eval()
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(config.vocabulary, (_BATCH, _PROMPT), generator=generator).to(choose_device())
+    return _Inputs(model, prompts, length, [])
+
+
+def _check(inputs: _Inputs, implementation: str, tokens: Tensor) -> str:
+    if not inputs.expected:
+        inputs.expected.append(tokens)
+    same = (tokens == inputs.expected[0]).all(dim=1).float().mean().item()
+    return "" if same == 1 else f"{1 - same:.0%} of the sequences are other ones"
+
+
+SUITE = Suite("decoding", _cases, _inputs, _check, baseline="no cache", rounds=8)
+
+
+@SUITE.implementation("no cache")
+def _no_cache(inputs: _Inputs) -> Call:
+    def call() -> Tensor:
+        tokens = inputs.prompts
+        with torch.no_grad():
+            for _ in range(inputs.maximum):
+                following = inputs.model(tokens)[:, -1].argmax(dim=-1, keepdim=True)
+                tokens = torch.cat([tokens, following], dim=1)
+        return tokens[:, _PROMPT:]
+
+    return call
+
+
+@SUITE.implementation("cache")
+def _cache(inputs: _Inputs) -> Call:
+    return lambda: greedy(inputs.model, inputs.prompts, maximum=inputs.maximum).tokens
