@@ -36,7 +36,7 @@ def test_the_nox_sessions_it_names_exist():
     sessions = set(re.findall(r"nox -s ([a-z]+)", README))
     defined = set(re.findall(r"@nox\.session\ndef ([a-z]+)\(", (ROOT / "noxfile.py").read_text()))
     assert sessions <= defined
-    assert {"tests", "gpu", "lint", "typing", "ablate", "report", "ui"} == defined
+    assert {"tests", "gpu", "lint", "typing", "bench", "ablate", "report", "ui"} == defined
 
 
 def test_the_commands_run_in_their_order(tmp_path):
