@@ -1,9 +1,11 @@
 """`--dry-run`: what a study would run, and how long and how much that takes, from a few steps measured here."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -59,9 +61,26 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
     console.print(
         f"{fits} fit{'s' if fits != 1 else ''}, {runs} runs of {spec.training.steps} steps "
         f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
-        f"About {duration(seconds)} on {workers} process{'es' if workers > 1 else ''}, and {size:.0f} MB of disk.",
+        f"About {duration(seconds)} on {workers} process{'es' if workers > 1 else ''}, {size:.0f} MB of disk"
+        f"{_memory(workers)}.",
         highlight=False,
     )
+
+
+def _memory(workers: int) -> str:
+    """What this process held at most while it measured, for it and each worker; nothing where the system is silent."""
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (workers + 1)
+    on_gpu = (
+        f" and {torch.cuda.max_memory_reserved() * workers / 1e9:.1f} GB of the GPU's"
+        if torch.cuda.is_available()
+        else ""
+    )
+    return f", {held / 1e9:.1f} GB of memory{on_gpu}"
 
 
 def _cells(spec: StudySpec) -> Table:

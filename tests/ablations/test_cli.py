@@ -18,7 +18,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.reports.store import load_results
 
 SCRIPT = Path(sys.executable).with_name("trans4init")
-COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "sync", "ui", "doctor")
+COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "bench", "sync", "ui", "doctor")
 
 
 @pytest.mark.alone
@@ -200,5 +200,5 @@ def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(run_comman
     assert code == 0
     assert "learned-fine-tuned" in output
     assert re.search(r"1 fit, 20 runs of 6 steps \(.* ms a step here\), then 5 cells timed in turn", output)
-    assert re.search(r"About \d+ s on \d+ process(es)?, and \d+ MB of disk", output)
+    assert re.search(r"About \d+ s on \d+ process(es)?, \d+ MB of disk, \d+\.\d GB of memory", output)
     assert not (tmp_path / "runs").exists()
