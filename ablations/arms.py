@@ -96,7 +96,12 @@ def apply_arm(
 
 
 def _put(
-    model: nn.Module, slots: dict[str, Slot], card: Arm, net: Net | None, seed: int, inputs: Tensor | None
+    model: nn.Module,
+    slots: dict[str, Slot],
+    card: Arm,
+    net: Net | None,
+    seed: int,
+    inputs: Tensor | dict[str, Tensor] | None,
 ) -> Tensor:
     """Fill the slots; how the model's output changes from what the closed forms give, nan where there are none."""
     closed = all("analytic" in place.function.arms for place in slots.values())

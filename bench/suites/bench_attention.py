@@ -1,13 +1,14 @@
-"""Attention, with and without a bias learned through an MLP, forward and backward, beside its peers.
+"""Attention, with and without a bias learned through an MLP, beside its peers, all of one size in turn.
 
-On a GPU: bfloat16, 16k tokens a batch, 16 heads. On a CPU: float32 and small. A bias is what an MLP gives for each
-distance; its backward pass goes to the MLP's parameters. FLOP are 4·B·H·Lq·Lk·D forward, half of it where causal, and
-2.5 times that backward.
+On a GPU: bfloat16, 16k tokens a batch, 16 heads; on a CPU: float32 and small. A bias is what an MLP gives for each
+distance, and its gradients go to the MLP's parameters. FLOP are 4·B·H·Lq·Lk·D forward, half of it where causal, 2.5
+times that backward.
 """
 
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +21,23 @@ from trans4init.kernels.attention import RelativeBias, attention
 
 _ON_GPU = torch.cuda.is_available()
 _DEVICE, _DTYPE = ("cuda", torch.bfloat16) if _ON_GPU else ("cpu", torch.float32)
-_TOKENS, _HEADS = (16384, 16) if _ON_GPU else (1024, 4)
-_LENGTHS = (2048, 8192) if _ON_GPU else (256, 1024)
-_HEAD_DIMS = (64, 128) if _ON_GPU else (64,)
+_SHAPES = (
+    [(16384 // length, 16, length, dim) for length in (8192, 2048) for dim in (128, 64)]
+    if _ON_GPU
+    else [(12, 4, 64, 32), (1, 8, 512, 64), (1, 8, 256, 64), (1, 4, 1024, 32)]
+)
+"""Batch, heads, length, head dim; what says most comes first."""
+_LONG = (1, 16, 131_072, 128)
+"""A training step at this length on one GPU shows that memory for the bias is linear."""
 _HIDDEN = 32
 _TOLERANCE = 2e-2 if _ON_GPU else 1e-5
 """RMS error over the RMS of the float32 specification: a few units of bfloat16's precision, of float32's on a CPU."""
 
-PLAIN, PLAIN_BACKWARD = "attention", "attention backward"
-BIASED, BIASED_BACKWARD = "biased attention", "biased attention backward"
-_BIASED = (BIASED, BIASED_BACKWARD)
-_BACKWARD = (PLAIN_BACKWARD, BIASED_BACKWARD)
+FORWARD, BACKWARD, STEP, LONG = "attention forward", "attention backward", "attention step", "attention step at 128k"
+_PASSES = (FORWARD, BACKWARD, STEP)
+_FLOP = {FORWARD: 1.0, BACKWARD: 2.5, STEP: 3.5, LONG: 3.5}
+_MATRICES = {FORWARD: 4, BACKWARD: 8, STEP: 12, LONG: 12}
+"""Of q's size that must move: q, k, v and out; backward also the upstream and three gradients."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +50,13 @@ class _Inputs:
     causal: bool
     upstream: Tensor
 
-    def leaves(self) -> list[Tensor]:
-        """What the backward pass goes to."""
-        found = [self.q, self.k, self.v]
-        return [*found, *self.mlp.parameters()] if self.operator in _BIASED else found
-
-    def bias(self) -> RelativeBias | None:
-        """The MLP's values as a table of distances, where the operator has a bias."""
-        if self.operator not in _BIASED:
-            return None
+    def table(self) -> RelativeBias:
+        """The MLP's values as a table of distances."""
         length = self.q.shape[-2]
         distance = torch.arange(2 * length - 1, device=_DEVICE, dtype=torch.float32).sub(length - 1).div(length)
         return RelativeBias(self.mlp(distance[:, None]).T.contiguous())
 
-    def full_bias(self) -> Tensor:
+    def every_pair(self) -> Tensor:
         """The MLP's value for every pair, [1, H, L, L]."""
         place = torch.arange(self.q.shape[-2], device=_DEVICE, dtype=torch.float32) / self.q.shape[-2]
         values: Tensor = self.mlp((place[:, None] - place)[..., None])
@@ -64,75 +64,90 @@ class _Inputs:
 
 
 def _cases() -> list[Case]:
-    return [
-        _case(operator, length, dim, causal)
-        for operator in (PLAIN, BIASED, PLAIN_BACKWARD, BIASED_BACKWARD)
-        for length in _LENGTHS
-        for dim in _HEAD_DIMS
-        for causal in (False, True)
-    ]
+    cases = [_case(one, *shape, causal) for shape in _SHAPES for causal in (True, False) for one in _PASSES]
+    return [*cases, _case(LONG, *_LONG, True)] if _ON_GPU else cases
 
 
-def _case(operator: str, length: int, dim: int, causal: bool) -> Case:
-    back = operator in _BACKWARD
-    flop = 4 * _TOKENS * _HEADS * length * dim * (0.5 if causal else 1.0) * (2.5 if back else 1.0)
-    size = _TOKENS * _HEADS * dim * _DTYPE.itemsize
+def _case(operator: str, batch: int, heads: int, length: int, dim: int, causal: bool) -> Case:
     return Case(
         operator,
-        f"L={length} D={dim} {'causal' if causal else 'full'}",
-        {"length": length, "head_dim": dim, "causal": int(causal)},
-        flop=flop,
-        bytes=size * (8.0 if back else 4.0),  # q, k, v and out; backward also the upstream and three gradients
-        tokens=_TOKENS,
-        quick=length == _LENGTHS[0] and causal and operator in _BIASED,
+        f"B={batch} H={heads} L={length} D={dim} {'causal' if causal else 'full'}",
+        {"batch": batch, "heads": heads, "length": length, "head_dim": dim, "causal": int(causal)},
+        flop=4 * batch * heads * length**2 * dim * (0.5 if causal else 1.0) * _FLOP[operator],
+        bytes=float(batch * heads * length * dim * _DTYPE.itemsize * _MATRICES[operator]),
+        tokens=batch * length,
+        quick=operator == STEP and causal and (batch, heads, length, dim) in _SHAPES[:2],
     )
 
 
 def _inputs(case: Case) -> _Inputs:
     generator = torch.Generator(_DEVICE).manual_seed(0)
-    shape = (_TOKENS // case.shape["length"], _HEADS, case.shape["length"], case.shape["head_dim"])
+    shape = tuple(case.shape[name] for name in ("batch", "heads", "length", "head_dim"))
 
     def draw() -> Tensor:
         return torch.randn(shape, device=_DEVICE, dtype=torch.float32, generator=generator).to(_DTYPE)
 
-    with torch.random.fork_rng(devices=[0] if _ON_GPU else []):
-        torch.manual_seed(0)
-        mlp = nn.Sequential(nn.Linear(1, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _HEADS)).to(_DEVICE)
+    torch.manual_seed(0)
+    layers = (nn.Linear(1, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, case.shape["heads"]))
     q, k, v = (draw().requires_grad_() for _ in range(3))
-    return _Inputs(case.operator, q, k, v, mlp, bool(case.shape["causal"]), draw())
+    return _Inputs(case.operator, q, k, v, nn.Sequential(*layers).to(_DEVICE), bool(case.shape["causal"]), draw())
 
 
 def _check(inputs: _Inputs, implementation: str, result: Tensor | tuple[Tensor, ...]) -> str:
     """Against the float32 specification on the batch's first entry: value, or the gradient of the queries."""
-    q, k, v = (leaf.detach()[:1].float().requires_grad_() for leaf in (inputs.q, inputs.k, inputs.v))
-    expected = attention(q, k, v, bias=inputs.bias(), causal=inputs.causal, impl="reference")
-    if inputs.operator in _BACKWARD:
-        [expected] = torch.autograd.grad(expected, [q], inputs.upstream[:1].float())
     found = (result[0] if isinstance(result, tuple) else result)[:1].float()
+    if inputs.operator == LONG:
+        return "" if bool(found.isfinite().all()) else "values that are not finite"
+    q, k, v = (leaf.detach()[:1].float().requires_grad_() for leaf in (inputs.q, inputs.k, inputs.v))
+    bias = inputs.table() if _is_biased(implementation) else None
+    expected = attention(q, k, v, bias=bias, causal=inputs.causal, impl="reference")
+    if inputs.operator != FORWARD:
+        [expected] = torch.autograd.grad(expected, [q], inputs.upstream[:1].float())
     error = ((found - expected).square().mean().sqrt() / expected.square().mean().sqrt()).item()
     return "" if error <= _TOLERANCE else f"relative RMS error {error:.1e}, at most {_TOLERANCE:.0e} allowed"
 
 
-SUITE = Suite("attention", _cases, _inputs, _check, baseline="reference")
+def _is_biased(implementation: str) -> bool:
+    return "bias" in implementation
 
 
-def _call(inputs: _Inputs, forward: Callable[[], Tensor]) -> Call:
-    """The pass that the operator is about; backward, the graph is kept and gone through again."""
-    if inputs.operator not in _BACKWARD:
-
-        def call() -> Tensor:
-            with torch.no_grad():
-                return forward()
-
-        return call
-    out = forward()
-    return lambda: torch.autograd.grad(out, inputs.leaves(), inputs.upstream, retain_graph=True)
+SUITE = Suite("attention", _cases, _inputs, _check, baseline="eager table, bias")
 
 
-def _ours(inputs: _Inputs, impl: str, *, deterministic: bool = False) -> Call:
-    arguments = (inputs.q, inputs.k, inputs.v)
-    options = {"causal": inputs.causal, "impl": impl, "deterministic": deterministic}
-    return _call(inputs, lambda: attention(*arguments, bias=inputs.bias(), **options))  # type: ignore[call-overload]
+def _passes(inputs: _Inputs, forward: Callable[[], Tensor], *, biased: bool) -> Call:
+    """What the operator is about: the forward pass, the backward pass of a graph that is kept, or both."""
+    leaves = [inputs.q, inputs.k, inputs.v, *(inputs.mlp.parameters() if biased else ())]
+    if inputs.operator == FORWARD:
+        return torch.no_grad()(forward)
+    if inputs.operator == BACKWARD:
+        out = forward()
+        return lambda: torch.autograd.grad(out, leaves, inputs.upstream, retain_graph=True)
+    return lambda: torch.autograd.grad(forward(), leaves, inputs.upstream)
+
+
+def _declare(
+    name: str,
+    impl: str,
+    *,
+    gpu: bool = False,
+    operators: tuple[str, ...] = _PASSES,
+    bias: Callable[[_Inputs], Any] | None = None,
+    **options: Any,
+) -> None:
+    """Our function with an implementation, with that bias or none."""
+
+    def prepare(inputs: _Inputs) -> Call:
+        if gpu:
+            _needs_gpu()
+
+        def forward() -> Tensor:
+            given: Any = {"causal": inputs.causal, "impl": impl, "bias": bias(inputs) if bias else None} | options
+            out: Tensor = attention(inputs.q, inputs.k, inputs.v, **given)
+            return out
+
+        return _passes(inputs, forward, biased=bias is not None)
+
+    SUITE.implementation(name, operators=operators)(prepare)
 
 
 def _needs_gpu() -> None:
@@ -140,45 +155,27 @@ def _needs_gpu() -> None:
         raise MissingError("needs a GPU")
 
 
-@SUITE.implementation("reference")
-def _reference(inputs: _Inputs) -> Call:
-    return _ours(inputs, "reference")
+_declare("eager table, bias", "reference", bias=_Inputs.table)
+_declare("eager full MLP, bias", "reference", bias=_Inputs.every_pair)
+_declare("auto, bias", "auto", bias=_Inputs.table)
+_declare("sdpa with a mask, bias", "sdpa", bias=_Inputs.table)
+_declare("triton, bias", "triton", gpu=True, operators=(*_PASSES, LONG), bias=_Inputs.table)
+_declare(
+    "triton, bias, deterministic", "triton", gpu=True, operators=(BACKWARD,), bias=_Inputs.table, deterministic=True
+)
+# On a CPU FlexAttention has no backward pass, and its unfused form says nothing of its speed.
+_declare("flex compiled, bias", "flex", gpu=True, bias=_Inputs.table)
+_declare("auto", "auto")
+_declare("triton", "triton", gpu=True)
+_declare("flex compiled", "flex", gpu=True)
 
 
-@SUITE.implementation("auto")
-def _auto(inputs: _Inputs) -> Call:
-    return _ours(inputs, "auto")
-
-
-@SUITE.implementation("triton")
-def _triton(inputs: _Inputs) -> Call:
-    _needs_gpu()
-    return _ours(inputs, "triton")
-
-
-@SUITE.implementation("triton, deterministic", operators=_BACKWARD)
-def _triton_deterministic(inputs: _Inputs) -> Call:
-    _needs_gpu()
-    return _ours(inputs, "triton", deterministic=True)
-
-
-@SUITE.implementation("eager full MLP", operators=_BIASED)
-def _full(inputs: _Inputs) -> Call:
-    arguments = (inputs.q, inputs.k, inputs.v)
-    return _call(inputs, lambda: attention(*arguments, bias=inputs.full_bias(), causal=inputs.causal, impl="reference"))
-
-
-@SUITE.implementation("sdpa")
-def _sdpa(inputs: _Inputs) -> Call:
-    return _ours(inputs, "sdpa")
-
-
-@SUITE.implementation("sdpa flash", operators=(PLAIN, PLAIN_BACKWARD))
+@SUITE.implementation("sdpa flash", operators=_PASSES)
 def _sdpa_flash(inputs: _Inputs) -> Call:
     return _backend(inputs, SDPBackend.FLASH_ATTENTION)
 
 
-@SUITE.implementation("sdpa cudnn", operators=(PLAIN, PLAIN_BACKWARD))
+@SUITE.implementation("sdpa cudnn", operators=_PASSES)
 def _sdpa_cudnn(inputs: _Inputs) -> Call:
     _needs_gpu()
     return _backend(inputs, SDPBackend.CUDNN_ATTENTION)
@@ -189,26 +186,20 @@ def _backend(inputs: _Inputs, backend: SDPBackend) -> Call:
         with sdpa_kernel(backend):
             return F.scaled_dot_product_attention(inputs.q, inputs.k, inputs.v, is_causal=inputs.causal)
 
-    return _call(inputs, forward)
+    return _passes(inputs, forward, biased=False)
 
 
-@SUITE.implementation("flex, compiled")
-def _flex(inputs: _Inputs) -> Call:
-    _needs_gpu()  # on a CPU it has no backward pass, and its unfused form says nothing of its speed
-    return _ours(inputs, "flex")
-
-
-@SUITE.implementation("flash-attn", operators=(PLAIN, PLAIN_BACKWARD))
+@SUITE.implementation("flash-attn", operators=_PASSES)
 def _flash_attn(inputs: _Inputs) -> Call:
     _needs_gpu()
     _needs_package("flash_attn")
     from flash_attn import flash_attn_func
 
     q, k, v = (leaf.transpose(1, 2) for leaf in (inputs.q, inputs.k, inputs.v))
-    return _call(inputs, lambda: flash_attn_func(q, k, v, causal=inputs.causal).transpose(1, 2))
+    return _passes(inputs, lambda: flash_attn_func(q, k, v, causal=inputs.causal).transpose(1, 2), biased=False)
 
 
-@SUITE.implementation("xFormers", operators=(PLAIN, PLAIN_BACKWARD))
+@SUITE.implementation("xFormers", operators=_PASSES)
 def _xformers(inputs: _Inputs) -> Call:
     _needs_gpu()
     _needs_package("xformers")
@@ -216,7 +207,8 @@ def _xformers(inputs: _Inputs) -> Call:
 
     mask = ops.LowerTriangularMask() if inputs.causal else None
     q, k, v = (leaf.transpose(1, 2) for leaf in (inputs.q, inputs.k, inputs.v))
-    return _call(inputs, lambda: ops.memory_efficient_attention(q, k, v, attn_bias=mask).transpose(1, 2))
+    attend = ops.memory_efficient_attention
+    return _passes(inputs, lambda: attend(q, k, v, attn_bias=mask).transpose(1, 2), biased=False)
 
 
 def _needs_package(name: str) -> None:

@@ -21,7 +21,8 @@ _DEVICE = "cuda" if _ON_GPU else "cpu"
 _TOLERANCE = 1e-3 if _ON_GPU else 1e-5
 """RMS error over the RMS of the float64 specification; a GPU may use TF32 in its products."""
 
-FORWARD, BOTH, ADDED = "positional MLP", "positional MLP, forward + backward", "encoder + add"
+FORWARD, BOTH = "positional MLP", "positional MLP, forward + backward"
+ADDED, ADDED_BOTH = "encoder + add", "encoder + add, forward + backward"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def _cases() -> list[Case]:
             )
     batch, length, inner, width = _ENCODER
     words = f"B={batch} L={length} d={width}, hidden {inner}"
-    cases.append(Case(ADDED, words, {"length": length}, bytes=2.0 * 4 * batch * length * width, quick=True))
-    return cases
+    moved = 2.0 * 4 * batch * length * width  # embeddings read and written; backward their gradient passes through
+    cases.append(Case(ADDED, words, {"length": length}, bytes=moved, quick=True))
+    return [*cases, Case(ADDED_BOTH, words, {"length": length}, bytes=1.5 * moved)]
 
 
 def _inputs(case: Case) -> _Nets:
@@ -87,7 +89,7 @@ def _inputs(case: Case) -> _Nets:
         return torch.randn(*shape, generator=generator).to(_DEVICE)
 
     batch, length, inner, width = _ENCODER
-    added = case.operator == ADDED
+    added = case.operator in (ADDED, ADDED_BOTH)
     shape = ("fourier", 32, 1, length, (inner,), width) if added else _SHAPES[case.shape["shape"]]
     features, count, nets, positions, hidden, outputs = shape
     widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
@@ -109,8 +111,7 @@ def _check(nets: _Nets, implementation: str, result: Tensor | tuple[Tensor, ...]
     ]
     chosen: Any = {"features": nets.features, "impl": "reference"}
     expected = positional_mlp(nets.positions.double(), nets.frequencies.double(), *parts, **chosen)
-    if nets.operator == ADDED:
-        assert nets.state is not None
+    if nets.state is not None:
         expected = nets.state.double() + expected
     if isinstance(result, tuple):
         [expected] = torch.autograd.grad(expected, parts[0][:1], torch.ones_like(expected))
@@ -125,7 +126,7 @@ SUITE = Suite("positional-mlp", _cases, _inputs, _check, baseline="bmm")
 
 def _call(nets: _Nets, forward: Callable[[], Tensor], leaves: list[Tensor] | None = None) -> Call:
     """Values alone; or both passes, from an upstream of ones."""
-    if nets.operator != BOTH:
+    if nets.operator not in (BOTH, ADDED_BOTH):
 
         def values() -> Tensor:
             with torch.no_grad():
@@ -141,10 +142,9 @@ def _call(nets: _Nets, forward: Callable[[], Tensor], leaves: list[Tensor] | Non
 
 
 def _ours(nets: _Nets, impl: str) -> Call:
-    if nets.operator != ADDED:
-        return _call(nets, lambda: nets.values(impl))
     state = nets.state
-    assert state is not None
+    if state is None:
+        return _call(nets, lambda: nets.values(impl))
     return _call(nets, lambda: state + nets.values(impl))
 
 
@@ -169,13 +169,13 @@ def _triton(nets: _Nets) -> Call:
     return _ours(nets, "triton")
 
 
-@SUITE.implementation("triton, add_to", operators=(ADDED,))
+@SUITE.implementation("triton, add_to", operators=(ADDED, ADDED_BOTH))
 def _triton_add_to(nets: _Nets) -> Call:
     _needs_gpu()
     return _call(nets, lambda: nets.values("triton", add_to=_state(nets)))
 
 
-@SUITE.implementation("auto, add_to", operators=(ADDED,))
+@SUITE.implementation("auto, add_to", operators=(ADDED, ADDED_BOTH))
 def _auto_add_to(nets: _Nets) -> Call:
     return _call(nets, lambda: nets.values("auto", add_to=_state(nets)))
 

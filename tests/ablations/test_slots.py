@@ -156,6 +156,8 @@ def test_the_density_of_a_slot_s_inputs_is_what_a_fit_can_be_aimed_at():
     error = even(density[path].double()) - torch.nn.functional.gelu(density[path].double())
     assert observed.region == "observed"
     assert observed.rms_error < error.square().mean().sqrt()
+
+
 @pytest.mark.parametrize("arm", ["learned-from-scratch", "random-frozen", "analytic", "free-table"])
 def test_positions_are_added_as_they_are_looked_up(arm, monkeypatch):
     """Values and gradients alike; a net that isn't folded adds them in its operator's own pass over the embeddings."""

@@ -3,7 +3,7 @@
 import torch
 
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.bench.training import POSITIONS, SIZES, Yardstick, YardstickStep
+from trans4init.bench.yardstick import POSITIONS, SIZES, Yardstick, YardstickStep
 
 
 def test_the_yardstick_has_the_shapes_of_the_model():
