@@ -56,6 +56,7 @@ def add_diagonals(
     skewed = tl.gather(tile, turned, 1)
     both = tl.join(tl.where(source < BLOCK_N, skewed, 0.0), tl.where(source < BLOCK_N, 0.0, skewed))
     sums, wrapped = tl.split(tl.reduce(both, 2, tl.standard._sum_combine))  # [SQUARES, BLOCK_N] each
+    sums, wrapped = sums + 0.0, wrapped + 0.0  # Triton 3.6's interpreter adds a half of a split at wrong places
     if SQUARES > 1:
         below = tl.broadcast_to((square + 1) & (SQUARES - 1), [SQUARES, BLOCK_N])
         sums += tl.where(square < SQUARES - 1, tl.gather(wrapped, below, 0), 0.0)
