@@ -94,12 +94,14 @@ def start_benchmark(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Starts `python -m pytest FILE …` with the benchmark's plugin, and a lock of the test's own."""
 
     def start(file: Path, *words: object) -> subprocess.Popen[str]:
+        # A process of a parallel test run tells pytest-benchmark by these not to measure.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
         found = filter(None, [os.environ.get("PYTHONPATH", ""), str(tmp_path)])
         known = ["-m", "pytest", "-p", "trans4init.bench.plugin", "-p", "no:cacheprovider", "--rootdir", tmp_path]
         return subprocess.Popen(
             [sys.executable, "-P", *map(str, known), str(file), "--out", str(tmp_path / "out"), *map(str, words)],
             cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)},
+            env=clean | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
