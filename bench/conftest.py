@@ -3,6 +3,7 @@
 from trans4init.bench.plugin import (  # noqa: F401  pytest finds them here
     measure,
     pytest_addoption,
+    pytest_collection_modifyitems,
     pytest_configure,
     pytest_generate_tests,
     pytest_sessionfinish,

@@ -22,6 +22,7 @@ __all__ = [
     "LOCK",
     "measure",
     "pytest_addoption",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",
     "pytest_sessionfinish",
@@ -55,6 +56,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     suite, quick = metafunc.module.SUITE, metafunc.config.getoption("quick")
     pairs = [(case, one.name) for case in suite.cases(quick=quick) for one in suite.implementations(case)]
     metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick cases of every suite first: they say most, and time may run out."""
+    items.sort(key=lambda item: getattr(_parts(item)[1], "quick", True) is False)
 
 
 @pytest.fixture
