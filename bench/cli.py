@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from trans4init.ablations.cli import execute
-from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.errors import InputError, unknown_name
 
 __all__ = ["main"]
 
@@ -40,6 +40,10 @@ class Measure:
         """Measure, then write the page and MLflow's mirror."""
         from trans4init.bench.suites_here import suite_files
 
+        try:
+            (self.out / "results").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {self.out} can't be a folder of results: {error.strerror}.") from None
         files = suite_files()
         for name in self.suite:
             if name not in files:
@@ -69,11 +73,15 @@ class Measure:
 
     def _present(self) -> None:
         from trans4init.reports.mirror import MirrorError
+        from trans4init.reports.schema import UnreadableSchemaError
         from trans4init.reports.speed_mirror import mirror_speeds
         from trans4init.reports.speed_page import write_speed_page
         from trans4init.reports.store import load_results
 
-        results = load_results(self.out / "results")
+        try:
+            results = load_results(self.out / "results")
+        except UnreadableSchemaError as error:
+            raise InputError(str(error)) from None
         if not results.records:
             return
         print(f"page     {write_speed_page(self.out, results)}")
@@ -94,7 +102,7 @@ class Compare:
     suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
     """A suite to compare; may be given again."""
     processes: int = 10
-    """Processes of each side where sources are compared; in turn."""
+    """Processes of each side where sources are compared, in turn; each measures the quick cases."""
     any_machine: bool = False
     """Compare results of different machines too."""
 

@@ -15,7 +15,7 @@ from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.regression import Comparison, compare
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
-from trans4init.reports.schema import RunRecord
+from trans4init.reports.schema import RunRecord, UnreadableSchemaError
 from trans4init.reports.store import load_results
 
 __all__ = ["Request", "compare_sides", "timings_of"]
@@ -73,7 +73,10 @@ def _stored(side: str) -> list[RunRecord] | None:
     folder = Path(side) / "results"
     if not folder.is_dir():
         return None
-    return list(load_results(folder).records)
+    try:
+        return list(load_results(folder).records)
+    except UnreadableSchemaError as error:
+        raise InputError(str(error)) from None
 
 
 def _check_machines(a: Sequence[RunRecord], b: Sequence[RunRecord], request: Request) -> None:
@@ -173,7 +176,8 @@ def _python(tree: Path, room: Path) -> Path:
     """This Python where the state needs what is installed here, else one of its own with what it needs."""
     here = Path(__file__).resolve().parent.parent
     if all(
-        (here / name).is_file() and (tree / name).read_bytes() == (here / name).read_bytes() for name in _WHAT_DECIDES
+        (here / name).is_file() and (tree / name).is_file() and (tree / name).read_bytes() == (here / name).read_bytes()
+        for name in _WHAT_DECIDES
     ):
         return Path(sys.executable)
     print("It needs other packages than this source: they are installed in an environment of its own.", file=sys.stderr)

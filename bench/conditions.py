@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import subprocess
+import time
 
 from trans4init.reports.contention import Contention
 
@@ -16,7 +17,11 @@ class Window:
     """A stretch of time, from when it is made to when it is closed."""
 
     def __init__(self) -> None:
-        self._contention = Contention()
+        self._contention, self._began = Contention(), time.monotonic()
+
+    def seconds(self) -> float:
+        """How long it is open."""
+        return time.monotonic() - self._began
 
     def close(self) -> tuple[float | None, float | None, str]:
         """Others' share of processor time meanwhile, the load average, why the GPU is slowed down."""
@@ -29,10 +34,21 @@ def throttling() -> str:
     if not _nvidia_smi():
         return ""
     fields = ",".join(f"clocks_event_reasons.{reason}" for reason in _REASONS)
-    words = [_nvidia_smi(), f"--query-gpu={fields}", "--format=csv,noheader", "--id=0"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stdout
+    words = [_nvidia_smi(), f"--query-gpu={fields}", "--format=csv,noheader", f"--id={_gpu()}"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
     active = [reason for reason, answer in zip(_REASONS, said.split(","), strict=False) if answer.strip() == "Active"]
     return ", ".join(active)
+
+
+@functools.cache
+def _gpu() -> str:
+    """The GPU that this process sees first, as nvidia-smi names it."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else "0"
 
 
 @functools.cache

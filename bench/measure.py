@@ -19,6 +19,8 @@ from trans4init.bench.suite import Call, Case, MissingError, Suite
 
 __all__ = ["At", "Checked", "Failed", "Plan", "Round", "Sample", "Send", "measure"]
 
+_WINDOW_SECONDS = 0.5
+"""Rounds are marked together over at least so long: the system counts processor time in hundredths of a second."""
 _TRIES = 3
 """Calls before the first round whose time tells how many calls make a sample."""
 
@@ -84,7 +86,12 @@ Send = Callable[[Message], None]
 
 def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
     """Check and time the named implementations of a case; everything found is sent, nothing is returned."""
-    inputs = suite.inputs(case)
+    try:
+        inputs = suite.inputs(case)
+    except Exception as error:  # noqa: BLE001  without inputs there is nothing to time: every row says why
+        for name in names:
+            send(_failure(name, error))
+        return
     ready: dict[str, tuple[Call, int]] = {}
     for implementation in suite.implementations(case):
         if implementation.name not in names:
@@ -100,13 +107,14 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
                 send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
                 continue
             del result
-            send(Checked(implementation.name, first, peak_bytes(call) if suite.memory else None))
+            send(Checked(implementation.name, first, peak_bytes(call) if implementation.memory else None))
             ready[implementation.name] = call, _calls_per_sample(call, plan)
         except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
             send(_failure(implementation.name, error))
+            _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
     order = random.Random(0)
+    window, waiting = Window(), []
     for round_ in range(-1, plan.rounds):  # the first warms up
-        window = Window()
         for name in order.sample(sorted(ready), len(ready)):
             send(At(name))
             call, calls = ready[name]
@@ -114,12 +122,17 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
                 seconds = seconds_per_call(call, calls)
             except Exception as error:  # noqa: BLE001  as above
                 send(_failure(name, error))
+                _wait()
                 del ready[name]
                 continue
             if round_ >= 0:
                 send(Sample(name, round_, seconds))
-        if round_ >= 0:
-            send(Round(round_, *window.close()))
+        waiting += [round_] if round_ >= 0 else []
+        if window.seconds() >= _WINDOW_SECONDS or round_ == plan.rounds - 1:
+            seen = window.close()
+            for one in waiting:
+                send(Round(one, *seen))
+            window, waiting = Window(), []
 
 
 def seconds_per_call(call: Call, calls: int) -> float:

@@ -74,6 +74,8 @@ def measure(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table, and where the rows are."""
     session = config.stash[_SESSION]
+    if session.left_out:
+        terminalreporter.write_line(f"left out, since the time was up: {'; '.join(session.left_out)}")
     if not session.found:
         return
     if importlib.util.find_spec("rich"):
@@ -105,7 +107,9 @@ class Session:
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._measured: dict[tuple[str, str], Measured] = {}
         self._environment: Environment | None = None
-        self._lock = FileLock(LOCK)
+        self._lock = FileLock(LOCK, mode=0o666)  # another user of the machine may be the next
+        self.left_out: dict[str, None] = {}
+        """Cases that were not begun, in their order."""
 
     def measure(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
         """What is known of a test's case; measured now if this is its first test."""
@@ -117,6 +121,7 @@ class Session:
         key = (str(item.path), str(case))
         if key not in self._measured:
             if time.monotonic() > self._end:
+                self.left_out[f"{suite.name}: {case}"] = None
                 pytest.skip("left out: the time is up")
             same = [other for other in item.session.items if (str(other.path), str(_parts(other)[1])) == key]
             names = [_parts(other)[2] for other in same]
@@ -143,6 +148,8 @@ class Session:
             self._lock.acquire(timeout=0)
         except Timeout:
             pytest.exit("another benchmark is at work on this machine; wait for its end.", returncode=1)
+        except OSError as error:
+            pytest.exit(f"{LOCK}, which keeps benchmarks apart, can't be written: {error.strerror}.", returncode=1)
 
     def _measure_rates(self) -> None:
         suite = load_suite(MACHINE)

@@ -47,6 +47,8 @@ class Implementation:
     """From the case's inputs to a call; raises MissingError where this machine can't."""
     operators: frozenset[str] | None
     """The operators that it is for; None for all."""
+    memory: bool
+    """Whether its peak memory can be told; that of a CUDA graph lies in a pool that was there before the call."""
 
 
 class Suite:
@@ -75,7 +77,7 @@ class Suite:
         self._implementations: dict[str, Implementation] = {}
 
     def implementation(
-        self, name: str, *, operators: Iterable[str] | None = None
+        self, name: str, *, operators: Iterable[str] | None = None, memory: bool = True
     ) -> Callable[[Callable[[Any], Call]], Callable[[Any], Call]]:
         """Declare a way to do it: the decorated function makes the call from the inputs."""
 
@@ -83,7 +85,7 @@ class Suite:
             if name in self._implementations:
                 raise ValueError(f"suite {self.name} has two implementations called {name!r}")
             only = None if operators is None else frozenset(operators)
-            self._implementations[name] = Implementation(name, prepare, only)
+            self._implementations[name] = Implementation(name, prepare, only, memory and self.memory)
             return prepare
 
         return register

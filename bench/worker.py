@@ -1,7 +1,10 @@
 """A case measured in a process of its own, which may crash, hang or be killed without taking anything with it."""
 
+import contextlib
 import importlib.util
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +32,8 @@ class Timing:
     peak_bytes: float | None = None
     samples: dict[int, float] = field(default_factory=dict)
     """Seconds of a call, by round."""
+    told: bool = False
+    """Whether the implementation's own trouble is known: it is not tried again."""
 
 
 @dataclass
@@ -54,8 +59,9 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
         if lost is None:
             break
         name, why = lost
-        measured.timings[name] = Timing(error=why)
-        left.remove(name)
+        if not measured.timings[name].told:
+            measured.timings[name] = Timing(error=why)
+        left = [one for one in left if one != name and not measured.timings[one].told]
     for timing in measured.timings.values():
         if timing.status == "ok" and len(timing.samples) < plan.rounds:
             timing.status, timing.error = "failed", f"{len(timing.samples)} of {plan.rounds} rounds were measured"
@@ -90,6 +96,9 @@ def _attempt(
         worker.join()
         return at, f"its process ended with code {worker.exitcode}"
     finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if worker.pid and os.getpgid(worker.pid) == worker.pid:
+                os.killpg(worker.pid, signal.SIGKILL)  # with what it started
         worker.kill()
         worker.join()
         here.close()
@@ -98,7 +107,7 @@ def _attempt(
 def _note(measured: Measured, message: Message) -> None:
     match message:
         case Failed(name, status, error):
-            measured.timings[name] = Timing(status, error)
+            measured.timings[name] = Timing(status, error, told=True)
         case Checked(name, first_call, peak):
             measured.timings[name] = Timing("ok", "", first_call, peak)
         case Sample(name, round_, seconds):
@@ -120,10 +129,8 @@ def load_suite(file: Path) -> Suite:
 
 
 def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection) -> None:
-    """In the worker: measure, and say when it is done. Ctrl-C is the parent's to answer."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In the worker: measure, and say when it is done. A session of its own: Ctrl-C is the parent's to answer."""
+    os.setsid()
     suite = load_suite(file)
     measure(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)

@@ -60,7 +60,7 @@ class YardstickStep:
     """nanoGPT's training step (train.py): draw windows, forward, backward, clip, AdamW, cosine."""
 
     def __init__(self, vocabulary: int, data: Tensor) -> None:
-        self.model, self.data, self.number = Yardstick(vocabulary, **SIZES), data, 0
+        self.model, self.data, self.number = Yardstick(vocabulary, **SIZES).to(data.device), data, 0
         matrices = [parameter for parameter in self.model.parameters() if parameter.dim() >= 2]
         vectors = [parameter for parameter in self.model.parameters() if parameter.dim() < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

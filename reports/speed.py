@@ -81,9 +81,12 @@ class SuiteSpeeds:
 
 
 def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
-    """The newest measurement of every suite on every device, in the order in which they were measured."""
+    """The newest measurement of every suite on every device, in the order in which they were measured.
+
+    Runs of studies among the records are passed over.
+    """
     sessions: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
-    for record in sorted(records, key=lambda record: record.created_at):
+    for record in sorted((one for one in records if one.study == STUDY), key=lambda record: record.created_at):
         sessions.setdefault((record.task, record.device), {}).setdefault(record.spec_hash, []).append(record)
     return [_suite(list(found.values())[-1]) for found in sessions.values()]
 

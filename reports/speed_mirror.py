@@ -33,7 +33,11 @@ def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
         there, token = set(), None
         while True:
             page = client.search_runs([experiment], max_results=1000, page_token=token)
-            there |= {(run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)) for run in page}
+            for run in page:
+                if run.info.status == "RUNNING":  # whoever wrote it was stopped half way
+                    client.delete_run(run.info.run_id)
+                else:
+                    there.add((run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)))
             token = page.token
             if not token:
                 break

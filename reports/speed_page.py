@@ -135,18 +135,16 @@ def _draw_growth(suite: SuiteSpeeds) -> str | None:
         return None
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    for name, (colour, mark) in _styles(suite).items():
-        found = [
-            (case.shape[_LENGTH], speed)
-            for case in suite.cases
-            for speed in _timed(case)
-            if _LENGTH in case.shape and speed.implementation == name
-        ]
-        found.sort(key=lambda pair: pair[0])
-        times = [speed.milliseconds.median for _, speed in found if speed.milliseconds]
-        axes[0].plot([length for length, _ in found], times, mark + "-", color=colour, label=name)
-        kept = [(length, speed.peak_bytes / 2**20) for length, speed in found if speed.peak_bytes]
-        axes[1].plot([length for length, _ in kept], [size for _, size in kept], mark + "-", color=colour)
+    style, named = _styles(suite), set()
+    for (name, _), points in _by_length(suite).items():
+        colour, mark = style[name]
+        label = None if name in named else name
+        named.add(name)
+        times = [(length, speed.milliseconds.median) for length, speed in points if speed.milliseconds]
+        axes[0].plot(*zip(*times, strict=True), mark + "-", color=colour, label=label, linewidth=1)
+        kept = [(length, speed.peak_bytes / 2**20) for length, speed in points if speed.peak_bytes]
+        if kept:
+            axes[1].plot(*zip(*kept, strict=True), mark + "-", color=colour, linewidth=1)
     for one, title in zip(axes, ("ms a call", "MiB above the inputs"), strict=True):
         one.set_xscale("log", base=2)
         one.set_yscale("log")
@@ -154,6 +152,18 @@ def _draw_growth(suite: SuiteSpeeds) -> str | None:
         one.set_ylabel(title)
     axes[0].legend(fontsize=8, frameon=False)
     return _svg(figure)
+
+
+def _by_length(suite: SuiteSpeeds) -> dict[tuple[str, str], list[tuple[float, Speed]]]:
+    """What differs by its length alone: an implementation of an operator at one size otherwise, by ascending length."""
+    found: dict[tuple[str, str], list[tuple[float, Speed]]] = {}
+    for case in suite.cases:
+        if _LENGTH in case.shape:
+            rest = {name: value for name, value in case.shape.items() if name != _LENGTH}
+            for speed in _timed(case):
+                key = speed.implementation, f"{case.operator} {sorted(rest.items())}"
+                found.setdefault(key, []).append((case.shape[_LENGTH], speed))
+    return {key: sorted(points, key=lambda point: point[0]) for key, points in found.items()}
 
 
 def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:

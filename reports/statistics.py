@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = [
     "Interval",
@@ -85,6 +84,8 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval 
         return None
     if np.ptp(sample) <= 1e-12 * max(1.0, float(np.abs(sample).max())):
         return Interval(float(sample[0]), float(sample[0]))
+    from scipy import stats  # not everything here needs it, and not every machine has it
+
     found = stats.bootstrap(
         (sample,),
         np.mean,
@@ -141,5 +142,7 @@ def smallest_visible_effect(
     if sample.size < 2:
         return None
     freedom = sample.size - 1
+    from scipy import stats
+
     quantiles = stats.t.ppf(1 - level / (2 * max(1, comparisons)), freedom) + stats.t.ppf(power, freedom)
     return float(quantiles * sample.std(ddof=1) / np.sqrt(sample.size))

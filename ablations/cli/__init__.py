@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["bench"]:
         # bench stands beside this floor, not below it. -P: a folder called `kernels` where we are is not to be found.
-        sys.exit(subprocess.call([sys.executable, "-P", "-m", "trans4init.bench.cli", *words[1:]]))
+        child = subprocess.Popen([sys.executable, "-P", "-m", "trans4init.bench.cli", *words[1:]])
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the child's to answer
+                sys.exit(child.wait())
     execute(words, Command, _COMMANDS, "trans4init", _DESCRIPTION)
 
 

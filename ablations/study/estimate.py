@@ -1,5 +1,6 @@
 """`--dry-run`: what a study would run, and how long and how much that takes, from a few steps measured here."""
 
+import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -68,11 +69,7 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
 
 
 def _memory(workers: int) -> str:
-    """What this process held at most while it measured, for it and each worker; nothing where the system is silent."""
-    try:
-        import resource  # not on every system
-    except ImportError:
-        return ""
+    """What this process held at most while it measured, for it and each worker."""
     unit = 1 if sys.platform == "darwin" else 1024
     held = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (workers + 1)
     on_gpu = (

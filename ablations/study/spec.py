@@ -17,6 +17,7 @@ from trans4init.ablations.model_config import ModelSize
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.validation import sentence
 from trans4init.reports.schema import CellKey, Metric
+from trans4init.reports.speed import STUDY
 from trans4init.reports.vocabulary import ARMS, REFERENCE_ARM, arm_named
 
 __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
@@ -141,6 +142,13 @@ class StudySpec(_Section):
     tuning: TuningSection = TuningSection()
     evaluation: EvaluationSection
     throughput: ThroughputSection = ThroughputSection()
+
+    @field_validator("name")
+    @classmethod
+    def _not_the_benchmarks(cls, name: str) -> str:
+        if name == STUDY:
+            raise ValueError(f"{name!r} is what benchmarks are called; give the study another name")
+        return name
 
     @field_validator("arms")
     @classmethod

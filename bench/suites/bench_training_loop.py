@@ -7,6 +7,7 @@ pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
 import torch
 from torch import Tensor
 
+from trans4init.ablations.device import choose_device
 from trans4init.ablations.recipe import Recipe, load_recipe
 from trans4init.ablations.trained import build
 from trans4init.ablations.training import TrainingStep
@@ -37,7 +38,7 @@ SUITE = Suite("training-loop", _cases, _inputs, _check, baseline="nanoGPT-style"
 def _plain(recipe: Recipe) -> Call:
     task, _ = build(recipe)
     text = task.collate(("evaluate", torch.arange(0, 400_000, SIZES["context"])[:, None])).inputs.flatten()
-    return YardstickStep(task.model_fields["vocabulary"], text)
+    return YardstickStep(task.model_fields["vocabulary"], text.to(choose_device()))
 
 
 @SUITE.implementation("trans4init")

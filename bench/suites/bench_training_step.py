@@ -84,6 +84,7 @@ def _prepare(arm: str, inputs: _Inputs) -> Call:
 
     def call() -> Tensor:
         loss = step(batch)
+        model.zero_grad(set_to_none=True)  # as before the call, so that the next one's memory has its gradients in it
         if loss.is_cuda:
             torch.cuda.synchronize()
         return loss

@@ -64,22 +64,8 @@ def flex(
     scale: float,
 ) -> Tensor:
     """Attention by `flex_attention`, compiled on a GPU, its unfused form elsewhere."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
-    shift = keys - queries
-
-    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        result = j < keys
-        if causal:
-            result = result & (j <= i + shift)
-        if window is not None:
-            result = result & (j > i + shift - window)
-        if key_lengths is not None:
-            result = result & (j < key_lengths[b])
-        return result
-
     score: Callable[..., Tensor] | None = None
     if isinstance(bias, RelativeBias):
         table = bias.table
@@ -93,14 +79,42 @@ def flex(
             return value + dense[b, h, i, j]
 
     mask = None
-    if causal or window is not None or key_lengths is not None:
-        mask = create_block_mask(
-            seen, B=None if key_lengths is None else batch, H=None, Q_LEN=queries, KV_LEN=keys, device=q.device
-        )
+    if key_lengths is not None:
+        mask = _new_block_mask(causal, window, queries, keys, q.device, key_lengths)
+    elif causal or window is not None:
+        mask = _block_mask(causal, window, queries, keys, q.device)
     out: Tensor = _flex_attention(q.device.type)(
         q, k, v, score_mod=score, block_mask=mask, scale=scale, enable_gqa=heads != k.shape[1]
     )
     return out
+
+
+def _new_block_mask(
+    causal: bool, window: int | None, queries: int, keys: int, device: torch.device, key_lengths: Tensor | None
+) -> Any:
+    """Which blocks of keys a block of queries sees; of each batch entry where their lengths differ."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    shift = keys - queries
+
+    def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        result = j < keys
+        if causal:
+            result = result & (j <= i + shift)
+        if window is not None:
+            result = result & (j > i + shift - window)
+        if key_lengths is not None:
+            result = result & (j < key_lengths[b])
+        return result
+
+    batch = None if key_lengths is None else len(key_lengths)
+    return create_block_mask(seen, B=batch, H=None, Q_LEN=queries, KV_LEN=keys, device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def _block_mask(causal: bool, window: int | None, queries: int, keys: int, device: torch.device) -> Any:
+    """The same for all batch entries, made once: it takes longer than the attention."""
+    return _new_block_mask(causal, window, queries, keys, device, None)
 
 
 @functools.cache

@@ -97,7 +97,18 @@ def start_benchmark(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         # A process of a parallel test run tells pytest-benchmark by these not to measure.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
         found = filter(None, [os.environ.get("PYTHONPATH", ""), str(tmp_path)])
-        known = ["-m", "pytest", "-p", "trans4init.bench.plugin", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+        first = ["-p", "blocker"] if (tmp_path / "blocker.py").exists() else []
+        known = [
+            "-m",
+            "pytest",
+            *first,
+            "-p",
+            "trans4init.bench.plugin",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            tmp_path,
+        ]
         return subprocess.Popen(
             [sys.executable, "-P", *map(str, known), str(file), "--out", str(tmp_path / "out"), *map(str, words)],
             cwd=tmp_path,

@@ -101,6 +101,6 @@ def test_it_measures_where_little_is_installed(suite_file, run_benchmark, tmp_pa
     block = f"import sys\nfor name in {absent}:\n    sys.modules[name] = None\n"
     (tmp_path / "blocker.py").write_text(block)
     file = suite_file(block)
-    code, output = run_benchmark(file, "--quick", "-p", "blocker")
+    code, output = run_benchmark(file, "--quick")
     assert code == 0, output
     assert {r.status for r in load_results(tmp_path / "out" / "results").records} == {"ok"}

@@ -1,4 +1,4 @@
-"""Is one set of timings slower than another? On simulated and on recorded timings."""
+"""Is one set of timings slower than another? On simulated timings."""
 
 import numpy as np
 import pytest
