@@ -194,13 +194,19 @@ def _shape(study: ResolvedStudy) -> dict[str, int]:
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:
-    """The integers that the net stands in for, as the study says; the function's own domain on the reals."""
-    domain = get_function(study.spec.function).domain
-    if not domain.integer:
-        return domain
-    reach = max(MULTIPLES) if study.spec.fit.positions == "tested" else 1
-    first = int(domain.low)  # positions and distances count from 0, visible keys from 1
-    return Domain(first, first + reach * study.spec.model.context - 1, integer=True)
+    """The integers that the net stands in for, as the study says; the function's own domain on the reals.
+
+    All that the slot is given in training, random positions too; and for an image no more, which is never longer.
+    """
+    function, size = get_function(study.spec.function), study.spec.model
+    if not function.domain.integer:
+        return function.domain
+    random = size.randomised_positions if function.slot == "position" else None
+    count = random or size.positions
+    if study.spec.fit.positions == "tested" and size.kind != "image":
+        count = max(count, max(MULTIPLES) * size.context)
+    first = int(function.domain.low)  # positions and distances count from 0, visible keys from 1
+    return Domain(first, first + count - 1, integer=True)
 
 
 def _bare_net(study: ResolvedStudy, cell: CellKey) -> Net:

@@ -1,5 +1,6 @@
 """A study from its file to its report, with real processes, Parquet, Optuna and MLflow."""
 
+import dataclasses
 import shutil
 import time
 
@@ -9,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from trans4init.ablations.model_config import ModelSize
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
-from trans4init.ablations.study.work import fit_function
+from trans4init.ablations.study.work import _fit_domain, fit_function
 from trans4init.reports.environment import capture
 from trans4init.reports.store import load_results
 
@@ -291,3 +293,27 @@ def test_a_net_is_fitted_from_where_its_functions_inputs_begin(tiny_study, tmp_p
     )
     study = ResolvedStudy(load_study(str(path)), "", capture(), tmp_path, "")
     assert str(fit_function(study, "mlp-gelu", 5).net.domain) == "1..32"
+
+
+@pytest.mark.parametrize(
+    ("model", "positions", "domain"),
+    [
+        ("context = 8", "tested", "0..31"),
+        ("context = 8", "training", "0..7"),
+        ("context = 8\nrandomised_positions = 64", "tested", "0..63"),
+        ("context = 8\nrandomised_positions = 20", "tested", "0..31"),
+        ("context = 8\nrandomised_positions = 20", "training", "0..19"),
+    ],
+)
+def test_a_net_is_fitted_on_every_position_that_its_slot_is_given(tiny_study, tmp_path, model, positions, domain):
+    study = ResolvedStudy(load_study(str(tiny_study(("context = 8", model)))), "", capture(), tmp_path, "")
+    fit = study.spec.fit.model_copy(update={"positions": positions})
+    study = dataclasses.replace(study, spec=study.spec.model_copy(update={"fit": fit}))
+    assert str(_fit_domain(study)) == domain
+
+
+def test_a_net_for_an_image_is_fitted_on_its_patches(tiny_study, tmp_path):
+    study = ResolvedStudy(load_study(str(tiny_study())), "", capture(), tmp_path, "")
+    size = ModelSize(kind="image", layers=1, width=8, heads=2, image_size=8, patch=4, classes=2, pooling="first")
+    study = dataclasses.replace(study, spec=study.spec.model_copy(update={"model": size}))
+    assert str(_fit_domain(study)) == "0..4"
