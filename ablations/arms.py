@@ -75,7 +75,7 @@ def apply_arm(
     held = {path: place.content for path, place in slots.items()}
     try:
         difference = _put(model, slots, card, bare, seed, inputs)
-    except InputError:
+    except BaseException:  # whatever it was: half an arm is no arm
         for path, place in slots.items():
             place.content = held[path]
         raise
@@ -184,8 +184,10 @@ def _output(model: nn.Module, inputs: Tensor | dict[str, Tensor] | None) -> Tens
         inputs = example()
     was_training = model.training
     model.eval()
-    output: Tensor = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-    model.train(was_training)
+    try:
+        output: Tensor = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    finally:
+        model.train(was_training)
     return output
 
 

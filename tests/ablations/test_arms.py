@@ -11,7 +11,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
-from trans4init.ablations.slots import FoldedKnots, Slot, observed_ranges, slots_named
+from trans4init.ablations.slots import FoldedKnots, OutsideDomainError, Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.vocabulary import ARMS, arm_named
 
@@ -277,6 +277,24 @@ def test_bad_arms_are_refused_and_leave_the_model_alone(slot, arm, net, sentence
         apply_arm(model, slot, arm, bare)
     assert sentence in str(caught.value)
     assert torch.equal(model(model.example_inputs()), before)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error"),
+    [
+        (torch.zeros(1, 9, dtype=torch.int64), OutsideDomainError),
+        (torch.full((1, 2), 99), InputError),
+        ({"nothing": torch.zeros(1, 1)}, TypeError),
+    ],
+)
+def test_inputs_that_the_model_can_not_take_leave_it_as_it_was(inputs, error):
+    """Positions beyond its table, tokens beyond its vocabulary, or something that it doesn't know."""
+    model = model_with("learned-table")
+    before = [place.content for place in slots_named(model, "activation").values()]
+    with pytest.raises(error):
+        apply_arm(model, "activation", "none", inputs=inputs)
+    assert model.training
+    assert [place.content for place in slots_named(model, "activation").values()] == before
 
 
 def test_any_model_with_a_slot_will_do():
