@@ -19,6 +19,7 @@ from trans4init.ablations.slots import (
     LeftOut,
     NetContent,
     Slot,
+    TrainableTable,
     slots_named,
 )
 from trans4init.reports.vocabulary import ARMS, Arm, arm_named
@@ -222,13 +223,20 @@ def _corrected(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
     return Corrected(slot.function, slot.shape, slot.analytic(), correction)
 
 
+def _table(slot: Slot, net: Net | None, seed: int, path: str) -> Content:
+    """A new table; where the function is nothing but a table, the one that the model was made or loaded with."""
+    if "analytic" not in slot.function.arms and isinstance(slot.content, TrainableTable):
+        return slot.content
+    return slot.table(keyed_generator(seed, path, "table"))
+
+
 _CONTENTS: dict[str, Make] = {
     "analytic": lambda slot, net, seed, path: slot.analytic(),
     "learned-frozen": lambda slot, net, seed, path: slot.fold(_fitted(slot, net, seed, path)),
     "learned-fine-tuned": _fitted,
     "learned-from-scratch": _random,
     "random-frozen": lambda slot, net, seed, path: slot.fold(_random(slot, net, seed, path)),
-    "free-table": lambda slot, net, seed, path: slot.table(keyed_generator(seed, path, "table")),
+    "free-table": _table,
     "corrected": _corrected,
     "frozen-exact-gradient": lambda slot, net, seed, path: ExactGradient(slot.fold(_fitted(slot, net, seed, path))),
     "none": lambda slot, net, seed, path: slot.fold(LeftOut(slot.function, slot.shape)),

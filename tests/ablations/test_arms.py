@@ -11,6 +11,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
+from trans4init.ablations.seeding import keyed_generator
 from trans4init.ablations.slots import FoldedKnots, OutsideDomainError, Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.vocabulary import ARMS, arm_named
@@ -295,6 +296,18 @@ def test_inputs_that_the_model_can_not_take_leave_it_as_it_was(inputs, error):
         apply_arm(model, "activation", "none", inputs=inputs)
     assert model.training
     assert [place.content for place in slots_named(model, "activation").values()] == before
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_learned_table_stays_the_one_that_the_model_has(scaled):
+    """As it was made beside embeddings of that scale, or loaded."""
+    model = model_with("learned-table", embedding_scale=scaled)
+    before = model.position.content.table.detach().clone()
+    record = apply_arm(model, "position", "free-table", seed=0)
+    assert torch.equal(model.position.content.table, before)
+    assert (record.moves, record.parameters_added) == (("position.content.table",), before.numel())
+    drawn = model.position.table(keyed_generator(0, "position", "table")).table
+    assert torch.equal(before, drawn if scaled else drawn / math.sqrt(SIZES["width"]))
 
 
 def test_any_model_with_a_slot_will_do():
