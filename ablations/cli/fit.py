@@ -216,8 +216,18 @@ class Fit:
     def _size(self) -> dict[str, Any]:
         return _pairs("--size", self.size) | ({"hidden": self.hidden} if self.hidden else {})
 
-    def _shape(self) -> dict[str, Any]:
-        return _pairs("--shape", self.shape) | ({"width": self.width} if self.width is not None else {})
+    def _shape(self) -> dict[str, int]:
+        """The function's shape; raises InputError for what is none."""
+        from trans4init.ablations.errors import InputError
+        from trans4init.ablations.functions import get_function
+
+        found = _pairs("--shape", self.shape) | ({"width": self.width} if self.width is not None else {})
+        for key, value in found.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"--shape takes whole numbers of at least 1, and {key}={value} was given.")
+        function = get_function(self._function())
+        function.check_shape(**function.default_shape | found)
+        return found
 
     def _how(self) -> dict[str, Any]:
         """How to fit, in the words of `fit`."""
@@ -269,7 +279,7 @@ def _numbers(file: Path) -> "Tensor":
         return torch.from_numpy(np.asarray(found, dtype=np.float64).ravel())
     except OSError as error:
         raise InputError(f"--density {file} can't be read: {error.strerror or error}.") from None
-    except ValueError as error:
+    except (ValueError, TypeError, EOFError) as error:
         raise InputError(f"--density {file} holds no numbers: {error}.") from None
 
 

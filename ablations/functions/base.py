@@ -33,6 +33,8 @@ class Domain:
     log: bool = False
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise InputError(f"a domain has finite ends, and {self.low:g}..{self.high:g} was given.")
         if self.log and (self.integer or self.low <= 0):
             raise InputError(f"a logarithmic domain is of positive reals, and {self.low:g}..{self.high:g} was given.")
         if self.low > self.high or (self.low == self.high and not self.integer):

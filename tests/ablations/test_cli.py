@@ -1,5 +1,6 @@
 """The command line as a user meets it: quick to answer, plain about mistakes, whole from study to report."""
 
+import math
 import os
 import re
 import signal
@@ -145,7 +146,13 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
         ({"net": "spline", "size": ("intervals=x",)}, "intervals: input should be a valid integer"),
         ({"function": "alibi", "shape": ("head=4",)}, "function 'alibi' takes heads, and"),
         ({"function": "sinusoidal", "domain": (0, 4)}, "--domain doesn't apply, --positions does"),
+        ({"function": "alibi", "shape": ("seed=3",)}, "function 'alibi' takes heads, and"),
+        ({"function": "alibi", "shape": ("heads=abc",)}, "whole numbers of at least 1, and heads=abc was given"),
+        ({"function": "alibi", "shape": ("heads=2.5",)}, "whole numbers of at least 1, and heads=2.5 was given"),
+        ({"function": "alibi", "shape": ("heads=0",)}, "whole numbers of at least 1, and heads=0 was given"),
         ({"domain": (4, -4)}, "a domain goes from low to high"),
+        ({"net": "mlp-relu", "domain": (math.nan, 4)}, "a domain has finite ends, and nan..4 was given"),
+        ({"net": "mlp-relu", "domain": (-math.inf, 4)}, "a domain has finite ends, and -inf..4 was given"),
         ({"density": Path("nowhere.npy")}, "--density nowhere.npy can't be read"),
         ({"density": Path(__file__)}, "holds no numbers"),
         ({"seeds": 0}, "--seeds must be at least 1"),
@@ -159,6 +166,12 @@ def test_a_mistake_in_a_fit_is_said_by_its_option(tmp_path, options, sentence):
         Fit(**{"function": "gelu", "out": tmp_path} | options).run("")
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_of_inputs_holds_no_numbers(tmp_path):
+    (tmp_path / "empty.npy").touch()
+    with pytest.raises(InputError, match=r"empty\.npy holds no numbers"):
+        Fit("gelu", density=tmp_path / "empty.npy", out=tmp_path).run("")
 
 
 def test_fits_that_differ_in_any_option_are_kept_apart(tmp_path, capsys):
