@@ -1,5 +1,6 @@
 """A registry: names to things, filled by importing every module of a package, with "did you mean" for the rest."""
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -36,10 +37,10 @@ class Registry(Generic[T]):
         self._things: dict[str, type[T]] = {}
 
     def register(self, thing: type[T]) -> type[T]:
-        """Decorate a class to be found under its name; raises ValueError where the name is taken."""
+        """Decorate a class to be found under its name; raises InputError where the name is taken."""
         name = str(thing.name)
         if name in self._things:
-            raise ValueError(f"{self.kind} {name!r} is registered twice")
+            raise InputError(f"{self.kind} {name!r} is registered twice; another name may do.")
         self._things[name] = thing
         return thing
 
@@ -47,13 +48,22 @@ class Registry(Generic[T]):
         """The class called `name`, or `file.py:name`; raises InputError with the nearest name."""
         file, _, own = name.rpartition(":")
         if file:
-            _run_file(Path(file).resolve())
-            name = own
+            return self._of_file(Path(file).resolve(), own)
         if name not in self._things:
             self._install()
         if name not in self._things:
             raise unknown_name(self.kind, name, self._things)
         return self._things[name]
+
+    def _of_file(self, file: Path, name: str) -> type[T]:
+        """What that file itself registers under the name, and nothing else that is called so."""
+        module = _run_file(file)
+        own = {key: thing for key, thing in self._things.items() if thing.__module__ == module}
+        if not own:
+            raise InputError(f"{file} registers no {self.kind}.")
+        if name not in own:
+            raise unknown_name(self.kind, name, own)
+        return own[name]
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -67,15 +77,17 @@ class Registry(Generic[T]):
 
 
 @cache
-def _run_file(file: Path) -> None:
-    """Run a file of the user's once; what it registers stays. Its own errors are its own."""
+def _run_file(file: Path) -> str:
+    """Run a file of the user's once; what it registers stays. Its own errors are its own. The module's name."""
     if not file.is_file():
         raise InputError(f"there is no file {file}.")
-    spec = importlib.util.spec_from_file_location(f"trans4init_user_{file.stem}", file)
+    place = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # files in two folders may be called the same
+    spec = importlib.util.spec_from_file_location(f"trans4init_user_{file.stem}_{place}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is no Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module.__name__
 
 
 def import_all(package: str, path: Iterable[str]) -> None:

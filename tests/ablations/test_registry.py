@@ -22,8 +22,29 @@ def test_a_registered_class_is_found_by_its_name():
 def test_a_name_can_be_taken_once():
     registry = Registry("thing")
     registry.register(Thing)
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(InputError, match="registered twice"):
         registry.register(Thing)
+
+
+def test_a_file_is_asked_for_what_it_registers_itself(tmp_path, monkeypatch):
+    """Not for what has that name elsewhere, be it in a file of the same name."""
+    registry = Registry("thing")
+    registry.register(Thing)
+    monkeypatch.setattr("trans4init.ablations.registry.SEEN", registry, raising=False)
+    source = "from trans4init.ablations.registry import SEEN\n\n@SEEN.register\nclass Other:\n    name = {!r}\n"
+    texts = [source.format("first"), source.format("second"), "", source.format("thing")]
+    files = [tmp_path / str(number) / "mine.py" for number in range(len(texts))]
+    for file, text in zip(files, texts, strict=True):
+        file.parent.mkdir()
+        file.write_text(text)
+    assert registry.get(f"{files[0]}:first").name == "first"
+    assert registry.get(f"{files[1]}:second").name == "second"
+    with pytest.raises(InputError, match="unknown thing 'second'; there are: first"):
+        registry.get(f"{files[0]}:second")
+    with pytest.raises(InputError, match=r"mine\.py registers no thing"):
+        registry.get(f"{files[2]}:thing")
+    with pytest.raises(InputError, match="thing 'thing' is registered twice"):
+        registry.get(f"{files[3]}:thing")
 
 
 def test_a_wrong_name_is_an_input_error():
