@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,9 +148,14 @@ class Fit:
         from rich.progress import track
 
         from trans4init.ablations.atlas import entries, make
-        from trans4init.ablations.errors import FaultError
+        from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.atlas import write_atlas
 
+        taken = ("function", "all", "out")
+        idle = [one.name for one in fields(self) if one.name not in taken and getattr(self, one.name) != one.default]
+        if idle:
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            raise InputError(f"--all takes a function and --out alone: {words} would change nothing.")
         plan = entries(self.function)
         counts = {"made": 0, "found": 0, "diverged": 0}
         try:

@@ -157,6 +157,7 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
         ({"density": Path(__file__)}, "holds no numbers"),
         ({"seeds": 0}, "--seeds must be at least 1"),
         ({"seeds": 2, "seconds": 3.0}, "without --density and --seconds"),
+        ({"all": True, "steps": 5, "target_error": 0.1}, "--steps, --target-error would change nothing"),
         ({"budget": -1}, "a budget is a number of evaluations, 0 or more"),
         ({"seconds": 0.0}, "a fit takes more than 0 seconds"),
     ],
