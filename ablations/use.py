@@ -10,7 +10,7 @@ from trans4init.ablations.decoding import beam_search, greedy, sample
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.tasks import TASKS
-from trans4init.ablations.tasks.pairs import PairTask, prompts, without_specials
+from trans4init.ablations.tasks.pairs import PairTask, prompts, readable, without_specials
 from trans4init.ablations.trained import Trained
 
 __all__ = ["Sampling", "generate", "translate"]
@@ -77,8 +77,9 @@ def translate(trained: Trained, text: str, *, beam: int, alpha: float, maximum: 
         return "", 0
     given = prompts([source], trained.model.config.kind, next(trained.model.parameters()).device)
     try:
+        most = readable(trained.model, given, maximum)
         found = beam_search(
-            trained.model, given.tokens, maximum=maximum, end=END, beam=beam, alpha=alpha, **given.rest()
+            trained.model, given.tokens, maximum=most, end=END, beam=beam, alpha=alpha, **given.rest()
         ).sequences(END)[0]
     except OutsideDomainError as error:
         raise InputError(f"the text is too long for the model: {error}.") from None

@@ -53,7 +53,8 @@ class Train:
         from rich.console import Console
 
         from trans4init.ablations.distributed import joined_team
-        from trans4init.ablations.errors import FaultError
+        from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.ablations.slots import OutsideDomainError
         from trans4init.ablations.training import DivergedError, StoppedError
 
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
@@ -67,6 +68,10 @@ class Train:
                 return 130
             except DivergedError as error:
                 raise FaultError(f"{error}; a lower training.learning_rate may do.") from error
+            except OutsideDomainError as error:
+                raise InputError(
+                    f"the model has no positions for what is tested: {error}; a larger model.context may do."
+                ) from None
             except OSError as error:
                 raise FaultError(f"the run can't be kept in {folder}: {error.strerror}.") from error
         if team.leads:

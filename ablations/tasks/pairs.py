@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.pairs import BEGIN, END, PADDING, SEPARATOR, SPECIALS, Pairs
 from trans4init.ablations.decoding import greedy
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.slots import OutsideDomainError
+from trans4init.ablations.slots import Content, OutsideDomainError, TrainableTable
 from trans4init.ablations.tasks.base import IGNORED, Batch, Task, evaluating
 from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
 from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
 from trans4init.reports.schema import Measurement
 
-__all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", "prompts"]
+__all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", "prompts", "readable"]
 
 _TOKENS_AT_ONCE = 8192
 _EXTRA_TOKENS = 2
@@ -91,6 +91,25 @@ def prompts(sources: Sequence[Sequence[int]], kind: Kind, device: torch.device) 
         return Prompts(tokens.to(device), lengths.to(device), source.to(device), source_lengths.to(device))
     tokens, lengths = padded([[*row, SEPARATOR] for row in numbered])
     return Prompts(tokens.to(device), lengths.to(device), None, None)
+
+
+def readable(model: Transformer, given: Prompts, maximum: int) -> int:
+    """How many of `maximum` tokens the model has positions for: it reads all but the last of them.
+
+    Raises OutsideDomainError where it has none for the prompts.
+    """
+    content = model.position.content
+    if not _ends(content):
+        return maximum
+    left = int(content.domain.high) + 2 - given.tokens.shape[1]
+    if left < 1:
+        raise OutsideDomainError(f"the table covers {content.domain} only")
+    return min(maximum, left)
+
+
+def _ends(content: Content) -> TypeGuard[TrainableTable]:
+    """Whether there are positions beyond it."""
+    return isinstance(content, TrainableTable) and not content.function.open_ended()
 
 
 def decode_greedily(model: Transformer, given: Prompts, maximum: int) -> list[list[int]]:
@@ -174,10 +193,10 @@ class PairTask(Task):
         """What the model makes of the sources, as the codec numbers it."""
         results: list[list[int]] = [[] for _ in pairs.sources]
         with evaluating(model):
-            for chosen in self._in_batches(pairs):
+            for chosen in self._in_batches(pairs, apart=self.kind == "decoder" and _ends(model.position.content)):
                 picked = pairs.picked(chosen)
                 given = prompts(picked.sources, self.kind, self.device)
-                made = decode(model, given, self.most_tokens(picked))
+                made = decode(model, given, readable(model, given, self.most_tokens(picked)))
                 for place, tokens in zip(chosen, made, strict=True):
                     results[place] = without_specials(tokens)
         return results
@@ -191,17 +210,25 @@ class PairTask(Task):
         made = self.generated(model, pairs)
         return np.array([one == right for one, right in zip(made, pairs.targets, strict=True)])
 
-    def _in_batches(self, pairs: Pairs) -> Iterator[NDArray[np.int64]]:
-        """Rows of similar length together, few enough for the memory."""
-        lengths = np.array(list(map(len, pairs.sources))) + np.array(list(map(len, pairs.targets))) + 2
-        order = np.argsort(lengths, kind="stable")
-        first = 0
-        while first < len(order):
-            count = 1
-            while first + count < len(order) and lengths[order[first + count]] * (count + 1) <= _TOKENS_AT_ONCE:
-                count += 1
-            yield order[first : first + count]
-            first += count
+    def _in_batches(self, pairs: Pairs, *, apart: bool = False) -> Iterator[NDArray[np.int64]]:
+        """Rows of similar length together, few enough for the memory.
+
+        apart: sources of one length alone, so that where positions end, a long source leaves no short one less room.
+        """
+        sources = np.array(list(map(len, pairs.sources)))
+        lengths = sources + np.array(list(map(len, pairs.targets))) + 2
+        groups = (
+            [np.flatnonzero(sources == length) for length in np.unique(sources)] if apart else [np.arange(len(sources))]
+        )
+        for rows in groups:
+            order = rows[np.argsort(lengths[rows], kind="stable")]
+            first = 0
+            while first < len(order):
+                count = 1
+                while first + count < len(order) and lengths[order[first + count]] * (count + 1) <= _TOKENS_AT_ONCE:
+                    count += 1
+                yield order[first : first + count]
+                first += count
 
 
 class StoredPairTask(PairTask):

@@ -15,6 +15,7 @@ from trans4init.ablations.data.sequences import CopyConfig
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import ModelSize, TransformerConfig
+from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.tasks import TASKS, Batch, list_tasks, model_config
 from trans4init.ablations.tasks.base import IGNORED
 from trans4init.ablations.tasks.labels import label_scores
@@ -120,7 +121,39 @@ def test_generated_exact_match_needs_the_end_in_the_right_place(monkeypatch):
     right = [1 + SPECIALS, 2 + SPECIALS]
     made = [right, right[:1], [*right, right[0]], [right[0], BEGIN, right[1]]]
     monkeypatch.setattr(module.PairTask.generated, "__defaults__", (lambda model, given, maximum: made,))
-    assert task.generated_exactly(nn.Identity(), pairs).tolist() == [True, False, False, False]
+    model = Transformer(model_config(ModelSize(kind="encoder-decoder", layers=1, width=8, heads=2), task))
+    assert task.generated_exactly(model, pairs).tolist() == [True, False, False, False]
+
+
+def table_model(kind, context, **options):
+    """A task of copies, and a model of it that has no positions beyond its context."""
+    task = Copy(configured("copy", shortest=3, longest=4, evaluation_examples=4, **options), context, CPU, kind)
+    size = ModelSize(kind=kind, layers=1, width=8, heads=2, context=context, position="learned-table")
+    return task, Transformer(model_config(size, task))
+
+
+@pytest.mark.parametrize(("kind", "context"), [("decoder", 9), ("encoder-decoder", 5)])
+def test_generation_ends_where_the_positions_do_and_longer_groups_are_left_out(kind, context):
+    task, model = table_model(kind, context, tested_longest=6)
+    measured = {m.metric.name for m in task.evaluate(model, "evaluate", 1, final=True)}
+    groups = {name.partition("/")[2] for name in measured if name.startswith("generated_exact_match/")}
+    assert "generated_exact_match" in measured
+    assert groups == {"length_3", "length_4"}
+
+
+def test_a_long_source_takes_no_room_from_a_short_one():
+    """Together in a batch, the first would be cut short by the second's length."""
+    task, model = table_model("decoder", 9, tested_longest=4)
+    room = {}
+
+    def decode(model, given, maximum):
+        room[given.tokens.shape[1]] = maximum
+        return [[] for _ in given.tokens]
+
+    task.generated(model, Pairs([[1, 2], [1] * 6], [[1] * 6, [1, 2]]), decode)
+    assert room == {3: 7, 7: 3}
+    with pytest.raises(OutsideDomainError):
+        task.generated(model, Pairs([[1] * 9], [[1]]), decode)
 
 
 def test_padding_and_smoothing_are_as_in_the_formula():

@@ -166,6 +166,23 @@ def test_a_model_is_used_for_what_it_was_trained_on(reversing, writing):
         translate(load_trained(writing), "the", beam=1, alpha=0.0, maximum=5)
 
 
+def test_a_model_without_positions_for_its_test_is_one_sentence_and_translates_as_far_as_it_can(tmp_path):
+    sizes = ["context=32", "layers=1", "width=8", "heads=2", "feed_forward=8", "position=learned-table"]
+    words = [*(f"model.{size}" for size in sizes), "training.evaluations=1", "training.batch=4"]
+    code, _, complaint = command(tmp_path, "train", "scan-length", "--steps", "1", "--set", *words)
+    assert code == 2
+    assert complaint.startswith("trans4init: the model has no positions for what is tested: the table covers 0..31")
+    assert complaint.count("\n") == 1
+    lengths = [f"task.{name}=3" for name in ("shortest", "longest", "tested_longest")]
+    words = [*words[1:], "model.context=5", "task.evaluation_examples=2", *lengths]
+    code, _, complaint = command(
+        tmp_path, "train", "copy", "--steps", "1", "--set", "model.kind=encoder-decoder", *words
+    )
+    assert (code, complaint) == (0, "")
+    code, *_ = command(tmp_path, "translate", "runs/train/copy", "--text", "1 2 3", "--maximum", "100")
+    assert code == 0
+
+
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
