@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.attention_layer import Attention
 from trans4init.ablations.cache import DecodingCache, KeysValues
+from trans4init.ablations.errors import InputError
 from trans4init.ablations.feed_forward import FeedForward
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.functions.position_randomised import randomised_positions
@@ -109,6 +110,8 @@ class Stack(nn.Module):
         if embedding is not None:
             self.embedding = embedding
         function, sizes = get_function(config.position), config.shapes()
+        if function.slot != "position":
+            raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in 'position'.")
         if not causal:
             function = two_sided(function)
         positions = Domain(0, (config.randomised_positions or config.positions) - 1, integer=True)

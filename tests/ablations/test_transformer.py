@@ -237,7 +237,9 @@ def test_a_range_that_is_too_short_for_random_positions_is_refused():
         TransformerConfig(layers=1, width=8, heads=2, vocabulary=5, context=12, randomised_positions=3)
 
 
-@pytest.mark.parametrize(("key", "function"), [("softmax", "relu"), ("normalization", "gelu"), ("scale", "tanh")])
+@pytest.mark.parametrize(
+    ("key", "function"), [("softmax", "relu"), ("normalization", "gelu"), ("scale", "tanh"), ("position", "transpose")]
+)
 def test_a_function_in_a_slot_that_is_not_its_own_is_refused(key, function):
     with pytest.raises(InputError, match=function):
         Transformer(CONFIG.model_copy(update={key: function}))
