@@ -1,5 +1,6 @@
 """A recipe's run: trained from its start or from its last checkpoint, tested at its end; and its model, read again."""
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -15,9 +16,10 @@ from trans4init.ablations.data.codec import Codec, codec_from_json
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.distributed import Team
 from trans4init.ablations.errors import InputError, shown
+from trans4init.ablations.functions import get_function
 from trans4init.ablations.recipe import Recipe
 from trans4init.ablations.tasks import TASKS, Task, model_config
-from trans4init.ablations.training import TrainingStep, random_numbers, train_on
+from trans4init.ablations.training import DivergedError, TrainingStep, random_numbers, train_on
 from trans4init.ablations.training_state import (
     Progress,
     Snapshot,
@@ -79,26 +81,32 @@ def train_recipe(
 ) -> Outcome:
     """Train from the start, or from `folder`'s last checkpoint, to the end; test the best model; keep a record.
 
-    Raises InputError where the folder holds a run of another recipe, StoppedError where `stop` says so.
+    Raises InputError where the folder holds a run of another recipe, StoppedError where `stop` says so, and
+    DivergedError, of which there is a record too.
     """
     team = team or Team()
     task, model = build(recipe)
     step = TrainingStep(model, task, recipe.training, team=team)
     run = _Run(recipe, folder, task, step, on_measured)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     snapshot = read_snapshot(folder / LAST) if (folder / LAST).exists() else None
     with random_numbers(recipe.seed, team.rank):
         progress = run.resumed(snapshot) if snapshot else Progress()
         run.start(progress)
-        train_on(
-            step,
-            progress,
-            seed=recipe.seed,
-            split=recipe.measured_on,
-            on_progress=on_progress,
-            keep=run.keep,
-            stop=stop,
-        )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+        try:
+            train_on(
+                step,
+                progress,
+                seed=recipe.seed,
+                split=recipe.measured_on,
+                on_progress=on_progress,
+                keep=run.keep,
+                stop=stop,
+            )
+        except DivergedError as error:
+            if team.leads:
+                write_run(run.diverged(error, parameters), folder / "results")
+            raise
     if not team.leads:
         return Outcome(progress, [], parameters, None)
     model.load_state_dict(read_snapshot(folder / BEST).part("model"))
@@ -162,17 +170,24 @@ class _Run:
         for name in [BEST, LAST] if best else [LAST]:
             write_snapshot(self.folder / name, card, **parts)
 
+    def diverged(self, error: DivergedError, parameters: int) -> RunRecord:
+        """The run for the results where a loss stopped being a number: what was measured before."""
+        lost = Measurement(self.task.judged, None, error.step)
+        found = Progress(step=error.step, found=[*error.measurements, lost])
+        return dataclasses.replace(self.record(found, [], parameters), status="diverged", error=str(error))
+
     def record(self, progress: Progress, tested: list[Measurement], parameters: int) -> RunRecord:
         """The run for the results: what was measured on the way, then the test of the best model."""
         recipe, environment = self.recipe, capture(accelerator_name())
         words = recipe.model_dump(mode="json", exclude={"about"}) | {"fingerprint": self.task.fingerprint}
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
         count = Measurement(metrics.PARAMETERS, parameters)
+        closed = "analytic" in get_function(recipe.model.position).arms
         return RunRecord(
             run_id=f"train-{digest[:16]}",
             study="train",
             spec_hash=digest[:12],
-            cell=CellKey(recipe.model.position, "analytic"),
+            cell=CellKey(recipe.model.position, "analytic" if closed else "free-table"),
             task=recipe.task.name,
             model=str(recipe.model),
             trial=None,

@@ -13,6 +13,7 @@ from trans4init.ablations.cli.translate import Translate
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.recipe import load_recipe
 from trans4init.ablations.trained import load_trained, train_recipe
+from trans4init.ablations.training import DivergedError
 from trans4init.ablations.use import Sampling, generate, translate
 from trans4init.reports.store import load_results
 
@@ -181,6 +182,25 @@ def test_a_model_without_positions_for_its_test_is_one_sentence_and_translates_a
     assert (code, complaint) == (0, "")
     code, *_ = command(tmp_path, "translate", "runs/train/copy", "--text", "1 2 3", "--maximum", "100")
     assert code == 0
+
+
+@pytest.mark.parametrize(("position", "arm"), [("learned-table", "free-table"), ("alibi", "analytic")])
+def test_a_run_that_diverges_is_a_row_too_and_every_row_says_what_was_in_the_slot(tmp_path, position, arm):
+    sizes = {"task.longest": 3, "task.tested_longest": 3, "model.layers": 1, "model.width": 8, "model.context": 9}
+    changes = sizes | {"model.heads": 2, "model.position": position, "task.evaluation_examples": 2}
+    changes |= {"training.steps": 5, "training.evaluations": 1, "training.log_every": 1, "training.threads": 1}
+    wild = {"training.learning_rate": 1e30, "training.clip": 1e30, "training.warmup_steps": 1}
+    with pytest.raises(DivergedError):
+        train_recipe(load_recipe("copy", changes | wild), tmp_path)
+    [record] = load_results(tmp_path / "results").records
+    assert (record.status, record.cell.arm) == ("diverged", arm)
+    assert "is nan at step" in record.error
+    assert record.last("training_loss") is not None
+    [lost] = [m for m in record.measurements if m.metric.name == "validation_loss"]
+    assert lost.value is None
+    train_recipe(load_recipe("copy", changes), tmp_path / "tame")
+    [record] = load_results(tmp_path / "tame" / "results").records
+    assert (record.status, record.cell.arm) == ("ok", arm)
 
 
 @pytest.mark.parametrize(
