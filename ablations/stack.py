@@ -196,6 +196,9 @@ class Stack(nn.Module):
             state = values.added(state[:, None].expand(-1, length, -1)).flatten(0, 1)
         elif values.added is not None:
             state = values.added(state)
+        if index is not None and self.position.watch is not None:  # slots are watched: show them only what there is
+            used, index = index.unique(return_inverse=True)
+            state = state[used]
         if self.embedding_norm is not None:
             state = self.embedding_norm(state)
         if self.config.embedding_dropout and self.training:

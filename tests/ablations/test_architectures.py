@@ -270,6 +270,25 @@ def test_projecting_once_per_token_changes_neither_logits_nor_gradients(position
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("position", ["sinusoidal", "rope"])
+def test_watching_sees_the_tokens_that_there_are_not_all_that_could_be(position):
+    model = model_of("decoder", position=position, layers=2)
+    with torch.no_grad():
+        model.embedding.weight[7:] *= 100  # of tokens that are not in the input
+    tokens = tokens_of(60, 5) % 7
+    ranges = []
+    for once in (False, True):
+        with observed_ranges(model) as seen, torch.no_grad():
+            logits = model(tokens, once_per_token=once)
+        ranges.append(seen)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model(tokens), rtol=0, atol=1e-5)
+    plain, once = ranges
+    assert once.keys() == plain.keys()
+    for path, seen in plain.items():
+        assert once[path] == pytest.approx(seen, rel=1e-4, abs=1e-4), path
+
+
 def test_a_symmetric_bias_can_not_tell_before_from_after_and_a_signed_one_can():
     tokens = tokens_of(2, 9)
     for position, blind in (("alibi", True), ("kerple-log", True), ("t5", False), ("learned-distance", False)):
