@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from html import escape
@@ -55,7 +56,7 @@ def _page(figures: list[str], tables: list[str]) -> str:
 <style>{_STYLE}</style><h1>How well nets stand in for the functions of a Transformer</h1>
 <p>Largest error on the fitted inputs against the number of trained values, both logarithmic. The grey line is the
 smallest largest error of K free lines (2 K values): no piecewise-linear net is below it. Dashed lines are published
-approximations. A fit that diverged is in the table, not in a figure.</p>
+approximations. A fit that diverged, or that is on other inputs than most, is in the table, not in a figure.</p>
 <div class="grid">{"".join(f"<figure>{figure}</figure>" for figure in figures)}</div>
 <h2>All fits</h2>
 <p class="soft">Errors are in units of the function's values; relative to the value, and in units in the last place of
@@ -69,6 +70,8 @@ def _draw(name: str, records: list[RunRecord], nets: list[str]) -> str:
     with rc_context(
         {"svg.hashsalt": "trans4init", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     ):
+        domain = _panel_domain(records)
+        records = [record for record in records if record.notes.get("fitted_on") == domain]
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
         axes = figure.subplots()
         axes.set(title=name, xscale="log", yscale="log", xlabel="trained values", ylabel="largest error")
@@ -126,6 +129,12 @@ def _apart(heights: list[float], least: float) -> list[float]:
     return placed
 
 
+def _panel_domain(records: list[RunRecord]) -> str:
+    """Where most of the fits are, which alone can be compared in a figure; empty where no fit says."""
+    domains = [on for record in records if (on := record.notes.get("fitted_on"))]
+    return statistics.mode(domains) if domains else ""
+
+
 def _published(record: RunRecord) -> bool:
     return _kind(record) == "published"
 
@@ -173,7 +182,7 @@ _COLUMNS = (
 
 def _table(name: str, records: list[RunRecord]) -> str:
     head = "".join(f"<th>{word}</th>" for word in _COLUMNS)
-    fitted_on = next((on for record in records if (on := record.notes.get("fitted_on"))), "")
+    fitted_on = _panel_domain(records)
     title = f"<h3>{escape(name)}{f' <span class=soft>on {escape(fitted_on)}</span>' if fitted_on else ''}</h3>"
     rows = "".join(_row(record, fitted_on) for record in records)
     return f"""{title}<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>"""

@@ -1,9 +1,12 @@
 """The atlas: resumable, complete, and a page from its Parquet files alone."""
 
+import re
+
 import pytest
 
 from trans4init.ablations import atlas
 from trans4init.ablations.atlas import SIZES, entries, make
+from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import get_function, list_functions
 from trans4init.ablations.nets import list_nets
@@ -47,6 +50,18 @@ def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
     assert text.count("<tr>") == 1 + len(plan)
     for word in ("quadratic-gelu (published)", "limit of 8 lines", "i-gelu", "1.50e+00", "spline 16", "rational 5 4"):
         assert word in text
+
+
+def test_a_fit_on_other_inputs_is_in_the_table_and_not_in_the_figure(tmp_path):
+    """Errors on a narrower domain are smaller: they can't be on the same line."""
+    plan = [entry for entry in entries("gelu") if entry.net == "spline"][:2]
+    assert [outcome for _, outcome in make(tmp_path, plan)] == ["made"] * 2
+    before = write_atlas(tmp_path).read_text()
+    assert Fit("gelu", net="spline", domain=(-2, 2), out=tmp_path).run("") == 0
+    after = write_atlas(tmp_path).read_text()
+    figure = re.compile("<svg.*</svg>", re.DOTALL)
+    assert figure.findall(after) == figure.findall(before)
+    assert "on -2..2</td>" in after
 
 
 def test_a_fit_that_diverges_is_a_row(tmp_path, monkeypatch):
