@@ -197,7 +197,7 @@ class Stack(nn.Module):
         elif values.added is not None:
             state = values.added(state)
         if index is not None and self.position.watch is not None:  # slots are watched: show them only what there is
-            used, index = index.unique(return_inverse=True)
+            used, index = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             state = state[used]
         if self.embedding_norm is not None:
             state = self.embedding_norm(state)
