@@ -91,19 +91,19 @@ class Attention(nn.Module):
     def _projected(self, state: Tensor, index: Tensor | None, *, last_only: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, H, L or 1, D], keys and values [B, Hkv, L, D]."""
         layer, width = self.queries_keys_values, state.shape[-1]
+        each = (layer.out_features - width) // 2
         if index is not None:
-            rows = layer(state)
-            q = nn.functional.embedding(index[:, -1:] if last_only else index, rows[:, :width])
-            shared = nn.functional.embedding(index, rows[:, width:])
-        elif last_only:
+            q, k, v = layer(state).split([width, each, each], dim=-1)
+            queried = index[:, -1:] if last_only else index
+            looked_up = (nn.functional.embedding(at, rows) for at, rows in ((queried, q), (index, k), (index, v)))
+            q, k, v = map(self._by_head, looked_up)
+            return q, k, v
+        if last_only:
             own, others = (None, None) if layer.bias is None else (layer.bias[:width], layer.bias[width:])
             q = nn.functional.linear(state[:, -1:], layer.weight[:width], own)
-            shared = nn.functional.linear(state, layer.weight[width:], others)
-        else:
-            each = (layer.out_features - width) // 2
-            q, k, v = layer(state).split([width, each, each], dim=-1)
+            k, v = nn.functional.linear(state, layer.weight[width:], others).chunk(2, dim=-1)
             return self._by_head(q), self._by_head(k), self._by_head(v)
-        k, v = shared.chunk(2, dim=-1)
+        q, k, v = layer(state).split([width, each, each], dim=-1)
         return self._by_head(q), self._by_head(k), self._by_head(v)
 
     def _by_head(self, state: Tensor) -> Tensor:
