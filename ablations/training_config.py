@@ -98,5 +98,4 @@ class TrainingConfig(BaseModel):
         return frozenset(round(self.steps * (n + 1) / self.evaluations) for n in range(self.evaluations))
 
     def __str__(self) -> str:
-        unit = "windows" if self.batch_unit == "examples" else "tokens"
-        return f"{self.steps} steps of {self.batch} {unit}"
+        return f"{self.steps} steps of {self.batch} {self.batch_unit}"

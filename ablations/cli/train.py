@@ -4,10 +4,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,9 @@ class Train:
     """The column of --data with the texts."""
     label_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: label)")] = None
     """The column of --data with the classes."""
-    set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    set: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")
+    ] = ()
     """Any other key of the recipe, such as training.learning_rate=3e-4 or model.position=rope."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/train/TASK)")] = None
     """The run's folder."""
@@ -92,7 +95,7 @@ class Train:
         given |= {"task.label_column": self.label_column}
         given |= {"task.source": None if self.data is None else str(self.data.absolute())}
         changes |= {key: value for key, value in given.items() if value is not None}
-        for words in self.set:
+        for words in chain.from_iterable(self.set):
             key, equals, value = words.partition("=")
             if not equals:
                 raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, and {words!r} was given.")

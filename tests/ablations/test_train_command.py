@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from trans4init.ablations.cli.generate import Generate
 from trans4init.ablations.cli.train import Train, _value
@@ -32,16 +33,22 @@ def command(folder, *words, given=None):
         ({"task": "missing.toml"}, "there is no recipe 'missing.toml'"),
         ({"task": "copy", "preset": "tiny"}, "unknown preset 'tiny'; "),
         ({"task": "copy", "steps": 0}, "copy: [training] steps: input should be greater than or equal to 1"),
-        ({"task": "copy", "set": ("training.lerning_rate=1",)}, "[training] unknown key 'lerning_rate'; did you mean"),
-        ({"task": "copy", "set": ("training.batch",)}, "--set takes KEY=VALUE, such as training.batch=32"),
-        ({"task": "copy", "set": ("task.symbol=3",)}, "[task] unknown key 'symbol'; did you mean 'symbols'?"),
-        ({"task": "copy", "set": ("task.longest=2",)}, "lengths must not fall: shortest 3, longest 2"),
-        ({"task": "copy", "set": ("model.heads=3",)}, "width 64 can't be shared by 3 heads"),
-        ({"task": "copy", "set": ("task.name=txt",)}, "unknown task 'txt'; did you mean 'text'?"),
-        ({"task": "copy", "set": ("seed.a=1",), "seed": 2}, "'seed.a' can't be set"),
+        (
+            {"task": "copy", "set": (("training.lerning_rate=1",),)},
+            "[training] unknown key 'lerning_rate'; did you mean",
+        ),
+        ({"task": "copy", "set": (("training.batch",),)}, "--set takes KEY=VALUE, such as training.batch=32"),
+        ({"task": "copy", "set": (("task.symbol=3",),)}, "[task] unknown key 'symbol'; did you mean 'symbols'?"),
+        ({"task": "copy", "set": (("task.longest=2",),)}, "lengths must not fall: shortest 3, longest 2"),
+        ({"task": "copy", "set": (("model.heads=3",),)}, "width 64 can't be shared by 3 heads"),
+        ({"task": "copy", "set": (("task.name=txt",),)}, "unknown task 'txt'; did you mean 'text'?"),
+        ({"task": "copy", "set": (("seed.a=1",),), "seed": 2}, "'seed.a' can't be set"),
         ({"task": "copy", "data": Path("x.csv")}, "[task] unknown key 'source'"),
-        ({"task": "modular-addition", "set": ("task.operation=%",)}, "operation: input should be"),
-        ({"task": "translation", "set": ("task.to_language=xx",)}, "number-words has de, en, es, fr, it, nl, not 'xx'"),
+        ({"task": "modular-addition", "set": (("task.operation=%",),)}, "operation: input should be"),
+        (
+            {"task": "translation", "set": (("task.to_language=xx",),)},
+            "number-words has de, en, es, fr, it, nl, not 'xx'",
+        ),
     ],
 )
 def test_a_mistake_in_what_is_to_be_trained_is_one_sentence(options, sentence):
@@ -58,7 +65,7 @@ def test_a_mistake_ends_with_code_two(tmp_path):
 
 
 def test_options_change_the_recipe():
-    train = Train("copy", preset="toy", steps=7, seed=3, set=("task.symbols=12", "training.schedule=constant"))
+    train = Train("copy", preset="toy", steps=7, seed=3, set=(("task.symbols=12", "training.schedule=constant"),))
     recipe = train._recipe()
     assert (recipe.model.layers, recipe.model.width, recipe.training.steps, recipe.seed) == (1, 128, 7, 3)
     assert (recipe.task.symbols, recipe.training.schedule) == (12, "constant")
@@ -71,6 +78,12 @@ def test_options_change_the_recipe():
         "3",
         [1, 2],
     ]
+
+
+def test_set_is_taken_with_several_keys_and_more_than_once():
+    words = ["copy", "--set", "task.symbols=12", "training.batch=3", "--set", "model.position=rope"]
+    recipe = tyro.cli(Train, args=words)._recipe()
+    assert (recipe.task.symbols, recipe.training.batch, recipe.model.position) == (12, 3, "rope")
 
 
 def test_a_recipe_of_the_users_finds_its_data_beside_it(tmp_path):
