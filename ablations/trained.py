@@ -115,6 +115,9 @@ def train_recipe(
     return Outcome(progress, tested, parameters, record)
 
 
+_CLOCKS = {metrics.WALL_TIME: time.perf_counter, metrics.PROCESSOR_TIME: time.process_time}
+
+
 class _Run:
     """What a run writes: checkpoints while it trains, its record at the end."""
 
@@ -126,8 +129,8 @@ class _Run:
     def start(self, progress: Progress) -> None:
         """From here on seconds count."""
         self._told = len(progress.found)
-        self._seconds = max((m.value or 0.0 for m in progress.found if m.metric == metrics.WALL_TIME), default=0.0)
-        self._since = time.perf_counter()
+        before = {m.metric: m.value or 0.0 for m in progress.found}
+        self._began = {metric: clock() - before.get(metric, 0.0) for metric, clock in _CLOCKS.items()}
 
     def resumed(self, snapshot: Snapshot) -> Progress:
         """Make model, optimiser and random states those of the checkpoint; how far it had come."""
@@ -147,12 +150,12 @@ class _Run:
         states = step.team.gathered(random_states())
         if not step.team.leads:
             return
-        seconds = self._seconds + time.perf_counter() - self._since
         new = progress.found[self._told :]
         if progress.step in self.recipe.training.evaluated_at():
-            progress.found.append(Measurement(metrics.WALL_TIME, seconds, progress.step))
+            seconds = {metric: clock() - self._began[metric] for metric, clock in _CLOCKS.items()}
+            progress.found += [Measurement(metric, value, progress.step) for metric, value in seconds.items()]
             if self.on_measured is not None:
-                self.on_measured(progress.step, new, seconds)
+                self.on_measured(progress.step, new, seconds[metrics.WALL_TIME])
         self._told = len(progress.found)
         tensors, rest = step.state()
         parts: dict[str, dict[str, Tensor]] = {"model": step.model.state_dict(), "optimiser": tensors}

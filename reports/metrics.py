@@ -33,6 +33,8 @@ SLOT_INPUT_HIGH = Metric("slot_input_high", "function inputs")
 PARAMETERS = Metric("parameters", "count")
 PARAMETERS_ADDED = Metric("parameters_added", "count")
 WALL_TIME = Metric("wall_time", "s")
+PROCESSOR_TIME = Metric("processor_time", "s")
+"""Of all threads of the process: what a run takes, whatever else the machine does meanwhile."""
 
 TRAINING_THROUGHPUT = Metric("training_throughput", "tokens/s", higher_is_better=True)
 """Forward, backward and optimiser step; one row per interleaved round, `step` is the round."""

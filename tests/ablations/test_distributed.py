@@ -41,7 +41,7 @@ def curve(folder):
     return {
         (row["metric"]["name"], row["step"]): row["value"]
         for row in card["progress"]["found"]
-        if row["metric"]["name"] != "wall_time"
+        if row["metric"]["name"] not in ("wall_time", "processor_time")
     }
 
 
