@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from trans4init.ablations.data.codec import BpeCodec
+from trans4init.ablations.errors import FaultError
 
 __all__ = ["learn_bpe"]
 
@@ -22,11 +23,9 @@ def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> Bp
     `tokenizers` give the same file.
     """
     folder = folder or Path(pooch.os_cache("trans4init")) / "bpe"
-    digest = hashlib.sha256(json.dumps([tokenizers.__version__, size]).encode())
-    for text in texts:
-        digest.update(text.encode() + b"\n")
+    digest = hashlib.sha256(json.dumps([tokenizers.__version__, size, *texts]).encode())
     path = folder / f"{digest.hexdigest()[:32]}.json"
-    if path.is_file():
+    if path.is_file() and _is_whole(path):
         return BpeCodec(Tokenizer.from_file(str(path)))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -36,8 +35,20 @@ def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> Bp
         vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    tokenizer.save(str(temporary))
-    temporary.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(tokenizer.to_str(), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise FaultError(f"the vocabulary can't be kept in {folder}: {error.strerror}.") from error
     return BpeCodec(tokenizer)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file can be read; one that is damaged is learned again."""
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True

@@ -121,9 +121,11 @@ def _table(config: ClassificationConfig) -> Labelled:
         hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(NAMED_SOURCES)}."
         raise InputError(f"source {path.name!r} is no .csv or .tsv file and no named source; {hint}")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             columns = [column.strip() for column in reader.fieldnames or []]
+            if not columns:
+                raise InputError(f"{shown(path)} is empty: its first line must name the columns.")
             for wanted in (config.text_column, config.label_column):
                 if wanted not in columns:
                     raise InputError(f"{shown(path)}: {unknown_name('column', wanted, columns)}")

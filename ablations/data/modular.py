@@ -65,7 +65,7 @@ def whole_table(config: ModularConfig) -> NDArray[np.int64]:
 
 
 def split_table(config: ModularConfig, seed: int) -> dict[str, NDArray[np.int64]]:
-    """The table's rows as `training`, `tune` and `evaluate`, drawn from the seed."""
+    """The table's rows as `training`, `tune` and `evaluate`, drawn from the seed: a split's, not a model's."""
     table = whole_table(config)
     order = np.random.default_rng(derived_seed(seed, "modular table")).permutation(len(table))
     trained = round(config.fraction * len(table))

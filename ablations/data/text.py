@@ -72,11 +72,16 @@ class Text:
     source: str
     tokens: NDArray[np.uint8] | NDArray[np.int32]
     vocabulary: int
-    bytes_per_token: float
     fingerprint: str
     """SHA-256 of the bytes."""
     alphabet: str = ""
     """The characters by their token, where tokens are characters."""
+
+    def bytes_per_token(self, tokens: NDArray[np.integer[Any]]) -> float:
+        """Of these tokens, in UTF-8."""
+        if not self.alphabet:
+            return 1.0
+        return float(np.array([len(character.encode()) for character in self.alphabet])[tokens].mean())
 
     def held_out(self, split: Split) -> NDArray[np.uint8] | NDArray[np.int32]:
         """The stretch that a model is measured on."""
@@ -93,7 +98,7 @@ def read_text(config: TextConfig) -> Text:
     content = _read_source(config.source)
     fingerprint = hashlib.sha256(content).hexdigest()
     if config.unit == "byte":
-        return Text(config.source, np.frombuffer(content, dtype=np.uint8), 256, 1.0, fingerprint)
+        return Text(config.source, np.frombuffer(content, dtype=np.uint8), 256, fingerprint)
     try:
         characters = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -106,7 +111,6 @@ def read_text(config: TextConfig) -> Text:
         config.source,
         tokens.astype(np.int32),
         len(alphabet),
-        len(content) / len(tokens),
         fingerprint,
         "".join(map(chr, alphabet)),
     )

@@ -41,7 +41,7 @@ class TranslationConfig(TaskConfig):
     """Of `number-words`: how many are trained on, drawn from 0 to 999,999."""
     held_out: Annotated[int, Field(ge=10)] = 300
     """Of `number-words`: how many each of the other splits has."""
-    interim_sentences: Annotated[int, Field(ge=0)] = 100
+    interim_sentences: Annotated[int, Field(ge=1)] = 100
     """Sentences that BLEU is measured on before the final evaluation, which takes all."""
     beam: Annotated[int, Field(ge=1)] = 1
     """Hypotheses of the final evaluation's beam search; 1 is greedy."""

@@ -1,7 +1,6 @@
 """Tasks `copy`, `reverse`, `sort` and `addition`: generated sequences, by length and beyond the trained."""
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ class SequenceTask(PairTask):
         self.check_kind(config, kind)
         self.config, self.context, self.device, self.kind = config, context, device, kind
         self.fingerprint = config.fingerprint()
+        self._drawn: dict[tuple[Split, int], Pairs] = {}
         self.check_lengths(self._of_length("tune", config.longest))
-        self._of_length = cache(self._of_length)  # type: ignore[method-assign]
 
     @property
     def model_fields(self) -> dict[str, Any]:
@@ -68,7 +67,9 @@ class SequenceTask(PairTask):
             yield (f"length_{length}", *beyond), self._of_length(split, length)
 
     def _of_length(self, split: Split, length: int) -> Pairs:
-        return self.config.held_out(split, length)
+        if (split, length) not in self._drawn:
+            self._drawn[split, length] = self.config.held_out(split, length)
+        return self._drawn[split, length]
 
 
 @TASKS.register

@@ -68,7 +68,8 @@ class TextTask(Task):
         found = [Measurement(VALIDATION_LOSS, loss, step)]
         if not final:
             return found
-        found.append(Measurement(BITS_PER_BYTE, loss / math.log(2) / self.text.bytes_per_token, step))
+        predicted = self._windows(split, 1)[:, 1:].numpy()
+        found.append(Measurement(BITS_PER_BYTE, loss / math.log(2) / self.text.bytes_per_token(predicted), step))
         found.append(Measurement(PERPLEXITY, math.exp(min(loss, 700.0)), step))
         for multiple in MULTIPLES[1:]:
             try:

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trans4init.ablations.data.bpe import learn_bpe
+from trans4init.ablations.data.classification import ClassificationConfig, labelled_texts
 from trans4init.ablations.data.codec import ByteCodec, CharacterCodec, WordCodec, codec_from_json
 from trans4init.ablations.data.translation import TranslationConfig
-from trans4init.ablations.errors import InputError
-from trans4init.ablations.tasks import translation
+from trans4init.ablations.errors import FaultError, InputError
+from trans4init.ablations.tasks import classification, translation
+from trans4init.ablations.tasks.classification import Classification
 from trans4init.ablations.tasks.translation import Translation
 
 TEXTS = ["ein Hund läuft über die Wiese", "two dogs run over the grass", "zwei Hunde laufen"] * 20
@@ -65,7 +67,28 @@ def test_it_is_kept_by_the_hash_of_what_it_was_learned_from(tmp_path):
     assert path.read_bytes() == content
     learn_bpe(TEXTS, 281, tmp_path)
     learn_bpe([*TEXTS, "more"], 280, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    learn_bpe(["".join(TEXTS[:2]), *TEXTS[2:]], 280, tmp_path)
+    learn_bpe(["\n".join(TEXTS[:2]), *TEXTS[2:]], 280, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_vocabulary_that_is_damaged_is_learned_again_and_one_that_can_not_be_kept_is_a_fault(tmp_path):
+    first = learn_bpe(TEXTS, 280, tmp_path)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    assert learn_bpe(TEXTS, 280, tmp_path).as_json() == first.as_json()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FaultError, match="the vocabulary can't be kept in "):
+        learn_bpe(TEXTS, 280, tmp_path / "file")
+
+
+def test_classes_byte_pairs_are_learned_from_the_training_split_alone(monkeypatch):
+    seen = []
+    learn = classification.learn_bpe
+    monkeypatch.setattr(classification, "learn_bpe", lambda texts, size: seen.append(list(texts)) or learn(texts, size))
+    config = ClassificationConfig()
+    Classification(config, 64, torch.device("cpu"))
+    assert sorted(seen[0]) == sorted(text for text, _ in labelled_texts(config)["training"])
 
 
 def test_byte_pairs_are_learned_from_the_training_split_alone(monkeypatch):

@@ -28,7 +28,7 @@ def test_the_offline_default_is_the_running_pythons_source():
     assert b"class OrderedDict" in content or b"import os" in content
     assert len(content) > 1_000_000
     assert text.fingerprint == hashlib.sha256(content).hexdigest() == TextConfig().fingerprint()
-    assert (text.vocabulary, text.bytes_per_token) == (256, 1.0)
+    assert (text.vocabulary, text.bytes_per_token(text.tokens)) == (256, 1.0)
     first = sorted((Path(sys.modules["os"].__file__).parent).glob("*.py"))[0]
     assert content.startswith(first.read_bytes()[:100])
 
@@ -42,7 +42,8 @@ def test_characters_come_back_and_bytes_are_counted(tmp_path, content):
     alphabet = sorted(set(content))
     assert "".join(alphabet[token] for token in text.tokens) == content
     assert text.vocabulary == len(alphabet)
-    assert text.bytes_per_token == len(content.encode("utf-8")) / len(content)
+    assert text.bytes_per_token(text.tokens) == pytest.approx(len(content.encode("utf-8")) / len(content))
+    assert text.bytes_per_token(text.tokens[:1]) == len(content[0].encode("utf-8"))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,20 +21,21 @@ from trans4init.ablations.tasks.images import Images, ImagesConfig
 from trans4init.ablations.tasks.sequences import Addition, Sort
 
 CPU = torch.device("cpu")
+HELD_OUT = ("tune", "evaluate")
 FOLDER = os.environ.get("TRANS4INIT_DATA")
 needs_data = pytest.mark.skipif(FOLDER is None or not Path(FOLDER, "scan").is_dir(), reason="public data not at hand")
 
 
 @pytest.mark.parametrize("config", [CopyConfig(), ReverseConfig(), SortConfig(), AdditionConfig()])
 def test_what_is_tested_is_never_trained_on(config):
-    generator = np.random.default_rng(0)
-    lengths = np.full(3000, config.shortest)
-    trained = {tuple(one) for one in config.examples(lengths, generator, None).sources}
-    held = {split: config.held_out(split, config.shortest).sources for split in ("tune", "evaluate")}
-    for sources in held.values():
-        assert not trained & {tuple(one) for one in sources}
-    assert not {tuple(one) for one in held["tune"]} & {tuple(one) for one in held["evaluate"]}
-    assert len(trained) > 0.5 * config.inputs_of_length(config.shortest) or config.shortest > 2 or len(trained) > 2000
+    for length in (config.shortest, config.longest):
+        drawn = config.examples(np.full(3000, length), np.random.default_rng(0), None).sources
+        trained = {tuple(one) for one in drawn}
+        tune, evaluate = ({tuple(one) for one in config.held_out(split, length).sources} for split in HELD_OUT)
+        assert not trained & tune
+        assert not trained & evaluate
+        assert not tune & evaluate
+        assert len(trained) > 0.5 * min(len(drawn), config.inputs_of_length(length))  # and all else is trained on
 
 
 def test_targets_are_right():
@@ -169,6 +170,7 @@ def test_a_table_of_the_users_is_split_and_labelled(tmp_path):
         ({"source": "missing.csv"}, "missing.csv can't be read: No such file"),
         ({"source": "notes.docx"}, "source 'notes.docx' is no .csv or .tsv file"),
         ({"source": "sst3"}, "did you mean 'sst2'?"),
+        ({"source": "empty.csv"}, "empty.csv is empty: its first line must name the columns"),
         ({"label_column": "review"}, "is so rare that none is left to train on"),
     ],
 )
@@ -176,12 +178,23 @@ def test_a_table_that_does_not_fit_is_refused_in_a_sentence(tmp_path, options, s
     path = table(tmp_path)
     path.write_text(path.read_text() + "\nonly once,bad" * 3)
     config = {"source": str(path), "text_column": "review", "label_column": "stars"} | options
+    if config["source"] == "empty.csv":
+        config["source"] = str(tmp_path / "empty.csv")
+        Path(config["source"]).write_text("")
     if "label_column" in options and options["label_column"] == "review":
         path.write_text("review,stars\n" + "\n".join(f"text {row},x" for row in range(40)))
     with pytest.raises(InputError) as caught:
         labelled_texts(ClassificationConfig(**config))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_as_excel_saves_it_is_read(tmp_path):
+    path = table(tmp_path)
+    plain = labelled_texts(ClassificationConfig(source=str(path), text_column="review", label_column="stars"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    again = labelled_texts(ClassificationConfig(source=str(path), text_column="review", label_column="stars"))
+    assert again == plain
 
 
 def test_a_table_with_too_few_rows_or_one_label_is_refused(tmp_path):

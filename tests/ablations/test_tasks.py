@@ -58,6 +58,19 @@ def test_every_context_predicts_the_same_tokens(task):
     assert len(targets[1]) == 192  # of the 200 asked for, in stretches of 4 contexts
 
 
+def test_bits_per_byte_are_of_the_bytes_that_are_predicted(tmp_path):
+    """A text whose held-out part has characters of two bytes, and what is before it of one."""
+    path = tmp_path / "mixed.txt"
+    path.write_text("plain letters. " * 600 + "слово " * 150)
+    task = TextTask(TextConfig(source=str(path), unit="character", evaluation_tokens=200), 8, CPU)
+    net = Transformer(TransformerConfig(layers=1, width=8, heads=2, vocabulary=task.text.vocabulary, context=8))
+    found = {m.metric.name: m.value for m in task.evaluate(net, "evaluate", 0, final=True)}
+    predicted = "".join(task.text.alphabet[token] for token in task._windows("evaluate", 1)[:, 1:].flatten().tolist())
+    count = len(predicted.encode())
+    assert count > 1.5 * len(predicted)
+    assert found["bits_per_byte"] == pytest.approx(found["validation_loss"] / math.log(2) * len(predicted) / count)
+
+
 def test_the_loss_is_the_mean_over_all_tokens(task):
     net = model()
     found = {m.metric.name: m.value for m in task.evaluate(net, "evaluate", 0, final=True)}
