@@ -92,7 +92,8 @@ def sample(
         raise InputError(f"top_p must be more than 0 and at most 1, and {top_p:g} was given.")
 
     def choose(logits: Tensor) -> Tensor:
-        shares = _filtered(logits / temperature, top_k, top_p).softmax(dim=-1)
+        below = logits - logits.amax(dim=-1, keepdim=True)  # at most 0, so that no temperature makes it infinite
+        shares = _filtered(below / temperature, top_k, top_p).softmax(dim=-1)
         return torch.multinomial(shares, 1, generator=generator).squeeze(1)
 
     return _one_by_one(model, prompts, choose, maximum, end, lengths, source, source_lengths)
@@ -123,7 +124,7 @@ def _one_by_one(
     source_lengths: Tensor | None,
 ) -> Decoded:
     """Continue each prompt by what `choose` makes of the logits [B, V] of its last token."""
-    with _Reading(model, prompts, maximum, lengths, source, source_lengths) as reading:
+    with _Reading(model, prompts, maximum, end, lengths, source, source_lengths) as reading:
         batch, device = prompts.shape[0], prompts.device
         tokens = torch.full((batch, maximum), 0 if end is None else end, dtype=torch.long, device=device)
         log_probability = torch.zeros(batch, device=device)
@@ -173,9 +174,9 @@ def beam_search(
     """
     if beam < 1:
         raise InputError(f"beam must be at least 1, and {beam} was given.")
-    if alpha < 0:
-        raise InputError(f"alpha must be at least 0, and {alpha:g} was given: it is there to favour longer results.")
-    with _Reading(model, prompts, maximum, lengths, source, source_lengths) as reading:
+    if not 0 <= alpha < math.inf:
+        raise InputError(f"alpha must be a number of at least 0, and {alpha:g} was given: it favours longer results.")
+    with _Reading(model, prompts, maximum, end, lengths, source, source_lengths) as reading:
         logits = reading.first()
         search = _Beams(prompts.shape[0], beam, maximum, end, alpha, logits.device)
         for step in range(maximum):
@@ -195,14 +196,17 @@ class _Reading:
         model: Transformer,
         prompts: Tensor,
         maximum: int,
+        end: int | None,
         lengths: Tensor | None,
         source: Tensor | None,
         source_lengths: Tensor | None,
     ) -> None:
         if maximum < 1:
             raise InputError(f"maximum must be at least 1 new token, and {maximum} was given.")
-        if prompts.dim() != 2 or not prompts.shape[1]:
+        if prompts.dim() != 2 or not prompts.numel():
             raise InputError(f"prompts are [batch, length] with at least one token, not {list(prompts.shape)}.")
+        if end is not None and not 0 <= end < model.config.vocabulary:
+            raise InputError(f"end is a token below {model.config.vocabulary}, not {end}.")
         if lengths is not None and lengths.device.type == "cpu" and lengths.numel() and int(lengths.min()) < 1:
             raise InputError(f"a prompt has at least 1 token, and a length of {int(lengths.min())} was given.")
         self.model, self.prompts, self.lengths = model, prompts, lengths

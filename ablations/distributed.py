@@ -65,7 +65,7 @@ class Team:
 @contextmanager
 def joined_team() -> Iterator[Team]:
     """The team that torchrun started this process in: NCCL between GPUs, gloo between CPUs."""
-    if "WORLD_SIZE" not in os.environ:
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():  # a scheduler may set one of them alone
         yield Team()
         return
     if torch.cuda.is_available():

@@ -40,7 +40,8 @@ def shipped_recipes() -> dict[str, Path]:
 def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Recipe:
     """The recipe of that name or in that file, with some keys changed, such as {"training.steps": 100}.
 
-    A change of a whole section ("model") replaces it. Raises InputError with the file, the key, what was expected and
+    A change of a whole section ("model") replaces it; a changed `task.source` is looked for where we are, the recipe's
+    own beside it. Raises InputError with the file, the key, what was expected and
     the nearest right word.
     """
     path = _find(name_or_path)
@@ -56,7 +57,8 @@ def load_recipe(name_or_path: str, changes: dict[str, Any] | None = None) -> Rec
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError(sentence(error, Recipe, name_or_path)) from None
-    return recipe.model_copy(update={"task": recipe.task.located(path.parent)})
+    beside = Path() if "task.source" in (changes or {}) else path.parent
+    return recipe.model_copy(update={"task": recipe.task.located(beside)})
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

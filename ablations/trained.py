@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from trans4init.ablations.data.codec import Codec, codec_from_json
@@ -234,7 +235,12 @@ def load_trained(path: Path) -> Trained:
     """The model of a checkpoint, or of a run's folder its best one; raises InputError where there is none."""
     snapshot = read_snapshot(path / BEST if path.is_dir() else path)
     card = snapshot.card
-    model = Transformer(TransformerConfig(**card["model"])).to(choose_device())
-    model.load_state_dict(snapshot.part("model"))
-    codec = None if card["codec"] is None else codec_from_json(card["codec"])
-    return Trained(model.eval(), codec, Recipe.model_validate(card["recipe"]))
+    try:
+        model = Transformer(TransformerConfig(**card["model"])).to(choose_device())
+        model.load_state_dict(snapshot.part("model"))
+        codec = None if card["codec"] is None else codec_from_json(card["codec"])
+        recipe = Recipe.model_validate(card["recipe"])
+    except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{shown(snapshot.path)} is of another version of this project: {reason}.") from error
+    return Trained(model.eval(), codec, recipe)

@@ -60,6 +60,9 @@ def execute(words: list[str], commands: Any, names: Sequence[str], program: str,
     except KeyboardInterrupt:
         print(f"Stopped; to go on: {again}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # who read along, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     sys.exit(code)
 
 

@@ -1,8 +1,9 @@
 """`trans4init train`: train one model on one task, or go on with it."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -57,17 +58,23 @@ class Train:
 
         from trans4init.ablations.distributed import joined_team
         from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.ablations.folders import held
         from trans4init.ablations.slots import OutsideDomainError
         from trans4init.ablations.training import DivergedError, StoppedError
 
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
-        with joined_team() as team, _asked_to_stop() as stop:
+        with (
+            joined_team() as team,
+            _asked_to_stop(tell=team.leads) as stop,
+            held(folder) if team.leads else nullcontext(),
+        ):
             console = Console(quiet=not team.leads)
+            launcher = f"torchrun --nproc-per-node {team.size} --no-python " if team.size > 1 else ""
             try:
                 outcome = _train(recipe, folder, team, console, stop)
             except StoppedError as stopped:
                 if team.leads:
-                    print(f"Stopped after step {stopped.step}; to go on: {command}", file=sys.stderr)
+                    print(f"Stopped after step {stopped.step}; to go on: {launcher}{command}", file=sys.stderr)
                 return 130
             except DivergedError as error:
                 raise FaultError(f"{error}; a lower training.learning_rate may do.") from error
@@ -75,6 +82,8 @@ class Train:
                 raise InputError(
                     f"the model has no positions for what is tested: {error}; a larger model.context may do."
                 ) from None
+            except BrokenPipeError:
+                raise
             except OSError as error:
                 raise FaultError(f"the run can't be kept in {folder}: {error.strerror}.") from error
         if team.leads:
@@ -89,11 +98,12 @@ class Train:
         changes: dict[str, Any] = {}
         if self.preset is not None:
             sizes = TransformerConfig.preset(self.preset).model_dump(exclude_unset=True)
-            kind = load_recipe(self.task).model.kind
-            changes["model"] = {"kind": kind} | {key: value for key, value in sizes.items() if key != "vocabulary"}
+            named = load_recipe(self.task).model.model_dump(exclude_unset=True)
+            by_data = {key: value for key, value in named.items() if key in _BY_DATA}
+            changes["model"] = {key: value for key, value in sizes.items() if key != "vocabulary"} | by_data
         given = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
         given |= {"task.label_column": self.label_column}
-        given |= {"task.source": None if self.data is None else str(self.data.absolute())}
+        given |= {"task.source": None if self.data is None else str(self.data)}
         changes |= {key: value for key, value in given.items() if value is not None}
         for words in chain.from_iterable(self.set):
             key, equals, value = words.partition("=")
@@ -101,6 +111,10 @@ class Train:
                 raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, and {words!r} was given.")
             changes[key] = _value(value)
         return load_recipe(self.task, changes)
+
+
+_BY_DATA = ("kind", "image_size", "patch", "channels", "classes")
+"""Of a recipe's model: what a preset, which is a size, leaves as it is."""
 
 
 def _value(text: str) -> Any:
@@ -114,13 +128,15 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Any]:
+def _asked_to_stop(*, tell: bool) -> Iterator[Any]:
     """Whether Ctrl-C was pressed or the process told to end: the step under way is finished first. Twice is at once."""
     asked = False
 
     def note(number: int, frame: object) -> None:
         nonlocal asked
         asked = True
+        if tell:
+            os.write(2, b"Stopping after this step; Ctrl-C once more stops at once.\n")  # print is not for handlers
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 from rich.console import Console
 
 from trans4init.ablations.checkpoint import is_whole
-from trans4init.ablations.errors import FaultError, InputError, shown
+from trans4init.ablations.errors import InputError, shown
+from trans4init.ablations.folders import held
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
@@ -47,7 +46,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
     if not study.folder.exists():
         _check(study, options.file)  # nothing is left behind by a study that can't be run
-    with _lock(study.folder):
+    with held(study.folder):
         remove_leftovers(study.results)
         if options.retry_failed:
             _set_failures_aside(study.results)
@@ -188,25 +187,6 @@ def _set_failures_aside(results: Path) -> None:
         if record.status in ("failed", "oom"):
             path = results / f"{record.run_id}.parquet"
             path.replace(path.with_name(path.name + ".retried"))
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the study: one coordinator at a time. The system lets go of it when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise FaultError(
-            f"another trans4init is at work on {shown(folder)}; wait for it, or name another folder with --out."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{shown(folder)} can't be written: {error.strerror}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _say(console: Console, line: str) -> None:

@@ -250,6 +250,12 @@ def test_top_k_and_top_p_leave_the_likeliest_and_their_ratios():
     assert torch.equal(drawn(top_p=1.0, top_k=100), drawn())
 
 
+def test_a_temperature_next_to_nothing_is_greedy():
+    model = model_of()
+    drawn = sample(model, PROMPT, maximum=5, generator=torch.Generator().manual_seed(0), temperature=1e-40)
+    assert torch.equal(drawn.tokens, greedy(model, PROMPT, maximum=5).tokens)
+
+
 def test_the_same_generator_state_gives_the_same_samples():
     model, prompts = model_of(), tokens_of(4, 3)
     one, same, other = (
@@ -286,7 +292,11 @@ PROMPT = torch.tensor([[1, 2]])
         (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([3])), "lengths must be from 0 to 2, and 3"),
         (lambda m: greedy(m, PROMPT, maximum=1, source=PROMPT), "has no encoder"),
         (lambda m: beam_search(m, PROMPT, maximum=1, end=0, beam=0), "beam must be at least 1"),
-        (lambda m: beam_search(m, PROMPT, maximum=1, end=0, alpha=-1), "alpha must be at least 0"),
+        (lambda m: beam_search(m, PROMPT, maximum=1, end=0, alpha=-1), "alpha must be a number of at least 0"),
+        (lambda m: beam_search(m, PROMPT, maximum=1, end=0, alpha=math.nan), "alpha must be a number of at least 0"),
+        (lambda m: beam_search(m, PROMPT, maximum=1, end=-1), "end is a token below"),
+        (lambda m: greedy(m, PROMPT, maximum=1, end=99), "end is a token below"),
+        (lambda m: greedy(m, PROMPT[:0], maximum=1), "at least one token"),
         (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), temperature=0), "temperature must be"),
         (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), top_k=0), "top_k must be at least 1"),
         (lambda m: sample(m, PROMPT, maximum=1, generator=torch.Generator(), top_p=1.5), "top_p must be"),

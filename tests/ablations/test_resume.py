@@ -7,14 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.folders import held
 from trans4init.ablations.recipe import load_recipe
 from trans4init.ablations.trained import BEST, LAST, load_trained, train_recipe
 from trans4init.ablations.training import StoppedError
-from trans4init.ablations.training_state import read_snapshot, write_snapshot
+from trans4init.ablations.training_state import random_states, read_snapshot, restore_random_states, write_snapshot
 
 TINY = """
 [task]
@@ -128,7 +130,35 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     step = read_snapshot(tmp_path / "run" / LAST).card["progress"]["step"]
-    assert complaint == f"Stopped after step {step}; to go on: trans4init {' '.join(words)}\n"
+    asked, stopped = complaint.splitlines()
+    assert asked == "Stopping after this step; Ctrl-C once more stops at once."
+    assert stopped == f"Stopped after step {step}; to go on: trans4init {' '.join(words)}"
+
+
+def test_every_random_state_is_gone_back_to():
+    def drawn():
+        return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+    random.gauss(0, 1)  # one of a pair is kept for the next call
+    np.random.randn()
+    states = random_states()
+    first = drawn()
+    assert drawn() != first
+    restore_random_states(states)
+    assert drawn() == first
+
+
+def test_two_commands_do_not_share_a_folder_and_one_that_can_not_be_written_is_said_before_training(tmp_path):
+    path = recipe_file(tmp_path)
+    words = [Path(sys.executable).with_name("trans4init"), "train", str(path), "--out"]
+    with held(tmp_path / "run"):
+        second = subprocess.run([*words, str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "another trans4init is at work on" in second.stderr
+    (tmp_path / "file").write_text("")
+    refused = subprocess.run([*words, str(tmp_path / "file")], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "file can't be written: " in refused.stderr
 
 
 def test_a_folder_with_another_recipe_is_not_gone_on_with(tmp_path, uninterrupted):

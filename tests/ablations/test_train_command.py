@@ -12,9 +12,11 @@ from trans4init.ablations.cli.generate import Generate
 from trans4init.ablations.cli.train import Train, _value
 from trans4init.ablations.cli.translate import Translate
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.model_config import TransformerConfig
 from trans4init.ablations.recipe import load_recipe
 from trans4init.ablations.trained import load_trained, train_recipe
 from trans4init.ablations.training import DivergedError
+from trans4init.ablations.training_state import read_snapshot, write_snapshot
 from trans4init.ablations.use import Sampling, generate, translate
 from trans4init.reports.store import load_results
 
@@ -43,6 +45,7 @@ def command(folder, *words, given=None):
         ({"task": "copy", "set": (("model.heads=3",),)}, "width 64 can't be shared by 3 heads"),
         ({"task": "copy", "set": (("task.name=txt",),)}, "unknown task 'txt'; did you mean 'text'?"),
         ({"task": "copy", "set": (("seed.a=1",),), "seed": 2}, "'seed.a' can't be set"),
+        ({"task": "translation", "set": (("task.interim_sentences=0",),)}, "interim_sentences: input should be"),
         ({"task": "copy", "data": Path("x.csv")}, "[task] unknown key 'source'"),
         ({"task": "modular-addition", "set": (("task.operation=%",),)}, "operation: input should be"),
         (
@@ -91,6 +94,14 @@ def test_a_recipe_of_the_users_finds_its_data_beside_it(tmp_path):
     model = "[model]\nlayers = 1\nwidth = 8\nheads = 2\n[training]\nsteps = 1\nbatch = 1\n"
     path.write_text('[task]\nname = "text"\nsource = "poem.txt"\n' + model)
     assert load_recipe(str(path)).task.source == str(tmp_path / "poem.txt")
+    assert load_recipe(str(path), {"task.source": "other.txt"}).task.source == str(Path("other.txt").absolute())
+
+
+@pytest.mark.parametrize("preset", ["toy", "nano", "vit-tiny"])
+def test_a_preset_is_a_size_of_what_the_recipe_trains(preset):
+    model = Train("images", preset=preset)._recipe().model
+    assert (model.kind, model.image_size, model.patch, model.classes) == ("image", 8, 2, 10)
+    assert model.layers == TransformerConfig.preset(preset).layers
 
 
 def test_from_a_table_of_the_users_to_its_test(tmp_path):
@@ -152,6 +163,39 @@ def test_a_line_that_can_not_be_spelled_is_refused(tmp_path, reversing):
     code, output, complaint = command(tmp_path, "translate", str(reversing), given="1 2 three\n")
     assert (code, output) == (2, "")
     assert complaint.startswith("trans4init: word 'three' is not among the 10 that the model knows")
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "sentence"),
+    [
+        ("printf '1 2\\xff\\n' | {0} translate {1}", 2, "trans4init: the line is not UTF-8 (after 3 characters).\n"),
+        ("{0} translate {1} --text $(printf '\\377')", 2, "trans4init: the line is not UTF-8 (after 0 characters).\n"),
+        ("{0} translate {1} <&-", 2, "trans4init: there is no standard input to read lines from.\n"),
+        ("{0} translate {1} --text '1 2' --length-penalty nan", 2, "trans4init: alpha must be a number of at least 0"),
+    ],
+)
+def test_input_that_is_none_is_one_sentence(tmp_path, reversing, shell, code, sentence):
+    words = shell.format(SCRIPT, reversing)
+    done = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path, reversing):
+    (tmp_path / "lines").write_text("1 2 3\n" * 2000)
+    words = f"set -o pipefail; {SCRIPT} translate {reversing} --beam 1 <lines 2>errors | head -n 1"
+    done = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3 2 1\n")
+    assert "Traceback" not in (tmp_path / "errors").read_text()
+
+
+def test_a_checkpoint_of_another_version_is_said(tmp_path, reversing):
+    snapshot = read_snapshot(reversing / "best.safetensors")
+    for card in ({}, snapshot.card | {"model": {"layers": 1, "breadth": 4}}, snapshot.card | {"codec": {"kind": "x"}}):
+        path = write_snapshot(tmp_path / "other.safetensors", card, model=snapshot.part("model"))
+        with pytest.raises(InputError, match="is of another version of this project: "):
+            load_trained(path)
 
 
 def test_a_text_is_gone_on_with_beyond_the_context(tmp_path, writing):
