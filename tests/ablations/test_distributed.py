@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from trans4init.ablations.distributed import joined_team
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.recipe import load_recipe
 from trans4init.ablations.tasks.base import IGNORED, Batch
@@ -28,6 +29,7 @@ context = 64
 steps = 12
 batch = 400
 batch_unit = "tokens"
+accumulate = 2
 learning_rate = 1e-2
 warmup_steps = 3
 evaluations = 2
@@ -63,6 +65,12 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path):
         assert two[key] == pytest.approx(value, rel=2e-3, abs=2e-4), key
     with pytest.raises(InputError, match="is of 2 processes, and 1 were started"):
         train_recipe(load_recipe(str(path)), tmp_path / "two")
+
+
+def test_a_variable_of_a_scheduler_makes_no_team(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with joined_team() as team:
+        assert (team.size, team.leads) == (1, True)
 
 
 def test_pieces_hold_every_row_once_and_share_the_predictions():

@@ -75,6 +75,23 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_threads(task):
     assert run(task, seed=1)[1] != first[1]
 
 
+def test_a_compiled_training_is_the_same(task, monkeypatch):
+    """Graphs of PyTorch's compiler with its own backend left out, so that the steps are the same operators."""
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=counting))
+    compiled = run(task, config=CONFIG.model_copy(update={"compile": True}))[1]
+    assert graphs
+    for one, other in zip(compiled, run(task)[1], strict=True):
+        assert (one.metric, one.step) == (other.metric, other.step)
+        assert one.value == pytest.approx(other.value, rel=1e-5)
+
+
 def test_arms_of_a_seed_see_the_same_batches_from_the_same_start(task):
     """`corrected` equals `analytic` at step 0, so its first loss is the same number; later ones are not."""
     analytic, corrected = run(task, "analytic")[1], run(task, "corrected")[1]
