@@ -153,13 +153,17 @@ def query_gradient_kernel(
     k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
     v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
     out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
+    SINGLE: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
+    if SINGLE:  # one masked loop, as forward
+        last = start
     plane_start = plane.to(tl.int64) * queries
     q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     out_grad = load_rows(out_grad_here, row_start, queries, grad_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK_M, float("inf"))
     delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK_M, 0.0)
     q_grad = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
-    for part in tl.static_range(0 if WINDOW else 1, 3):  # the keys of the window's border, those all see, the others
+    # The keys of the window's border, those that all see, the others.
+    for part in tl.static_range(2 if SINGLE else (0 if WINDOW else 1), 3):
         q_grad = query_span(
             q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed,
             batch % seed_batches * heads + head, row_start,
@@ -180,9 +184,12 @@ def key_span(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
     MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add what the queries [start, stop) of one head give to a block's key and value gradients; tiles transposed."""
+    """Add what the queries [start, stop) of one head give to a block's key and value gradients; tiles transposed.
+
+    In float32 whole rows of k and v would be held in registers over the loop, hoisted, and spill.
+    """
     columns = column_start + tl.arange(0, BLOCK_N)[:, None]
-    for row_start in tl.range(start, stop, BLOCK_M):
+    for row_start in tl.range(start, stop, BLOCK_M, disable_licm=k.dtype == tl.float32):
         rows = row_start + tl.arange(0, BLOCK_M)[None, :]
         q = load_rows(q_head, row_start, queries, q_stride, BLOCK_M, HEAD_DIM, BLOCK_D)
         scores = multiply(k, tl.trans(q), UPCAST) * (scale * 1.4426950408889634)  # [BLOCK_N, BLOCK_M]
@@ -258,6 +265,9 @@ def key_gradient_kernel(
     )
     k_here = matrix_of(k_ptr, batch, key_head, k_batch, k_head)
     v_here = matrix_of(v_ptr, batch, key_head, v_batch, v_head)
+    SINGLE: tl.constexpr = k_ptr.dtype.element_ty == tl.float32
+    if SINGLE:  # one masked loop, as forward
+        first = stop
     k = load_rows(k_here, column_start, keys, k_row, BLOCK_N, HEAD_DIM, BLOCK_D)
     v = load_rows(v_here, column_start, keys, v_row, BLOCK_N, HEAD_DIM, BLOCK_D)
     k_grad = tl.full([BLOCK_N, BLOCK_D], 0.0, tl.float32)
@@ -268,7 +278,8 @@ def key_gradient_kernel(
         table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
         q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
         out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
-        for part in tl.static_range(0, 3 if WINDOW else 2):  # the first that see the block, those that see all of it, …
+        # The first that see the block, those that see all of it, with a window the last.
+        for part in tl.static_range(0, 1 if SINGLE else (3 if WINDOW else 2)):
             k_grad, v_grad = key_span(
                 k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table,
                 seed, batch % seed_batches * heads + head, column_start,

@@ -105,7 +105,7 @@ SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the m
     "forward": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "query_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
-    "table_gradient": {64: (Tile(32, 32, 4, 1),), 128: (Tile(32, 32, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+    "table_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 32, 16, 1),), 256: (Tile(16, 16, 8, 1),)},
 }
 SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
 

@@ -128,6 +128,19 @@ def _layer_backward(
 
 
 @triton.jit
+def _by_frequency(p, w, first, second, half, FEATURES: tl.constexpr):
+    """The derivative of features by their frequencies; `first` and `second` are the features of both halves."""
+    if FEATURES == "fourier":  # d sin(p w) = p cos(p w) dw, d cos(p w) = -p sin(p w) dw
+        change = tl.where(half == 0, second, -first) * p[:, None]
+    elif FEATURES == "log":  # d log(1 + w |p|) = |p| / (1 + w |p|) dw
+        size = tl.abs(p)[:, None]
+        change = size / (1.0 + size * w[None, :])
+    else:
+        change = p[:, None]
+    return change
+
+
+@triton.jit
 def _first_backward(
     gradients,
     p,
@@ -146,35 +159,29 @@ def _first_backward(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The first layer and the frequencies."""
+    """The first layer and the frequencies; sines and then cosines, since both at once take twice the registers."""
     IN: tl.constexpr = 2 * F if FEATURES == "fourier" else F
+    HALVES: tl.constexpr = 2 if FEATURES == "fourier" else 1
     for i in tl.range(0, tl.cdiv(F, TALL) + zero, disable_licm=True):
         w = frequency_chunk(frequencies, i, F, TALL)
         first, second = feature_tiles(p, w, FEATURES)
-        d_first = tl.full([ROWS, TALL], 0.0, tl.float32)
-        d_second = tl.full([ROWS, TALL], 0.0, tl.float32)
-        for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
-            row, column = i * TALL, j * CHUNK
-            gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
-            if i == 0:
-                _accumulate_sum(partial + IN * OUT, column, gradient, fresh, OUT, CHUNK)
-            d_first = _weight_backward(
-                d_first, first, gradient, layer, partial, row, column, F, fresh, OUT, TALL, CHUNK, PRECISION
-            )
-            if FEATURES == "fourier":
-                row += F
-                d_second = _weight_backward(
-                    d_second, second, gradient, layer, partial, row, column, 2 * F, fresh, OUT, TALL, CHUNK, PRECISION
-                )
+        of_frequencies = tl.full([ROWS, TALL], 0.0, tl.float32)
+        for half in tl.range(0, HALVES + zero, disable_licm=True):
+            inputs = tl.where(half == 0, first, second)
+            d_inputs = tl.full([ROWS, TALL], 0.0, tl.float32)
+            for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
+                column = j * CHUNK
+                gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
+                if i + half == 0:
+                    _accumulate_sum(partial + IN * OUT, column, gradient, fresh, OUT, CHUNK)
+                d_inputs = _weight_backward(
+                    d_inputs, inputs, gradient, layer, partial, half * F + i * TALL, column, (half + 1) * F, fresh,
+                    OUT, TALL, CHUNK, PRECISION,
+                )  # fmt: skip
+            if TRAIN_FREQUENCIES:
+                of_frequencies += d_inputs * _by_frequency(p, w, first, second, half, FEATURES)
         if TRAIN_FREQUENCIES:
-            if FEATURES == "fourier":  # d sin(p w) = p cos(p w) dw, d cos(p w) = -p sin(p w) dw
-                change = (d_first * second - d_second * first) * p[:, None]
-            elif FEATURES == "log":  # d log(1 + w |p|) = |p| / (1 + w |p|) dw
-                size = tl.abs(p)[:, None]
-                change = d_first * (size / (1.0 + size * w[None, :]))
-            else:
-                change = d_first * p[:, None]
-            _accumulate_sum(frequencies_partial, i * TALL, change, fresh, F, TALL)
+            _accumulate_sum(frequencies_partial, i * TALL, of_frequencies, fresh, F, TALL)
 
 
 @triton.jit

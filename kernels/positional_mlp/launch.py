@@ -60,7 +60,11 @@ def tiling(widths: Sequence[int], itemsize: int, *, backward: bool) -> Tiling:
     widest, half = max(hidden), itemsize < 4
     if backward:
         return Tiling(
-            rows=32 if half else 16, tall=16, chunk=fitting(widest, 32), columns=fitting(outputs, 32), warps=4
+            rows=32 if half else 16,
+            tall=16,
+            chunk=fitting(widest, 32),
+            columns=32 if widest > 64 else fitting(outputs, 32),
+            warps=4,
         )
     full = 32 < widest <= 64  # a whole hidden layer of the widest tile in registers leaves less room for the others
     return Tiling(
