@@ -1,5 +1,6 @@
 """Compiling Triton kernels for GPUs that are not there, and what a compilation says of a kernel's cost."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -7,13 +8,24 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CODE_OPTIONS", "SHARED_LIMIT", "Job", "Usage", "compile_job", "source_hash", "usage_of", "write_table"]
+__all__ = [
+    "CODE_OPTIONS",
+    "SHARED_LIMIT",
+    "Job",
+    "Usage",
+    "compile_job",
+    "inner_loops",
+    "run_command",
+    "source_hash",
+    "usage_of",
+]
 
 SHARED_LIMIT = {"sm_80": 166_912, "sm_86": 101_376, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 """Bytes of shared memory that a program may have (CUDA C++ Programming Guide, table 21; CDNA 3 ISA, section 2.1)."""
@@ -36,6 +48,8 @@ class Job:
     aligned: Collection[str]
     warps: int
     stages: int
+    registers: int | None = None
+    """The most that a thread may have on an NVIDIA GPU, where the assembler is to be told."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,9 @@ def compile_job(job: Job) -> Any:
     amd = job.target.startswith("gfx")
     gpu = GPUTarget("hip", job.target, 64) if amd else GPUTarget("cuda", int(job.target.removeprefix("sm_")), 32)
     source = ASTSource(job.kernel, signature, constants, attributes)
-    options = {"num_warps": job.warps, "num_stages": job.stages, **CODE_OPTIONS}
+    options: dict[str, Any] = {"num_warps": job.warps, "num_stages": job.stages, **CODE_OPTIONS}
+    if job.registers is not None and not amd:
+        options["maxnreg"] = job.registers
     return triton.compile(source, target=gpu, options=options)
 
 
@@ -108,9 +124,56 @@ def _cuobjdump(binary: bytes, option: str) -> str:
         return subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True).stdout
 
 
+def inner_loops(compiled: Any) -> list[Counter[str]]:
+    """How many of each instruction the innermost loops of an NVIDIA GPU's machine code hold, in order.
+
+    Named without modifiers, but for the function that MUFU computes. LDL and STL are spilled registers.
+    """
+    line = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)(\.\w+)?(.*?);", re.MULTILINE)
+    found = line.findall(_cuobjdump(compiled.asm["cubin"], "-sass"))
+    code = [(int(place, 16), name + kind * (name == "MUFU"), rest) for place, name, kind, rest in found]
+    jumps = [(re.search(r"0x([0-9a-f]+)", rest), end) for end, name, rest in code if name == "BRA"]
+    loops = [(start, end) for target, end in jumps if target and (start := int(target[1], 16)) < end]
+    inner = [
+        one for one in loops if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in loops)
+    ]
+    return [Counter(name for place, name, _ in code if start <= place <= end) for start, end in sorted(inner)]
+
+
 def source_hash(files: Sequence[Path]) -> str:
     """Of the kernels' source: a table of other kernels says nothing."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def run_command(
+    module: str,
+    names: Collection[str],
+    build: Callable[[str], Any],
+    measure: Callable[[str], Usage],
+    sources: Sequence[Path],
+) -> None:
+    """The command line of a package's compilations: write its table, or print the instructions of some loops."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description="Compile the shipped kernels, without a GPU."
+    )
+    wish = parser.add_mutually_exclusive_group(required=True)
+    wish.add_argument("table", nargs="?", type=Path, help="the JSON file to write with what each of them takes")
+    wish.add_argument(
+        "--sass", metavar="NAME", help="print the inner loops' instructions of those whose names begin so"
+    )
+    arguments = parser.parse_args()
+    if arguments.table is not None:
+        write_table(names, measure, sources, arguments.table)
+        return
+    wanted = [name for name in names if name.startswith(arguments.sass) and name.startswith("sm_")]
+    if not wanted:
+        parser.error(
+            f"no kernel of an NVIDIA GPU is named {arguments.sass!r}; names are the table's, such as {min(names)!r}"
+        )
+    for name in wanted:
+        print(name)
+        for loop in inner_loops(build(name)):
+            print(f"  {loop.total()} instructions:", ", ".join(f"{count} {kind}" for kind, count in loop.most_common()))
 
 
 def write_table(names: Collection[str], measure: Callable[[str], Usage], sources: Sequence[Path], path: Path) -> None:

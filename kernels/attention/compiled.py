@@ -1,27 +1,39 @@
-"""`python -m trans4init.kernels.attention.compiled TABLE`: compile every shipped kernel and write what each takes.
+"""`python -m trans4init.kernels.attention.compiled TABLE`: compile the shipped kernels and write what each takes.
 
-The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review.
+`--sass NAME` prints the instructions of their loops instead.
+
+The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. All that can
+be asked for is too much to compile: for one GPU, bfloat16 compiling as float16 does, four passes at seven head dims in
+two sizes of numbers, with and without a bias, its gradient, a causal mask, a window, key lengths, dropout and grouped
+heads are 2240 kernels. The table holds every pass with all of that off and with all of it on, so that each switch is
+seen on and off at each size: in half precision at every head dim on sm_90. There, at the head dims that are common, it
+also holds each of these with and without a causal mask, and a bias alone in each candidate tile.
 """
 
 import itertools
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trans4init.kernels.attention import launch
-from trans4init.kernels.attention.configurations import PASSES, Case, Room, Tile, candidates
-from trans4init.kernels.compilation import Job, Usage, compile_job, usage_of, write_table
+from trans4init.kernels.attention.configurations import PASSES, Case, Pass, Room, Tile, candidates
+from trans4init.kernels.compilation import Job, Usage, compile_job, run_command, usage_of
 
-__all__ = ["SOURCES", "Variant", "job_of", "main", "measure", "shipped"]
+__all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
 
 SOURCES = [Path(__file__).parent / name for name in ("kernel.py", "backward_kernel.py")]
-ROOMS: dict[str, Room] = {"sm_80": "large", "sm_90": "large", "sm_100": "large", "sm_86": "small", "gfx942": "small"}
-OPTIONS = ((True, False, False), (False, True, False), (False, False, True), (True, True, True))
-"""Window, key lengths, dropout: each alone, and all of them."""
+ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large", "gfx942": "small"}
+HOPPER = "sm_90"
 COMMON = (64, 128)
-REPRESENTATIVE = (64, 128, 256)
-"""The widest head dim of each block size that tiles differ by."""
+SHOWN: dict[str, dict[int, tuple[int, ...]]] = {
+    HOPPER: {2: launch.HEAD_DIMS, 4: (64, 80, 128)},
+    "sm_80": {2: (*COMMON, 256), 4: (64,)},
+    "sm_100": {2: COMMON},
+    "gfx942": {2: COMMON},
+}
+"""The head dims that are compiled, by the bytes of a number."""
+OPTIONS = ("window", "lengths", "dropout")
 
 
 @dataclass(frozen=True)
@@ -39,59 +51,42 @@ class Variant:
     def __str__(self) -> str:
         """The name of its row: GPU, pass, head dim and traits, queries x keys x warps x stages."""
         tile = self.tile
-        traits = [name for name in ("window", "lengths", "dropout") if getattr(self, name)]
+        traits = [name for name in OPTIONS if getattr(self, name)]
         traits += ["no table"] if self.case.bias and not self.table else []
         size = f"{tile.queries}x{tile.keys}x{tile.warps}x{tile.stages}"
         return " ".join([self.target, str(self.case), size, *traits])
 
 
 def shipped() -> dict[str, Variant]:
-    """Every variant by its name: on Hopper every pass, head dim, tile and option, on other GPUs every pass and tile.
-
-    bfloat16 compiles as float16 does. The widest of the head dims that share a tile stands for all where it isn't
-    Hopper, and with grouped heads; the common ones do without a causal mask, and with an option.
-    """
-    on_hopper = (variant for case in _cases() for variant in _on_hopper(case))
-    elsewhere = (
-        Variant(target, case, candidates(case, ROOMS[target])[0])
-        for target, case in itertools.product(ROOMS, _cases())
-        if target != "sm_90" and _stands_for_others(target, case)
-    )
-    return {str(variant): variant for variant in itertools.chain(on_hopper, elsewhere)}
+    """Every variant by its name; the module says how they are chosen."""
+    return {str(variant): variant for target in SHOWN for variant in _variants(target)}
 
 
-def _cases() -> Iterator[Case]:
-    """Every case without options; of float32 and of grouped heads the representative ones."""
-    for which, head_dim, itemsize in itertools.product(PASSES, launch.HEAD_DIMS, (2, 4)):
-        for bias, causal, grouped in itertools.product((True, False), repeat=3):
-            impossible = (which == "table_gradient" and not bias) or (grouped and which != "key_gradient")
-            rare = grouped or itemsize == 4
-            shown = head_dim in REPRESENTATIVE if rare and causal else causal or (head_dim in COMMON and not rare)
-            if shown and not impossible and not (grouped and (itemsize == 4 or not bias)):
-                yield Case(which, head_dim, itemsize, bias, causal, grouped)
+def _variants(target: str) -> Iterator[Variant]:
+    on_hopper = target == HOPPER
+    for itemsize, head_dims in SHOWN[target].items():
+        for head_dim, which, everything, causal in itertools.product(head_dims, PASSES, (False, True), (False, True)):
+            if everything == causal or (on_hopper and itemsize == 2 and head_dim in COMMON):
+                yield _extreme(target, which, head_dim, itemsize, everything, causal)
+    if on_hopper:
+        yield from _bias_alone()
 
 
-def _on_hopper(case: Case) -> Iterator[Variant]:
-    tiles = candidates(case, "large")
-    if not case.causal or case.head_dim not in REPRESENTATIVE:
-        yield Variant("sm_90", case, tiles[0])
-        return
-    yield from (Variant("sm_90", case, tile) for tile in tiles)
-    if case.which == "query_gradient" and case.bias:
-        yield Variant("sm_90", case, tiles[0], table=False)
-    for window, lengths, dropout in OPTIONS:
-        rare = case.itemsize == 4 or case.grouped
-        if case.head_dim in COMMON and (not rare or (case.bias and window and lengths)):
-            masked = replace(case, masked=True)
-            yield Variant("sm_90", masked, candidates(masked, "large")[0], window, lengths, dropout)
+def _bias_alone() -> Iterator[Variant]:
+    """A bias alone, causal, in half precision on Hopper: in each candidate tile, and without the table's gradient."""
+    for head_dim, which in itertools.product(COMMON, PASSES):
+        biased = Case(which, head_dim, 2, bias=True)
+        tiles = candidates(biased, ROOMS[HOPPER])
+        yield from (Variant(HOPPER, biased, tile) for tile in tiles)
+        if which == "query_gradient":
+            yield Variant(HOPPER, biased, tiles[0], table=False)
 
 
-def _stands_for_others(target: str, case: Case) -> bool:
-    if case.grouped or not case.causal or case.head_dim not in REPRESENTATIVE:
-        return False
-    if ROOMS[target] == "small":
-        return case.bias and case.itemsize == 2 and (target != "sm_86" or case.head_dim == 128)
-    return case.itemsize == 2 or (case.bias and case.head_dim == 64)
+def _extreme(target: str, which: Pass, head_dim: int, itemsize: int, everything: bool, causal: bool) -> Variant:
+    """Nothing that can be left out, or a bias, all options and grouped heads."""
+    bias, grouped = everything or which == "table_gradient", everything and which == "key_gradient"
+    case = Case(which, head_dim, itemsize, bias, causal, grouped, masked=everything)
+    return Variant(target, case, candidates(case, ROOMS[target])[0], everything, everything, everything)
 
 
 def job_of(variant: Variant) -> Job:
@@ -128,17 +123,15 @@ def _type(name: str, itemsize: int) -> str:
     return "fp32" if name in ("scale", "keep_scale") else "i32"
 
 
+def build(name: str) -> Any:
+    """The variant of that name, compiled."""
+    return compile_job(job_of(shipped()[name]))
+
+
 def measure(name: str) -> Usage:
     """What the variant of that name takes."""
-    return usage_of(compile_job(job_of(shipped()[name])))
-
-
-def main() -> None:
-    """Compile everything that is shipped and write the table to the path that is given."""
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m trans4init.kernels.attention.compiled TABLE, the JSON file to write.")
-    write_table(list(shipped()), measure, SOURCES, Path(sys.argv[1]))
+    return usage_of(build(name))
 
 
 if __name__ == "__main__":
-    main()
+    run_command("trans4init.kernels.attention.compiled", shipped(), build, measure, SOURCES)

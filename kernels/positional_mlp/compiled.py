@@ -1,28 +1,37 @@
-"""`python -m trans4init.kernels.positional_mlp.compiled TABLE`: compile what is shipped and write what each takes.
+"""`python -m trans4init.kernels.positional_mlp.compiled TABLE`: compile the shipped kernels and write what each takes.
 
-The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review.
+`--sass NAME` prints the instructions of their loops instead.
+
+The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. For each GPU,
+forward and backward, in float32 or bfloat16 by turns (float16 compiles as that does), it holds each activation and each
+kind of features, at widths from 16 to 256 and 1 to 1024 outputs. On sm_90 it holds one and three hidden layers in both
+dtypes with all that can be asked for too: sines and cosines, `add_to`, frequencies that are trained; and odd sizes.
 """
 
 import itertools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from trans4init.kernels.compilation import Job, Usage, compile_job, usage_of, write_table
-from trans4init.kernels.positional_mlp.launch import Tiling, constants_of, tiling
+from trans4init.kernels.compilation import Job, Usage, compile_job, run_command, usage_of
+from trans4init.kernels.positional_mlp.launch import BACKWARD_REGISTERS, Tiling, constants_of, tiling
 from trans4init.kernels.positional_mlp.reference import ACTIVATIONS, FEATURES
 
-__all__ = ["SOURCES", "Variant", "job_of", "main", "measure", "shipped"]
+__all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
 
 SOURCES = [Path(__file__).parent / name for name in ("functions.py", "kernel.py", "backward_kernel.py")]
-TARGETS = ("sm_80", "sm_90", "sm_100")
-HIDDEN = ((32,), (128,), (128, 128, 128), (256, 256, 256))
+TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")
+DTYPES = ("fp32", "bf16")
+DEEP = (128, 128, 128)
+HIDDEN = ((32,), (128,), DEEP, (256, 256, 256))
+NETS = (((16,), 1, 1), ((48, 20), 32, 64), ((64, 64), 16, 16), ((128, 128), 1, 1), ((256,), 32, 1024))
+"""Hidden widths, frequencies and outputs that an activation each is compiled with."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One specialisation of a kernel for one GPU; add_to and the gradient of the frequencies are on."""
+    """One specialisation of a kernel for one GPU. plain: without add_to, or the gradient of the frequencies."""
 
     target: str
     backward: bool
@@ -33,6 +42,7 @@ class Variant:
     features: str = "fourier"
     activation: str = "gelu"
     precision: str = "tf32x3"
+    plain: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -50,24 +60,27 @@ class Variant:
         products = [self.precision] if self.dtype == "fp32" else []
         widths = "-".join(map(str, self.widths))
         tiles = "x".join(map(str, (*self.tiles.constants.values(), self.tiles.warps)))
-        return " ".join([self.target, kernel, self.dtype, *products, widths, self.features, self.activation, tiles])
+        traits = [self.features, self.activation, *(["plain"] if self.plain else [])]
+        return " ".join([self.target, kernel, self.dtype, *products, widths, *traits, tiles])
 
 
 def shipped() -> dict[str, Variant]:
-    """Every variant by its name: depths and widths on each GPU; features, activations and outputs on sm_90."""
+    """Every variant by its name; the module says how they are chosen."""
     return {str(variant): variant for variant in _variants()}
 
 
 def _variants() -> Iterator[Variant]:
-    for target, hidden, dtype, backward in itertools.product(TARGETS, HIDDEN, ("fp32", "bf16"), (False, True)):
-        yield Variant(target, backward, dtype, hidden)
+    for target, backward in itertools.product(TARGETS, (False, True)):
+        nets = zip(ACTIVATIONS, itertools.cycle(FEATURES), NETS, itertools.cycle(DTYPES), strict=False)
+        for activation, features, (hidden, frequencies, outputs), dtype in nets:
+            net = Variant(target, backward, dtype, hidden, outputs, frequencies, features, activation)
+            yield replace(net, plain=True)
     for backward in (False, True):
-        plain = Variant("sm_90", backward, "fp32", (128, 128, 128))
-        yield from (replace(plain, features=features) for features in FEATURES)
-        yield from (replace(plain, activation=activation) for activation in ACTIVATIONS)
-        yield from (replace(plain, frequencies=f, outputs=o) for f, o in ((1, 1), (32, 1024)))
-        yield replace(plain, precision="tf32")
-        yield from (replace(plain, hidden=hidden) for hidden in ((16,), (48, 20)))
+        yield from (Variant("sm_90", backward, dtype, hidden) for dtype in DTYPES for hidden in HIDDEN)
+        deep = Variant("sm_90", backward, "fp32", DEEP)
+        yield replace(deep, frequencies=1, outputs=1)
+        yield replace(deep, precision="tf32")
+        yield replace(deep, hidden=(48, 20))
 
 
 def job_of(variant: Variant) -> Job:
@@ -79,25 +92,25 @@ def job_of(variant: Variant) -> Job:
     tiles = variant.tiles
     constants = constants_of(variant.widths, variant.features, variant.activation, tiles)
     constants |= {"PRECISION": variant.precision if variant.dtype == "fp32" else "ieee"}
-    constants |= {"ADD": True, "TRAIN_FREQUENCIES": True, "IN_REGISTERS": max(variant.hidden) <= tiles.chunk}
+    constants |= {"ADD": not variant.plain, "TRAIN_FREQUENCIES": not variant.plain}
+    constants |= {"IN_REGISTERS": max(variant.hidden) <= tiles.chunk}
     single = dict.fromkeys(("positions", "frequencies", "partials", "workspace"), "*fp32")
     given = dict.fromkeys(("parameters", "add_to", "out", "upstream"), f"*{variant.dtype}")
     types = {name: (single | given).get(name, "i32") for name in kernel.arg_names}
     aligned = [name for name in types if name in single | given]
-    return Job(variant.target, kernel, types, constants, aligned, tiles.warps, stages=1)
+    registers = BACKWARD_REGISTERS if variant.backward else None
+    return Job(variant.target, kernel, types, constants, aligned, tiles.warps, stages=1, registers=registers)
+
+
+def build(name: str) -> Any:
+    """The variant of that name, compiled."""
+    return compile_job(job_of(shipped()[name]))
 
 
 def measure(name: str) -> Usage:
     """What the variant of that name takes."""
-    return usage_of(compile_job(job_of(shipped()[name])))
-
-
-def main() -> None:
-    """Compile everything that is shipped and write the table to the path that is given."""
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m trans4init.kernels.positional_mlp.compiled TABLE, the JSON file to write.")
-    write_table(list(shipped()), measure, SOURCES, Path(sys.argv[1]))
+    return usage_of(build(name))
 
 
 if __name__ == "__main__":
-    main()
+    run_command("trans4init.kernels.positional_mlp.compiled", shipped(), build, measure, SOURCES)

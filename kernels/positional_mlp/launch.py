@@ -16,6 +16,7 @@ from torch import Tensor
 from trans4init.kernels.compilation import CODE_OPTIONS
 
 __all__ = [
+    "BACKWARD_REGISTERS",
     "MAX_OUTPUTS",
     "MAX_WIDTH",
     "Tiling",
@@ -29,6 +30,8 @@ __all__ = [
 MAX_WIDTH = 256
 MAX_OUTPUTS = 1024
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BACKWARD_REGISTERS = 255
+"""All that a thread can have. Unless told, NVIDIA's assembler may stop at 168, to fit a third program, and spill."""
 PROGRAMS = 1024
 """How many programs a launch aims at: several for each multiprocessor of the largest GPU. A constant, so that sums are
 taken in the same order on every GPU."""
@@ -285,6 +288,7 @@ def _backward(
         num_warps=tiles.warps,
         num_stages=1,
         **CODE_OPTIONS,
+        **({} if torch.version.hip else {"maxnreg": BACKWARD_REGISTERS}),
         PRECISION=_precision(parameters.dtype),
         **constants_of(widths, features, activation, tiles),
     )

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trans4init.kernels.positional_mlp.blocked import blocked_chain, undifferentiated
+from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, undifferentiated
 from trans4init.kernels.positional_mlp.checks import check_call
 from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
@@ -98,8 +98,8 @@ def bmm_chain(
     state = FEATURES[features](positions.to(exact), frequencies.to(exact)).to(weights[0].dtype)
     state = state.expand(weights[0].shape[0], *state.shape[-2:])  # [G, N, inputs]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        state = ACTIVATIONS[activation](torch.baddbmm(bias[:, None], state, weight))  # [G, N, width]
-    return add_encoding(torch.baddbmm(biases[-1][:, None], state, weights[-1]), add_to)
+        state = ACTIVATIONS[activation](affine(state, weight, bias))  # [G, N, width]
+    return add_encoding(affine(state, weights[-1], biases[-1]), add_to)
 
 
 @functools.cache

@@ -132,6 +132,16 @@ def test_a_diagonal_that_crosses_block_corners_is_masked_right(queries, keys):
     assert_as_good_as_eager(inputs, out_grad, True, causal=True)
 
 
+@pytest.mark.parametrize("scale", [40.0, -40.0])
+def test_scores_in_the_hundreds_overflow_nothing(scale):
+    """The largest score is taken off before the exponential, which for a negative scale is the smallest product."""
+    inputs, out_grad = draw_inputs(1, 1, 1, 40, 40, 16, torch.float16)
+    exact = run(inputs, out_grad, False, torch.float64, impl="reference", scale=scale)["out"]
+    found = run(inputs, out_grad, False, impl="triton", scale=scale)
+    assert rms(found["out"].double() - exact) <= 1e-2 * rms(exact)
+    assert all(torch.isfinite(values).all() for values in found.values())
+
+
 @pytest.mark.parametrize("tile", [Tile(64, 16, 1, 1), Tile(32, 32, 1, 1)], ids=str)
 def test_other_tiles_compute_the_same(tile, monkeypatch):
     """A tile is a pile of squares to the table's gradient: four here, and one."""
