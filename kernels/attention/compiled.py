@@ -23,13 +23,14 @@ from trans4init.kernels.compilation import Job, Usage, compile_job, run_command,
 __all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
 
 SOURCES = [Path(__file__).parent / name for name in ("kernel.py", "backward_kernel.py")]
-ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large", "gfx942": "small"}
+ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large", "sm_86": "small", "gfx942": "small"}
 HOPPER = "sm_90"
 COMMON = (64, 128)
 SHOWN: dict[str, dict[int, tuple[int, ...]]] = {
     HOPPER: {2: launch.HEAD_DIMS, 4: (64, 80, 128)},
     "sm_80": {2: (*COMMON, 256), 4: (64,)},
     "sm_100": {2: COMMON},
+    "sm_86": {2: (128,)},
     "gfx942": {2: COMMON},
 }
 """The head dims that are compiled, by the bytes of a number."""

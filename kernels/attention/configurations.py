@@ -108,6 +108,8 @@ SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the m
     "table_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 32, 16, 1),), 256: (Tile(16, 16, 8, 1),)},
 }
 SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
+# Triton 3.9 doesn't pipeline dropout's booleans in the key gradient for gfx942: "element type bit width … got 1".
+SMALL_MASKED_KEYS = SMALL | {64: (Tile(32, 32, 4, 1),)}
 
 
 def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
@@ -115,7 +117,7 @@ def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
     if case.itemsize == 4:
         rows = SINGLE[case.which]
     elif room == "small":
-        rows = SMALL
+        rows = SMALL_MASKED_KEYS if case.masked and case.which == "key_gradient" else SMALL
     elif case.which == "key_gradient" and case.grouped:
         rows = MASKED_GROUPED if case.masked else GROUPED
     elif case.masked:

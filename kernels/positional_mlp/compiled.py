@@ -74,7 +74,7 @@ def _variants() -> Iterator[Variant]:
         nets = zip(ACTIVATIONS, itertools.cycle(FEATURES), NETS, itertools.cycle(DTYPES), strict=False)
         for activation, features, (hidden, frequencies, outputs), dtype in nets:
             net = Variant(target, backward, dtype, hidden, outputs, frequencies, features, activation)
-            yield replace(net, plain=True)
+            yield replace(net, plain=True, precision="ieee" if target == "gfx942" else "tf32x3")
     for backward in (False, True):
         yield from (Variant("sm_90", backward, dtype, hidden) for dtype in DTYPES for hidden in HIDDEN)
         deep = Variant("sm_90", backward, "fp32", DEEP)

@@ -70,8 +70,9 @@ def tiling(widths: Sequence[int], itemsize: int, *, backward: bool) -> Tiling:
             warps=4,
         )
     full = 32 < widest <= 64  # a whole hidden layer of the widest tile in registers leaves less room for the others
+    # Several such layers don't compile for sm_100 in 64 rows of half precision (Triton 3.9, TritonGPUHoistTMEMAlloc).
     return Tiling(
-        rows=32 if full and not half else 64,
+        rows=32 if full and not (half and len(hidden) == 1) else 64,
         tall=16,
         chunk=fitting(widest, 32 if half and widest > 64 else 64),
         columns=fitting(outputs, 32 if full and half else 64),
@@ -164,8 +165,11 @@ def constants_of(widths: Sequence[int], features: str, activation: str, tiles: T
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of the products: "high" lets float32 use TF32, as it does for PyTorch's own; else three of them keep float32."""
-    if dtype != torch.float32:
+    """Of the products: "high" lets float32 use TF32, as it does for PyTorch's own; else three of them keep float32.
+
+    AMD's matrix units multiply float32 as it is.
+    """
+    if dtype != torch.float32 or torch.version.hip:
         return "ieee"
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
