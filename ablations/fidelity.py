@@ -65,6 +65,8 @@ class Fidelity:
     analytic_call_microseconds: float
     """The same by the closed form, from a table where positions are finite: as a slot holds it."""
     fit_seconds: float
+    folded_by: str = ""
+    """What the folded call is: "table", or the implementation of `kernels.polyline`; empty for what doesn't fold."""
 
     def measurements(self) -> tuple[Measurement, ...]:
         """The record as rows."""
@@ -95,13 +97,15 @@ def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds
     if density is not None:
         regions.append(region_errors(content, density.detach().double().flatten(), "observed", fitted=True))
     inputs = function.points(domain, **shape).float()
-    folded, calls = None, inputs
+    folded, folded_by, calls = None, "", inputs
     closed: Content = _Closed(content)
     if domain.integer:
         calls = inputs.long()
         folded, closed = _microseconds(Folded(content, domain), calls), Folded(closed, domain)
+        folded_by = "table"
     elif FoldedKnots.foldable(content):
-        folded = _microseconds(FoldedKnots(content), inputs)
+        knots = FoldedKnots(content)
+        folded, folded_by = _microseconds(knots, inputs), knots.evaluation(inputs)
     return Fidelity(
         regions=tuple(regions),
         parameters=net.parameter_count(),
@@ -111,6 +115,7 @@ def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds
         folded_call_microseconds=folded,
         analytic_call_microseconds=_microseconds(closed, calls),
         fit_seconds=seconds,
+        folded_by=folded_by,
     )
 
 

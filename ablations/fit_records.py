@@ -34,6 +34,8 @@ def keep(fitted: Fitted, how: Mapping[str, Any], folder: Path) -> tuple[Path, Pa
     """Write the checkpoint and the record; where they are."""
     words = asked(fitted.function, fitted.shape, fitted.net, how)
     notes = {"fitted_on": str(fitted.net.domain)}
+    if fitted.fidelity.folded_by:
+        notes["folded_by"] = fitted.fidelity.folded_by
     record = record_of(words, fitted.seed, fitted.fidelity.measurements(), notes)
     return fitted.save(folder / "checkpoints" / record.run_id), write_run(record, folder / "results")
 

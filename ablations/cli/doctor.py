@@ -30,6 +30,7 @@ def _findings() -> Iterator[tuple[str, str]]:
     import torch
 
     from trans4init.ablations.data.datasets import DATASETS, FOLDER_VARIABLE
+    from trans4init.kernels.polyline import native_refusal
     from trans4init.reports.environment import capture
 
     environment = capture()
@@ -46,6 +47,11 @@ def _findings() -> Iterator[tuple[str, str]]:
     for package, extra in (("ray", "cluster"), ("optuna_dashboard", "dashboard")):
         there = importlib.util.find_spec(package) is not None
         yield package, "there" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
+    refusal = native_refusal()
+    yield (
+        "folded nets of reals",
+        "one pass in C, on a CPU" if refusal is None else f"vectorised sums, on a CPU: {refusal}",
+    )
     folder = os.environ.get(FOLDER_VARIABLE)
     yield FOLDER_VARIABLE, folder or "not set: public data sets are downloaded when a study needs them"
     files: dict[str, list[str]] = {}

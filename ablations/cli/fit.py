@@ -359,7 +359,7 @@ def fidelity_table(fidelity: "Fidelity", title: str) -> "Table":
     table.caption = (
         f"{fidelity.parameters:,} parameters, {fidelity.flops:,} FLOP per input; "
         f"{fidelity.call_microseconds:.1f} µs per call on {fidelity.inputs_per_call} inputs"
-        f"{f', {folded:.1f} µs folded' if folded is not None else ''}, "
+        f"{f', {folded:.1f} µs folded ({fidelity.folded_by})' if folded is not None else ''}, "
         f"{fidelity.analytic_call_microseconds:.1f} µs by the closed form; {fidelity.fit_seconds:.1f} s to fit"
     )
     return table

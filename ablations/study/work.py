@@ -105,7 +105,8 @@ def _fit(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tup
     total = steps + refinement_budget(steps)
     fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_progress(step, total, loss))
     fitted.save(study.checkpoint(request.cell.net))
-    return list(fitted.fidelity.measurements()), {"fitted_on": str(fitted.net.domain)}
+    notes = {"fitted_on": str(fitted.net.domain), "folded_by": fitted.fidelity.folded_by}
+    return list(fitted.fidelity.measurements()), {key: value for key, value in notes.items() if value}
 
 
 def _train(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:

@@ -1,7 +1,8 @@
 """What a function costs in a slot: its closed form, a net evaluated each time, and the same net folded.
 
 Every function that a fitted net can stand in for, forward, on the inputs of one pass of a small model. Nets are as they
-start: what they cost does not depend on what they have learned.
+start: what they cost does not depend on what they have learned. Lines are evaluated by each implementation of
+`kernels.polyline` too; "net, folded" is what a slot does by itself.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from trans4init.ablations.functions import Domain, Function, get_function, list_functions
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Analytic, Content, NetContent, Slot
+from trans4init.ablations.slots import Analytic, Content, FoldedKnots, NetContent, Slot
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.kernels.polyline import IMPLEMENTATIONS, Implementation, polyline
 
 _VALUES = 2**18
 """Inputs of an elementwise function: 1,024 tokens at an inner width of 256."""
@@ -103,6 +105,35 @@ def _net(inputs: _Inputs) -> Call:
 @SUITE.implementation("net, folded")
 def _net_folded(inputs: _Inputs) -> Call:
     return _call(inputs, _folded(inputs, inputs.net))
+
+
+def _declare(impl: Implementation) -> None:
+    def prepare(inputs: _Inputs) -> Call:
+        folded = _folded(inputs, inputs.net)
+        if not isinstance(folded, FoldedKnots):
+            raise MissingError("is no polyline")
+        return _call(inputs, _By(folded, impl))
+
+    SUITE.implementation(f"net, folded: {impl}")(prepare)
+
+
+class _By(Content):
+    """A fold that is evaluated by an implementation of one's choice."""
+
+    def __init__(self, folded: FoldedKnots, impl: Implementation) -> None:
+        super().__init__(folded.function, folded.shape)
+        self.folded, self.impl = folded, impl
+        try:
+            self.value(folded.knots.new_zeros(1))
+        except ValueError as error:
+            raise MissingError(str(error)) from error
+
+    def value(self, inputs: Tensor) -> Tensor:
+        return polyline(inputs, self.folded.knots, self.folded.lines, impl=self.impl)
+
+
+for _impl in IMPLEMENTATIONS[1:]:
+    _declare(_impl)
 
 
 def _folded(inputs: _Inputs, content: Content) -> Content:

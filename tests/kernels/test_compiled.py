@@ -1,8 +1,8 @@
 """Every kernel that is shipped, compiled for GPUs that are not there.
 
 `python -m trans4init.kernels.attention.compiled tests/kernels/attention_compiled.json`, and the same with
-`positional_mlp`, write the tables; the tests hold a table to its limits and to today's source, and compile some of its
-rows again.
+`positional_mlp` and `polyline`, write the tables; the tests hold a table to its limits and to today's source, and
+compile some of its rows again.
 """
 
 import json
@@ -13,13 +13,14 @@ import pytest
 from trans4init.kernels.attention import compiled as attention
 from trans4init.kernels.attention.configurations import PASSES
 from trans4init.kernels.attention.launch import HEAD_DIMS
-from trans4init.kernels.compilation import SHARED_LIMIT, Usage, inner_loops, source_hash
+from trans4init.kernels.compilation import SHARED_LIMIT, Usage, compile_job, inner_loops, source_hash
+from trans4init.kernels.polyline import compiled as polyline
 from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES
 from trans4init.kernels.positional_mlp import compiled as positional_mlp
 
 triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 
-PACKAGES = {"attention": attention, "positional_mlp": positional_mlp}
+PACKAGES = {"attention": attention, "polyline": polyline, "positional_mlp": positional_mlp}
 WIDE = 256  # the head dim, and the width of a hidden layer, that may spill
 
 AGAIN = {  # what is compiled anew: the most common kernels, and each option and GPU once
@@ -35,6 +36,7 @@ AGAIN = {  # what is compiled anew: the most common kernels, and each option and
         "gfx942 forward D64 16-bit bias causal masked 64x32x4x2 window lengths dropout",
         "sm_90 key_gradient D128 32-bit bias causal grouped masked 16x16x8x1 window lengths dropout",
     ],
+    "polyline": ["sm_90 forward fp32 16 lines", "sm_90 backward bf16 256 lines"],
     "positional_mlp": [
         "sm_90 forward fp32 tf32x3 32-32-64 fourier gelu 64x16x32x64x4",
         "sm_90 backward fp32 tf32x3 32-128-128-128-64 fourier gelu 16x16x32x32x4",
@@ -128,6 +130,17 @@ def test_the_positional_mlp_spills_no_registers_up_to_width_128():
         if max(variants[name].hidden) < WIDE:
             assert row.spilled == 0, name
         assert row.matrix > 0, name
+
+
+def test_the_polyline_spills_no_registers():
+    assert all(row.spilled == 0 for row in read_table("polyline")["rows"].values())
+
+
+def test_the_polyline_reads_and_writes_each_number_once_16_bytes_at_a_time():
+    """Eight numbers a thread: of float32 two loads and two stores; the bisection's loads are of 4 bytes."""
+    ptx = compile_job(polyline.job_of(polyline.shipped()["sm_90 forward fp32 16 lines"])).asm["ptx"]
+    assert (ptx.count("ld.global.v4.b32"), ptx.count("st.global.v4.b32")) == (2, 2)
+    assert ptx.count("st.global") == 2
 
 
 @pytest.mark.parametrize(("package", "name"), ROWS)

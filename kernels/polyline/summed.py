@@ -1,8 +1,7 @@
-"""A polyline at many numbers at once: its value and its slope in a few passes over memory.
+"""A polyline in eager PyTorch, for a CPU without a compiler: c + s x + Σ Δ_k max(x, t_k), chunk by chunk.
 
-On a CPU, a polyline of few kinks at many numbers is summed, c + s x + Σ Δ_k max(x, t_k): passes that
-are vectorised, where a bisection has every branch guessed wrong. With 16 lines at 393,216 numbers, forward and back,
-it costs 5 times the closed form of GELU and not 15 times.
+Passes that are vectorised, where a bisection has every branch guessed wrong: with 16 lines at 393,216 numbers, forward
+and back, it costs 5 times the closed form of GELU and not 15 times.
 """
 
 from collections.abc import Callable
@@ -11,26 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["polyline"]
+__all__ = ["summed_polyline"]
 
 _CHUNK = 16384
 """Numbers whose kinks are summed together: their rows of `max(x, t)` stay in the cache."""
 
-_FEW_KINKS, _MANY_NUMBERS = 128, 4096
-"""Up to so many kinks, and from so many numbers on, the sum is the faster of the two on a CPU."""
 
-
-def polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """K lines: inputs [...], kinks [K − 1] ascending, slopes and intercepts lines [2, K]; to [...], of their dtype.
-
-    Differentiable in the inputs; the slope at a kink is that of the line to its left.
-    """
-    if inputs.device.type == "cpu" and len(kinks) <= _FEW_KINKS and inputs.numel() >= _MANY_NUMBERS:
-        value: Tensor = _Summed.apply(inputs, kinks, lines)  # type: ignore[no-untyped-call]
-        return value
-    piece = torch.bucketize(inputs.detach(), kinks.to(inputs.dtype))
-    slopes, intercepts = lines.to(inputs.dtype)
-    return torch.addcmul(intercepts[piece], slopes[piece], inputs)
+def summed_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
+    """`reference_polyline` for float32 and float64."""
+    value: Tensor = _Summed.apply(inputs, kinks, lines)  # type: ignore[no-untyped-call]
+    return value
 
 
 class _Summed(torch.autograd.Function):
