@@ -22,7 +22,7 @@ from trans4init.ablations.net_training import (
     Schedule,
     adam_together,
     train_net,
-    tune_net,
+    tune_together,
 )
 from trans4init.ablations.nets import Net, build_net, net_from_card
 from trans4init.ablations.nets.base import Placed
@@ -150,7 +150,7 @@ def fit_many(
     target_error: float = 0.0,
     learning_rate: float = DEFAULT_LEARNING_RATE,
 ) -> Iterator[tuple[int, Fitted | FitDivergedError]]:
-    """Many fits, each as `fit` would do it: those that are alike together, Adam on all of them as one tensor program.
+    """Many fits, each as `fit` would do it: those that are alike together, as one tensor program, Adam and L-BFGS both.
 
     Alike are nets of one kind on the same points with as many outputs: seeds, functions, and MLPs of different widths.
     Yields the place in `wanted` with what came of it, in the order in which they are done. Raises as `fit`, before
@@ -171,24 +171,31 @@ def fit_many(
 def _fit_alike(jobs: list["_Job"], schedule: Schedule) -> list[Fitted | FitDivergedError]:
     for job in jobs:
         job.place()
-    trained = [job for job in jobs if job.placed == "no"]
-    reached = [False] * len(trained)
-    if len(trained) > 1:
-        start = time.perf_counter()
-        nets, targets = [job.net for job in trained], [job.pairs[1].float() for job in trained]
-        reached = adam_together(nets, trained[0].pairs[0].float(), targets, schedule)
-        for job in trained:
-            job.seconds += (time.perf_counter() - start) / len(trained)
-    enough = {id(job) for job, done in zip(trained, reached, strict=True) if done}
-    found: list[Fitted | FitDivergedError] = []
+    if sum(job.placed != "best" for job in jobs) > 1:
+        _train_together(jobs, schedule)
+    else:
+        for job in jobs:
+            job.train(schedule)
+    return [job.diverged or job.finished() for job in jobs]
+
+
+def _train_together(jobs: list["_Job"], schedule: Schedule) -> None:
+    """Adam on those that start anywhere, then L-BFGS on these and on those that were placed."""
+    drawn = [job for job in jobs if job.placed == "no"]
+    points, start = jobs[0].pairs[0], time.perf_counter()
+    reached: list[bool] = []
+    if drawn:
+        targets = [job.pairs[1].float() for job in drawn]
+        reached = adam_together([job.net for job in drawn], points.float(), targets, schedule)
+    enough = {id(job) for job, done in zip(drawn, reached, strict=True) if done}
+    for job in drawn:
+        if not all(bool(value.isfinite().all()) for value in job.net.parameters()):
+            job.diverged = FitDivergedError("the weights of the fit are no numbers after Adam")
+    left = [job for job in jobs if job.placed != "best" and job.diverged is None and id(job) not in enough]
+    if left:
+        tune_together([job.net for job in left], points, [job.pairs[1] for job in left], schedule)
     for job in jobs:
-        try:
-            if id(job) not in enough:
-                job.end(schedule, adam=len(trained) == 1)
-            found.append(job.finished())
-        except FitDivergedError as trouble:
-            found.append(trouble)
-    return found
+        job.seconds += (time.perf_counter() - start) / len(jobs)
 
 
 class _Job:
@@ -205,6 +212,7 @@ class _Job:
         self.net.initialise(keyed_generator(wanted.seed, "fit", wanted.function, wanted.net))
         self.placed: Placed = "no"
         self.seconds = 0.0
+        self.diverged: FitDivergedError | None = None
         self._points = self.function.points(self.domain, **self.shape)
 
     @cached_property
@@ -240,14 +248,13 @@ class _Job:
         """Without Adam for a net that was placed."""
         return replace(schedule, steps=0) if self.placed == "start" else schedule
 
-    def end(self, schedule: Schedule, *, adam: bool) -> None:
-        """What is left to do for a net that was placed, or that Adam was done for with others."""
-        if self.placed == "no" and not adam:
-            if not all(bool(value.isfinite().all()) for value in self.net.parameters()):
-                raise FitDivergedError("the weights of the fit are no numbers after Adam")
-            self.timed(lambda: tune_net(self.net, *self.pairs, schedule))
-        elif self.placed != "best":
-            self.timed(lambda: train_net(self.net, *self.pairs, self.scheduled(schedule)))
+    def train(self, schedule: Schedule) -> None:
+        """By itself, where it isn't the best already."""
+        if self.placed != "best":
+            try:
+                self.timed(lambda: train_net(self.net, *self.pairs, self.scheduled(schedule)))
+            except FitDivergedError as trouble:
+                self.diverged = trouble
 
     def timed(self, work: Callable[[], None]) -> None:
         """Do it, and count its seconds."""

@@ -6,16 +6,17 @@ M nets, N inputs, O outputs.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trans4init.ablations.lbfgs import lbfgs_together
 from trans4init.ablations.nets import Net
 
-__all__ = ["FitDivergedError", "OnStep", "Schedule", "adam_together", "train_net", "tune_net"]
+__all__ = ["FitDivergedError", "OnStep", "Schedule", "adam_together", "train_net", "tune_net", "tune_together"]
 
 _CHECKS = 30
 """Times that the loss of a fit is looked at and told."""
@@ -133,6 +134,42 @@ def adam_together(
     return done
 
 
+def tune_together(nets: Sequence[Net], points: Tensor, targets: Sequence[Tensor], schedule: Schedule) -> None:
+    """`tune_net` on M nets at once, as `adam_together` takes them; points [N] and targets [N, O] in float64."""
+    for net, values in zip(nets, targets, strict=True):
+        net.solve_output(points, values)
+    if not schedule.budget:
+        return
+    base, kept = nets[0].widest(nets), [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
+    before = [_loss(net(points), values).item() for net, values in zip(nets, targets, strict=True)]
+    shapes = {name: value.shape for name, value in base.named_parameters()}
+    fixed = {name: torch.stack([net.get_buffer(name) for net in nets]) for name, _ in base.named_buffers()}
+    values = torch.stack(list(targets))  # [M, N, O]
+    scale = values.square().mean(dim=(1, 2)).clamp_min(1e-300)
+
+    def stacked(flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([shape.numel() for shape in shapes.values()], dim=1)
+        return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+    def evaluate(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        flat = flat.detach().requires_grad_()
+        result = base.stacked({**stacked(flat), **fixed}, points)  # [M, N, O]
+        losses = (result - values).square().mean(dim=(1, 2)) / scale
+        [gradient] = torch.autograd.grad(losses.sum(), flat)
+        worst = (result.detach() - values).abs().amax(dim=(1, 2))
+        return losses.detach(), gradient, (worst <= schedule.target_error) & (schedule.target_error > 0)
+
+    start = [
+        torch.cat([_padded(net.get_parameter(name).detach(), shape).flatten() for name, shape in shapes.items()])
+        for net in nets
+    ]
+    found = stacked(lbfgs_together(evaluate, torch.stack(start).double(), schedule.budget))
+    for index, net in enumerate(nets):
+        _unstack(net, found, index)
+        if not _loss(net(points), targets[index]).item() < before[index]:
+            net.load_state_dict(kept[index])
+
+
 def _padded(value: Tensor, shape: torch.Size) -> Tensor:
     """A tensor with zeros behind it in every dimension, up to the shape."""
     behind = [wanted - had for wanted, had in zip(shape, value.shape, strict=True)]
@@ -140,7 +177,7 @@ def _padded(value: Tensor, shape: torch.Size) -> Tensor:
 
 
 @torch.no_grad()
-def _unstack(net: Net, stacked: dict[str, nn.Parameter], index: int) -> None:
+def _unstack(net: Net, stacked: Mapping[str, Tensor], index: int) -> None:
     for name, value in net.named_parameters():
         value.copy_(stacked[name][index][tuple(slice(size) for size in value.shape)])
 
