@@ -240,6 +240,12 @@ class _Job:
             raise InputError(
                 "a density is at least two finite inputs of a function on the reals; positions are all equal."
             )
+        low, high = self.function.support
+        if not low <= density.min().item() <= density.max().item() <= high:
+            raise InputError(
+                f"{self.function.located} is defined on {low:g}..{high:g}, and the density reaches from "
+                f"{density.min().item():g} to {density.max().item():g}."
+            )
         del self.pairs
         self._points = _representative(density)
         self.placed = "start" if self.placed == "start" else "no"

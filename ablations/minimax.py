@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 
 from trans4init.ablations.errors import InputError
 
-__all__ = ["Polyline", "best_polyline", "limit"]
+__all__ = ["Polyline", "best_polyline", "exact_polyline", "limit"]
 
 Floats = NDArray[np.float64]
 
 _STARTS = 96
 """Places along the last piece where the next may begin."""
 _BISECTIONS = 40
+_ROUNDING = 1e-9
+"""Of the steepest slope: changes that are none."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ def best_polyline(x: Floats, y: Floats, pieces: int, *, flat: int | None = None)
     With a horizontal piece this is a good polyline, not always the best. Raises InputError where there is none.
     """
     _check(x, y, pieces)
+    exact = exact_polyline(x, y, pieces) if flat is None else None
+    if exact is not None:
+        return exact
     low, high, found = 0.0, float(np.ptp(y)) + 1e-300, None
     for _ in range(_BISECTIONS):
         error = high if found is None else (low + high) / 2
@@ -47,6 +52,16 @@ def best_polyline(x: Floats, y: Floats, pieces: int, *, flat: int | None = None)
         raise InputError(f"no polyline of {pieces} pieces has a horizontal piece {flat} here.")
     distance = np.abs(np.interp(x, *found) - y).max()
     return Polyline(*found, float(distance))
+
+
+def exact_polyline(x: Floats, y: Floats, pieces: int) -> Polyline | None:
+    """The polyline of at most `pieces` pieces on which the points (x, y) [N] lie, corners among them; None without."""
+    slopes = np.diff(y) / np.diff(x)
+    corners = 1 + np.flatnonzero(np.abs(np.diff(slopes)) > _ROUNDING * np.abs(slopes).max())
+    if len(corners) >= pieces or len(x) < 3 * pieces:
+        return None
+    ends = np.concatenate([[0], corners, [len(x) - 1]])
+    return Polyline(x[ends], y[ends], 0.0)
 
 
 def limit(x: Floats, y: Floats, pieces: int) -> float:

@@ -11,9 +11,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from trans4init.ablations.minimax import Polyline, best_polyline
+from trans4init.ablations.minimax import Polyline, best_polyline, exact_polyline
 
-__all__ = ["ReluUnits", "best_relu_units", "curvature_points", "interpolated"]
+__all__ = ["ReluUnits", "best_relu_units", "curvature_points", "interpolated", "resampled"]
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +48,14 @@ def interpolated(x: Floats, y: Floats, at: Floats) -> Floats:
 
     values: Floats = CubicSpline(x, y)(at)
     return values
+
+
+def resampled(x: Floats, y: Floats, count: int, pieces: int) -> tuple[Floats, Floats]:
+    """(x, y) [N] at no more than `count` points, denser where y curves; unchanged where they lie on `pieces` lines."""
+    if exact_polyline(x, y, pieces) is not None:
+        return x, y
+    dense = curvature_points(x, y, min(count, len(x)))
+    return dense, interpolated(x, y, dense)
 
 
 def best_relu_units(x: Floats, y: Floats, units: int) -> ReluUnits:

@@ -42,6 +42,7 @@ class Relu(Activation):
     name = "relu"
     source = "Nair and Hinton 2010, Rectified Linear Units Improve Restricted Boltzmann Machines, section 2"
     tails = "0 to the left, x to the right"
+    kinks = (0.0,)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """[...] to [...]."""

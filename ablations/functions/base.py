@@ -110,6 +110,8 @@ class Function(ABC):
     """How a slot's owner uses the values: added to embeddings, as a rotation, as a bias on scores, …"""
     support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Where the function is defined at all."""
+    kinks: ClassVar[tuple[float, ...]] = ()
+    """Where its slope jumps: points of a fit are put there."""
     approximates: ClassVar[str] = ""
     """For a published approximation: the function that it approximates."""
     log_values: ClassVar[bool] = False
@@ -173,7 +175,11 @@ class Function(ABC):
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
         """Inputs that cover the domain, float64: [N], or [N, n] for a function of vectors."""
-        return domain.points(count)
+        points = domain.points(count)
+        for kink in self.kinks:
+            if domain.low < kink < domain.high:
+                points[(points - kink).abs().argmin()] = kink
+        return points
 
     def fittable(self) -> bool:
         """Whether a net can be fitted to it."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import best_relu_units, curvature_points, interpolated
+from trans4init.ablations.relu_minimax import best_relu_units, resampled
 from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES, positional_mlp
 
 __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
@@ -188,10 +188,10 @@ class MlpRelu(ScalarMLP):
         if len(self.weights) != 2 or self.outputs != 1 or len(inputs) < 2:
             return "no"
         x, y = self.domain.coordinate(inputs).numpy(), targets[:, 0].numpy()
+        units = self.weights[0].shape[1]
         if not self.domain.integer:
-            dense = curvature_points(x, y, min(801, len(x)))
-            x, y = dense, interpolated(x, y, dense)
-        found = best_relu_units(x, y, self.weights[0].shape[1])
+            x, y = resampled(x, y, 801, units + 1)
+        found = best_relu_units(x, y, units)
         side = torch.from_numpy(1.0 - 2.0 * found.left)
         self.weights[0].copy_(side[None])
         self.biases[0].copy_(-side * torch.from_numpy(found.kinks))

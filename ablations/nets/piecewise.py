@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.minimax import best_polyline
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import curvature_points, interpolated
+from trans4init.ablations.relu_minimax import curvature_points, resampled
 
 __all__ = ["PiecewiseLinear", "Spline"]
 
@@ -96,8 +96,9 @@ class PiecewiseLinear(Net):
             return "no"
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
         if self.outputs == 1:
-            points = x if self.domain.integer else curvature_points(x, y[:, 0], min(1001, len(x)))
-            found = best_polyline(points, interpolated(x, y[:, 0], points), len(self.values) - 1)
+            pieces = len(self.values) - 1
+            points = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], 1001, pieces)
+            found = best_polyline(*points, pieces)
             missing = len(self.values) - len(found.x)
             corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
             self.knots.copy_(torch.from_numpy(corners[1:-1]))

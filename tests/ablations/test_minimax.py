@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
-from trans4init.ablations.functions import get_function
-from trans4init.ablations.minimax import best_polyline, limit
+from trans4init.ablations.functions import Domain, get_function
+from trans4init.ablations.minimax import best_polyline, exact_polyline, limit
 from trans4init.ablations.relu_minimax import best_relu_units, curvature_points
 
 
@@ -80,3 +80,23 @@ def test_a_placed_fit_has_the_same_bits_every_time():
     one, other = (fit("gelu", "mlp-relu", size={"hidden": (4,)}, seed=seed) for seed in (0, 0))
     assert all(torch.equal(a, b) for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True))
     assert math.isfinite(one.fidelity.regions[0].max_error)
+
+
+@pytest.mark.parametrize(("net", "size"), [("mlp-relu", {"hidden": (3,)}), ("piecewise-linear", {"pieces": 8})])
+@pytest.mark.parametrize("domain", [None, Domain(-3, 5.5, integer=False)])
+def test_a_net_that_contains_a_function_is_placed_on_it(net, size, domain):
+    """Wherever its kink lies between evenly spaced points."""
+    fitted = fit("relu", net, size=size, domain=domain)
+    assert fitted.fidelity.regions[0].max_error < 1e-6
+    folded = fitted.fold()
+    beside = torch.tensor([-1e-3, 0.0, 1e-3])
+    torch.testing.assert_close(folded(beside), beside.relu(), rtol=0, atol=1e-6)
+
+
+def test_points_on_few_lines_are_those_lines():
+    x = np.linspace(-1, 1, 201)
+    corners = exact_polyline(x, np.abs(x) + np.maximum(x - 0.5, 0), 3)
+    assert corners is not None
+    np.testing.assert_allclose(corners.x, [-1, 0, 0.5, 1], atol=1e-12)
+    assert exact_polyline(x, np.abs(x) + np.maximum(x - 0.5, 0), 2) is None
+    assert exact_polyline(x, x**2, 32) is None

@@ -119,3 +119,12 @@ def test_vectors_take_matrices_and_scalars_do_not():
         fit("transpose", "siren")
     with pytest.raises(InputError, match="net of vectors, gelu a function of numbers"):
         fit("gelu", "linear")
+
+
+def test_inputs_where_the_function_has_no_value_are_no_density():
+    with pytest.raises(
+        InputError, match=r"layernorm-rsqrt is defined on 0\.\.inf, and the density reaches from -0\.5 to"
+    ):
+        fit("layernorm-rsqrt", "mlp-gelu", density=torch.linspace(-0.5, 3, 100))
+    points = get_function("layernorm-rsqrt").points(Domain(1e-9, 1e4, integer=False, log=True))
+    assert points.min() > 0
