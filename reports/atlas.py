@@ -1,5 +1,6 @@
 """The atlas as one HTML page, from the Parquet records of fits: error against parameters, function by function."""
 
+import hashlib
 import io
 import math
 import statistics
@@ -41,14 +42,34 @@ def write_atlas(folder: Path) -> Path:
         if record.phase == "fit":
             by_function[record.cell.function].append(record)
     nets = sorted({_label(record) for records in by_function.values() for record in records if not _kind(record)})
-    figures = [_draw(name, by_function[name], nets) for name in sorted(by_function)]
+    figures = _figures(by_function, nets, folder / "figures" / "atlas")
     tables = [_table(name, _ordered(by_function[name])) for name in sorted(by_function)]
     page = folder / PAGE
-    text = _page(figures, tables)
-    temporary = page.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(page)
+    _replace(page, _page(figures, tables))
     return page
+
+
+def _figures(by_function: dict[str, list[RunRecord]], nets: list[str], kept: Path) -> list[str]:
+    """A figure a function, by name; drawn where it isn't kept from before, of the same fits by the same code."""
+    code, paths, figures = Path(__file__).read_bytes(), set(), []
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in sorted(by_function):
+        drawn = [(record.run_id, record.created_at.isoformat(), record.status) for record in by_function[name]]
+        path = kept / f"{hashlib.sha256(repr((name, nets, sorted(drawn))).encode() + code).hexdigest()[:16]}.svg"
+        paths.add(path)
+        if not path.exists():
+            _replace(path, _draw(name, by_function[name], nets))
+        figures.append(path.read_text(encoding="utf-8"))
+    for old in set(kept.glob("*.svg")) - paths:
+        old.unlink()
+    return figures
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the whole file or nothing."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _page(figures: list[str], tables: list[str]) -> str:

@@ -22,7 +22,7 @@ __all__ = ["Fit", "fidelity_table"]
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a net to a function alone: a table of errors, a checkpoint, a Parquet record.
+    """Fit a net to a function alone: a table of errors, a figure, a checkpoint, a Parquet record.
 
     With --all, fit every net in several sizes, to one function or to all of them, beside the published approximations:
     a page with the errors against the parameters. What is there already is not fitted again.
@@ -67,7 +67,7 @@ class Fit:
     seeds: int = 1
     """Fit so many seeds from --seed on, together, and say how they differ."""
     out: Path = Path("runs/fit")
-    """The folder for checkpoints/ and results/."""
+    """The folder for checkpoints/, results/ and figures/."""
 
     def run(self, command: str) -> int:
         """Fit, print, keep."""
@@ -132,6 +132,7 @@ class Fit:
 
     def _keep(self, fitted: "Fitted", console: "Console") -> None:
         from trans4init.ablations.errors import FaultError
+        from trans4init.ablations.fidelity_figure import draw_fidelity
         from trans4init.ablations.fit_records import keep
 
         how = {"steps": self.steps} | {key: value for key, value in self._how().items() if value != _DEFAULTS.get(key)}
@@ -139,9 +140,10 @@ class Fit:
             how["density"] = _digest(self.density)
         try:
             kept = keep(fitted, how, self.out)
+            figure = draw_fidelity(fitted, self.out / "figures" / f"{kept[1].stem}.svg")
         except OSError as error:
             raise FaultError(f"the fit can't be kept in {self.out}: {error.strerror}.") from error
-        for path in kept:
+        for path in kept if figure is None else (*kept, figure):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
     def _atlas(self, console: "Console") -> int:

@@ -10,6 +10,7 @@ from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import get_function, list_functions
 from trans4init.ablations.nets import list_nets
+from trans4init.reports import atlas as page
 from trans4init.reports.atlas import write_atlas
 from trans4init.reports.store import load_results
 
@@ -83,3 +84,18 @@ def test_functions_of_every_kind_of_input_are_in_the_atlas(tmp_path, monkeypatch
     assert plan
     assert {outcome for _, outcome in make(tmp_path, plan)} == {"made"}
     assert len(load_results(tmp_path / "results").records) == len(plan)
+
+
+def test_a_page_is_made_again_without_drawing_what_has_not_changed(tmp_path, monkeypatch):
+    drawn = []
+    draw = page._draw
+    monkeypatch.setattr(page, "_draw", lambda name, *rest: (drawn.append(name), draw(name, *rest))[1])
+    for function in ("gelu", "tanh"):
+        list(atlas.make(tmp_path, [atlas.Entry(function, "spline", {"intervals": 4})]))
+    first = page.write_atlas(tmp_path).read_text()
+    assert page.write_atlas(tmp_path).read_text() == first
+    assert drawn == ["gelu", "tanh"]
+    list(atlas.make(tmp_path, [atlas.Entry("tanh", "spline", {"intervals": 16})]))
+    assert page.write_atlas(tmp_path).read_text() != first
+    assert drawn == ["gelu", "tanh", "tanh"]
+    assert len(list((tmp_path / "figures" / "atlas").iterdir())) == 2

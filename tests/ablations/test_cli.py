@@ -201,6 +201,12 @@ def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_pat
     assert (record.phase, record.cell.function, record.cell.net) == ("fit", "sinusoidal", "siren")
     [checkpoint] = (tmp_path / "runs" / "fit" / "checkpoints").iterdir()
     assert {path.name for path in checkpoint.iterdir()} == {"net.safetensors", "card.json"}
+    [figure] = (tmp_path / "runs" / "fit" / "figures").iterdir()
+    assert figure.name == f"{record.run_id}.svg"
+    assert figure.name in output
+    drawn = figure.read_text()
+    assert drawn.startswith("<?xml")
+    assert all(words in drawn for words in ("siren → sinusoidal, fitted on 0..15", "error of the slope", "position"))
     first = (checkpoint / "net.safetensors").read_bytes()
     run_command(*words, "--hidden", "8", "8")
     assert (checkpoint / "net.safetensors").read_bytes() == first
