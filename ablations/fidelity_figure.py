@@ -32,7 +32,8 @@ def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
         return None
     domain, function = fitted.net.domain, fitted.function
     near = [one for one in domain.beyond(function.support) if domain.low == one.high or one.low in _after(domain)]
-    points = torch.cat([function.points(stretch, _POINTS, **fitted.shape) for stretch in (domain, *near)]).unique()
+    points = torch.cat([function.points(stretch, _POINTS, **fitted.shape) for stretch in (domain, *near)])
+    points = points.sort().values
     inside = ((points >= domain.low) & (points <= domain.high)).numpy()
     exact, value, error, slope_error = _errors(fitted, points, inside)
     with rc_context(
@@ -71,15 +72,16 @@ def _errors(fitted: Fitted, points: torch.Tensor, inside: NDArray[np.bool_]) -> 
     """The function and the net at points [N], and the errors of value and slope; zeros and what isn't finite as NaN."""
     function, shape = fitted.function, fitted.shape
     content = NetContent(function, shape, fitted.net)
-    found = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))  # type: ignore[misc]
+    found = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))
     truth = function.analytic(points, **shape), function.derivative(points, **shape)
     (value, slope), (exact, true_slope) = (
         [function.as_rows(part.detach()).numpy() for part in parts] for parts in (found, truth)
     )
     errors = [np.abs(value - exact), np.abs(slope - true_slope)]  # [N, outputs]
     worst = int(np.nan_to_num(errors[0][inside]).max(axis=0).argmax())
-    largest = [np.where(np.isfinite(error) & (error > 0), error, np.nan).max(axis=1) for error in errors]
-    return exact[:, worst], value[:, worst], largest[0], largest[1]
+    largest = [np.where(np.isfinite(error), error, 0).max(axis=1) for error in errors]
+    error, slope_error = (np.where(one > 0, one, np.nan) for one in largest)
+    return exact[:, worst], value[:, worst], error, slope_error
 
 
 def _after(domain: Domain) -> tuple[float, ...]:

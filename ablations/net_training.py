@@ -148,7 +148,7 @@ def tune_together(nets: Sequence[Net], points: Tensor, targets: Sequence[Tensor]
     scale = values.square().mean(dim=(1, 2)).clamp_min(1e-300)
 
     def stacked(flat: Tensor) -> dict[str, Tensor]:
-        parts = flat.split([shape.numel() for shape in shapes.values()], dim=1)
+        parts = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=1)
         return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def evaluate(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:

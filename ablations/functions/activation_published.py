@@ -62,7 +62,7 @@ class QuadraticGelu(PublishedGelu):
     """0.125 x² + 0.25 x + 0.5: meant to be trained with, not to be accurate."""
 
     name = "quadratic-gelu"
-    source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, section 4.1"
+    source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, stage 1"
     tails = "grows quadratically on both sides"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -76,7 +76,7 @@ class PumaGelu(PublishedGelu):
     """0 below −4, a cubic to −1.95, a polynomial of degree 6 to 3, x above."""
 
     name = "puma-gelu"
-    source = "Dong et al. 2023, PUMA: Secure Inference of LLaMA-7B in Five Minutes, section 4.1"
+    source = "Dong et al. 2023, PUMA: Secure Inference of LLaMA-7B in Five Minutes, secure GeLU"
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

@@ -132,7 +132,7 @@ class TwoRelu(PublishedWeight):
     """ReLU(x): rows are ReLU(x) / Σ ReLU(x)."""
 
     name = "2relu"
-    source = "Mohassel and Zhang 2017, SecureML; Li et al. 2023, MPCFormer, section 4.1"
+    source = "Mohassel and Zhang 2017, SecureML; Li et al. 2023, MPCFormer, stage 1: 2ReLU"
     domain = Domain(-8, 8, integer=False)
     after_max = False
     approximates = ""
@@ -149,7 +149,7 @@ class TwoQuad(PublishedWeight):
     """(x + 5)²: rows are (x + c)² / Σ (x + c)² with the paper's c = 5."""
 
     name = "2quad"
-    source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, section 4.1"
+    source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, stage 1"
     domain = Domain(-8, 8, integer=False)
     after_max = False
     approximates = ""

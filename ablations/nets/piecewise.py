@@ -97,8 +97,8 @@ class PiecewiseLinear(Net):
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
         if self.outputs == 1:
             pieces = len(self.values) - 1
-            points = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], 1001, pieces)
-            found = best_polyline(*points, pieces)
+            at, height = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], 1001, pieces)
+            found = best_polyline(at, height, pieces)
             missing = len(self.values) - len(found.x)
             corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
             self.knots.copy_(torch.from_numpy(corners[1:-1]))

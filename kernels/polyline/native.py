@@ -53,9 +53,10 @@ class _Native(torch.autograd.Function):
         return _value(inputs, kinks, lines)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return _gradient(*ctx.saved_tensors, upstream), None, None
+        inputs, kinks, lines = ctx.saved_tensors
+        return _gradient(inputs, kinks, lines, upstream), None, None
 
 
 def _value(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:

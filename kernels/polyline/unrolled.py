@@ -25,7 +25,7 @@ class _Unrolled(torch.autograd.Function):
         ctx.save_for_backward(inputs, kinks, lines)
         slopes, intercepts = lines
         changes = slopes.diff()
-        value = slopes[0] * inputs + (intercepts[0] - (changes * kinks).sum())
+        value: Tensor = slopes[0] * inputs + (intercepts[0] - (changes * kinks).sum())
         for kink, change in zip(kinks.unbind(), changes.unbind(), strict=True):
             value = value + change * torch.maximum(inputs, kink)
         return value
