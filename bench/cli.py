@@ -105,6 +105,8 @@ class Compare:
     """Processes of each side where sources are compared, in turn; each measures the quick cases."""
     any_machine: bool = False
     """Compare results of different machines too."""
+    keep: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: nowhere)")] = None
+    """Keep what is measured: DIR/a and DIR/b are folders of results, to be compared again or published."""
 
     def run(self, command: str) -> int:
         """Compare, and print a line for everything that both sides have."""
@@ -113,7 +115,7 @@ class Compare:
 
         from trans4init.bench.compare import Request, compare_sides
 
-        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine))
+        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
         table = Table(
             box=None,
             pad_edge=False,

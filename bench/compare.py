@@ -34,6 +34,8 @@ class Request:
     suites: tuple[str, ...]
     processes: int
     any_machine: bool
+    keep: Path | None = None
+    """Folder for what is measured: `a` and `b` in it are folders of results."""
 
 
 def compare_sides(request: Request) -> dict[str, Comparison]:
@@ -96,7 +98,13 @@ def _machine(environment: Environment) -> str:
 def _measure(request: Request) -> tuple[list[RunRecord], list[RunRecord]]:
     """Both states of the source, measured in turn."""
     with ExitStack() as stack:
-        sides = [stack.enter_context(_state(side, request.suites)) for side in (request.a, request.b)]
+        kept = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trans4init-compare-")))
+        if any((kept / name).exists() for name in "ab"):
+            raise InputError(f"--keep {kept} has measurements already; name another folder.")
+        sides = [
+            stack.enter_context(_state(side, request.suites, (kept / name).resolve()))
+            for name, side in (("a", request.a), ("b", request.b))
+        ]
         for turn in range(request.processes):
             for side in sides if turn % 2 == 0 else reversed(sides):
                 print(f"process {turn + 1} of {request.processes}: {side.name}", file=sys.stderr, flush=True)
@@ -118,6 +126,8 @@ class _State:
     def measure(self) -> None:
         """One process of every suite; raises FaultError where that fails."""
         words = ["-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--benchmark-quiet"]
+        results = self.out / "results"
+        before = len(list(results.glob("*")))
         done = subprocess.run(
             [str(self.python), *words, "--quick", "--out", str(self.out), *map(str, self.files)],
             env=_environment(self.links),
@@ -125,7 +135,8 @@ class _State:
             text=True,
             check=False,
         )
-        if done.returncode:
+        # 1: some implementation has no time, which its row says.
+        if done.returncode not in (0, 1) or len(list(results.glob("*"))) == before:
             said = (done.stdout + done.stderr).strip().splitlines()
             raise FaultError(f"{self.name} could not be measured: {said[-1] if said else done.returncode}")
 
@@ -137,12 +148,12 @@ def _environment(links: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _state(side: str, suites: tuple[str, ...]) -> Iterator[_State]:
+def _state(side: str, suites: tuple[str, ...], out: Path) -> Iterator[_State]:
     """The sources in a folder, or those of a revision in a work tree of their own, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="trans4init-compare-") as temporary:
         room = Path(temporary)
         if (Path(side) / "pyproject.toml").is_file():
-            yield _prepare(side, Path(side).resolve(), room, suites)
+            yield _prepare(side, Path(side).resolve(), room, suites, out)
             return
         commit = _git("rev-parse", "--verify", "--quiet", f"{side}^{{commit}}")
         if not commit:
@@ -150,12 +161,12 @@ def _state(side: str, suites: tuple[str, ...]) -> Iterator[_State]:
         tree = room / "tree"
         _git("worktree", "add", "--detach", str(tree), commit)
         try:
-            yield _prepare(f"{side} ({commit[:10]})", tree, room, suites)
+            yield _prepare(f"{side} ({commit[:10]})", tree, room, suites, out)
         finally:
             _git("worktree", "remove", "--force", str(tree))
 
 
-def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...]) -> _State:
+def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...], out: Path) -> _State:
     files = {
         path.stem.removeprefix("bench_").replace("_", "-"): path
         for path in sorted((tree / "bench" / "suites").glob("bench_*.py"))
@@ -169,7 +180,7 @@ def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...]) -> _Sta
         (links / floor).symlink_to(tree / floor)
     chosen = [files[suite] for suite in suites or files]
     placed = tuple(links / path.relative_to(tree) for path in chosen)
-    return _State(name, _python(tree, room), links.parent, placed, room / "out")
+    return _State(name, _python(tree, room), links.parent, placed, out)
 
 
 def _python(tree: Path, room: Path) -> Path:
