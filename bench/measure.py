@@ -9,13 +9,15 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from trans4init.bench.conditions import Window
-from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.conditions import Conditions, Observer
+from trans4init.bench.memory import Allocations, allocations
+from trans4init.bench.suite import Call, Case, Implementation, MissingError, Suite
 
 __all__ = ["At", "Checked", "Failed", "Plan", "Round", "Sample", "Send", "measure"]
 
@@ -75,9 +77,7 @@ class Round:
     """What the machine was like while a round was measured."""
 
     round: int
-    others_share: float | None
-    load: float | None
-    throttled: str
+    conditions: Conditions
 
 
 Message = At | Failed | Checked | Sample | Round
@@ -92,28 +92,60 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
         for name in names:
             send(_failure(name, error))
         return
+    with Observer(_gpu()) as observer:
+        ready = _check_all(suite, case, names, inputs, plan, send)
+        _take_turns(ready, plan, observer, send)
+
+
+def _check_all(
+    suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send
+) -> dict[str, tuple[Call, int]]:
+    """The calls whose results are right, and how many of each make a sample."""
     ready: dict[str, tuple[Call, int]] = {}
     for implementation in suite.implementations(case):
         if implementation.name not in names:
             continue
         send(At(implementation.name))
         try:
-            start = time.perf_counter()
-            call = implementation.prepare(inputs)
-            result = call()
-            _wait()
-            first = time.perf_counter() - start
+            call, result, first, kept = _first_call(implementation, inputs, counted=case.counts_prepared)
             if complaint := suite.check(inputs, implementation.name, result):
                 send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
                 continue
             del result
-            send(Checked(implementation.name, first, peak_bytes(call) if implementation.memory else None))
+            send(Checked(implementation.name, first, kept + _most(call) if implementation.memory else None))
             ready[implementation.name] = call, _calls_per_sample(call, plan)
         except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
             send(_failure(implementation.name, error))
             _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
-    order = random.Random(0)
-    window, waiting = Window(), []
+    return ready
+
+
+def _first_call(implementation: Implementation, inputs: Any, *, counted: bool) -> tuple[Call, Any, float, float]:
+    """A call, a result of it, seconds until its first, and where that is counted what it keeps between calls."""
+    with allocations() if counted and implementation.memory else nullcontext(Allocations()) as found:
+        start = time.perf_counter()
+        call = implementation.prepare(inputs)
+        result = call()
+        _wait()
+        first = time.perf_counter() - start
+        if not counted:
+            return call, result, first, 0.0
+        del result  # what a call gives is counted with the next
+    return call, call(), first, max(0.0, found.kept)
+
+
+def _most(call: Call) -> float:
+    """The most bytes that one call holds at a time above what was there before it, its result included."""
+    with allocations() as found:
+        result = call()
+    del result
+    return found.most
+
+
+def _take_turns(ready: dict[str, tuple[Call, int]], plan: Plan, observer: Observer, send: Send) -> None:
+    """Time every call once a round, in an order drawn anew each round."""
+    order, waiting = random.Random(0), list[int]()
+    observer.close()
     for round_ in range(-1, plan.rounds):  # the first warms up
         for name in order.sample(sorted(ready), len(ready)):
             send(At(name))
@@ -128,11 +160,11 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
             if round_ >= 0:
                 send(Sample(name, round_, seconds))
         waiting += [round_] if round_ >= 0 else []
-        if window.seconds() >= _WINDOW_SECONDS or round_ == plan.rounds - 1:
-            seen = window.close()
+        if observer.seconds() >= _WINDOW_SECONDS or round_ == plan.rounds - 1:
+            seen = observer.close()
             for one in waiting:
-                send(Round(one, *seen))
-            window, waiting = Window(), []
+                send(Round(one, seen))
+            waiting = []
 
 
 def seconds_per_call(call: Call, calls: int) -> float:
@@ -151,26 +183,6 @@ def seconds_per_call(call: Call, calls: int) -> float:
         for _ in range(calls):
             call()
         return (time.perf_counter() - began) / calls
-
-
-def peak_bytes(call: Call) -> float | None:
-    """The most memory that one call holds at a time, above what was there before it, in bytes, results included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        return float(torch.cuda.max_memory_allocated() - before)
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        result = call()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    del result
-    return float(most)
 
 
 def _calls_per_sample(call: Call, plan: Plan) -> int:
@@ -195,6 +207,11 @@ def _failure(name: str, error: Exception) -> Failed:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _gpu() -> str:
+    """The GPU that is measured, as nvidia-smi names it; empty where none is."""
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else ""
 
 
 @contextmanager

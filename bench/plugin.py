@@ -158,7 +158,7 @@ class Session:
             measured = self._keep(suite, measure_case(MACHINE, suite, case, names, self.plan))
             self._measured[str(MACHINE), str(case)] = measured
             samples = sorted(measured.timings[suite.baseline].samples.values())
-            amount = case.flop or case.bytes
+            amount = case.flop or case.bytes  # what is multiplied is read too, but that is not what takes the time
             if not samples or not amount:
                 pytest.exit(f"the machine's own {case} could not be measured.", returncode=1)
             self.rates[case.operator] = amount / samples[len(samples) // 2]

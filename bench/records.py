@@ -57,12 +57,12 @@ def contended_rounds(measured: Measured) -> set[int]:
     return {
         number
         for number, round_ in measured.rounds.items()
-        if round_.throttled or (round_.others_share or 0.0) > CONTENDED
+        if round_.conditions.throttled or (round_.conditions.others_share or 0.0) > CONTENDED
     }
 
 
 def _throttled(measured: Measured) -> dict[str, str]:
-    reasons = sorted({round_.throttled for round_ in measured.rounds.values()} - {""})
+    reasons = sorted({round_.conditions.throttled for round_ in measured.rounds.values()} - {""})
     return {"throttled": "; ".join(reasons)} if reasons else {}
 
 
@@ -75,14 +75,18 @@ def _measurements(measured: Measured, timing: Timing, rates: dict[str, float]) -
         yield Measurement(metrics.LATENCY, 1e3 * seconds, number)
         yield Measurement(metrics.CONTENDED, float(number in marked), number)
     for number, round_ in sorted(measured.rounds.items()):
-        yield Measurement(metrics.OTHERS_SHARE, round_.others_share, number)
-        yield Measurement(metrics.LOAD_AVERAGE, round_.load, number)
+        seen = round_.conditions
+        yield Measurement(metrics.OTHERS_SHARE, seen.others_share, number)
+        yield Measurement(metrics.LOAD_AVERAGE, seen.load, number)
+        yield Measurement(metrics.CLOCK, seen.clock, number)
+        yield Measurement(metrics.TEMPERATURE, seen.temperature, number)
     once: dict[Metric, float | None] = {
         metrics.FIRST_CALL_TIME: timing.first_call,
         metrics.PEAK_MEMORY: timing.peak_bytes,
         metrics.LEAST_FLOP: case.flop,
         metrics.LEAST_BYTES: case.bytes,
         metrics.TOKENS_PER_CALL: None if case.tokens is None else float(case.tokens),
+        metrics.RUNS_PER_CALL: None if case.runs is None else float(case.runs),
         metrics.MATMUL_RATE: rates.get("matmul"),
         metrics.COPY_RATE: rates.get("copy"),
     }

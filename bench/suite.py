@@ -31,8 +31,13 @@ class Case:
     """Bytes that must move to or from memory, at least: every input read once, every output written once."""
     tokens: int | None = None
     """How many tokens one call handles, for operators whose speed is given in tokens per second."""
+    runs: int | None = None
+    """How many runs of a study one call makes: speed is given in runs per hour."""
     quick: bool = False
     """Whether it is measured in the quick pass too."""
+    counts_prepared: bool = False
+    """Whether peak memory counts what an implementation keeps between calls, where that is part of the operator: the
+    values that a forward pass saves for its backward pass, a model with its optimiser's state."""
 
     def __str__(self) -> str:
         return f"{self.operator} {self.size}".strip()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Environment", "capture"]
+__all__ = ["Environment", "capture", "clock_mhz", "usable_cores"]
 
 _PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "optuna", "mlflow", "scipy")
 
@@ -52,7 +52,7 @@ def capture(accelerator: str = "") -> Environment:
         processor=_processor(),
         cores=usable_cores(),
         memory_gib=_memory_gib(),
-        clock_mhz=_clock_mhz(),
+        clock_mhz=clock_mhz(),
         accelerator=accelerator,
         git_commit=_git_commit(),
         versions=_versions(),
@@ -76,7 +76,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _clock_mhz() -> float | None:
+def clock_mhz() -> float | None:
+    """The mean clock of the processor's cores now; None where the system doesn't say."""
     cpuinfo = Path("/proc/cpuinfo")
     clocks = re.findall(r"cpu MHz\s*:\s*([\d.]+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return round(sum(map(float, clocks)) / len(clocks), 1) if clocks else None

@@ -56,14 +56,19 @@ LATENCY = Metric("latency", "ms", higher_is_better=False)
 CONTENDED = Metric("contended", "1")
 """1 for a round in which others used the machine, or its GPU was slowed down."""
 LOAD_AVERAGE = Metric("load_average", "processes")
+CLOCK = Metric("clock", "MHz")
+"""Of the GPU's multiprocessors, else the mean of the processor's cores, while the round was measured."""
+TEMPERATURE = Metric("temperature", "°C")
+"""The highest of the GPU, else of the processor."""
 FIRST_CALL_TIME = Metric("first_call_time", "s", higher_is_better=False)
 """Preparation and first call: compilation and autotuning are in it."""
 PEAK_MEMORY = Metric("peak_memory", "byte", higher_is_better=False)
-"""The most that one call holds at a time, above its inputs."""
+"""The most that one call holds at a time above its inputs, with what a backward pass or a training step needs kept."""
 LEAST_FLOP = Metric("least_flop", "FLOP")
 """What the operator needs at least, whoever does it."""
 LEAST_BYTES = Metric("least_bytes", "byte")
 TOKENS_PER_CALL = Metric("tokens_per_call", "tokens")
+RUNS_PER_CALL = Metric("runs_per_call", "runs")
 MATMUL_RATE = Metric("matmul_rate", "FLOP/s")
 """Of PyTorch's own product of two large matrices on this machine, in the same run."""
 COPY_RATE = Metric("copy_rate", "byte/s")

@@ -9,7 +9,7 @@ from trans4init.reports import metrics
 from trans4init.reports.schema import RunRecord
 from trans4init.reports.statistics import Interval, bootstrap_median
 
-__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "STUDY", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "speeds"]
+__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "STUDY", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "Work", "speeds"]
 
 STUDY = "bench"
 """The word in a benchmark's rows where others have their study."""
@@ -24,6 +24,14 @@ class Spread:
     median: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much of it is done in a time."""
+
+    rate: float
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,12 @@ class Speed:
     """95 %, by bootstrap of the rounds."""
     first_call_seconds: float | None
     peak_bytes: float | None
-    tokens_per_second: float | None
+    work: "Work | None"
+    """Tokens per second or runs per hour, where the operator is measured in these."""
+    flop_rate: float | None
+    """FLOP/s: the operator's least operations over the time."""
+    byte_rate: float | None
+    """Bytes/s, likewise."""
     floor_share: float | None
     """The least time by the machine's own rates over the time taken."""
 
@@ -131,7 +144,7 @@ def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
         first.cell.function,
         first.model,
         first.parameters,
-        tuple(_speed(record, {} if record is baseline else of_baseline, floor) for record in records),
+        tuple(_speed(record, {} if record is baseline else of_baseline, (flop, least, floor)) for record in records),
         len(rounds),
         len(marked),
         flop,
@@ -140,17 +153,20 @@ def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
     )
 
 
-def _speed(record: RunRecord, baseline: Mapping[int, float], floor: float | None) -> Speed:
+def _speed(
+    record: RunRecord, baseline: Mapping[int, float], needs: tuple[float | None, float | None, float | None]
+) -> Speed:
+    """needs: the operator's least FLOP, bytes and milliseconds."""
+    flop, least, floor = needs
     samples = _by_round(record, metrics.LATENCY.name)
     status = "missing" if MISSING_NOTE in record.notes else record.status
     if record.status != "ok" or not samples:
         lines = record.error.strip().splitlines()
         error = record.notes.get(MISSING_NOTE) or (lines[-1] if lines else "no sample")
-        return Speed(record.cell.arm, status, error, None, None, None, None, None, None, None)
+        return Speed(record.cell.arm, status, error, *[None] * 9)
     low, middle, high = (float(value) for value in np.quantile(list(samples.values()), [0.25, 0.5, 0.75]))
     shared = sorted(samples.keys() & baseline.keys())
     ratio = bootstrap_median([baseline[number] / samples[number] for number in shared]) if shared else None
-    tokens = record.last(metrics.TOKENS_PER_CALL.name)
     return Speed(
         record.cell.arm,
         status,
@@ -160,9 +176,19 @@ def _speed(record: RunRecord, baseline: Mapping[int, float], floor: float | None
         ratio[1] if ratio else None,
         record.last(metrics.FIRST_CALL_TIME.name),
         record.last(metrics.PEAK_MEMORY.name),
-        1e3 * tokens / middle if tokens else None,
+        _work(record, middle),
+        1e3 * flop / middle if flop else None,
+        1e3 * least / middle if least else None,
         floor / middle if floor else None,
     )
+
+
+def _work(record: RunRecord, milliseconds: float) -> Work | None:
+    if runs := record.last(metrics.RUNS_PER_CALL.name):
+        return Work(3.6e6 * runs / milliseconds, "runs/h")
+    if tokens := record.last(metrics.TOKENS_PER_CALL.name):
+        return Work(1e3 * tokens / milliseconds, "tokens/s")
+    return None
 
 
 def _by_round(record: RunRecord, metric: str) -> dict[int, float]:

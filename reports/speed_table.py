@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from trans4init.reports.speed import Speed, SuiteSpeeds
+from trans4init.reports.statistics import Interval
 
 __all__ = ["print_speeds", "rates_line"]
 
-_NAME, _WIDTHS = 30, (9, 17, 28, 7, 8)
+_NAME, _WIDTHS = 29, (9, 14, 21, 14, 6, 7)
 """Columns of the name, and of what follows it."""
 
 
@@ -21,7 +22,7 @@ def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
 
     for suite in suites:
         say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.device)}; {rates_line(suite)}")
-        say(_cells("", "ms", "quartiles", f"× {suite.baseline} \\[95 %]", "limit", "MiB"))
+        say(_cells("", "ms", "quartiles", f"× {suite.baseline} \\[95 %]", "rate", "limit", "MiB"))
         for case in suite.cases:
             floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
             say(f"[bold]{escape(f'{case.operator} {case.size}'.strip())}[/bold]{floor}")
@@ -53,10 +54,27 @@ def _line(speed: Speed) -> str:
         name,
         _figure(spread.median, 4),
         f"{_figure(spread.low)}–{_figure(spread.high)}",
-        "" if interval is None else f"{speed.ratio:.3g} \\[{interval.low:.3g}, {interval.high:.3g}]",
+        "" if interval is None else _ratio(speed.ratio or 0, interval),
+        _rate(speed),
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
+
+
+def _ratio(ratio: float, interval: Interval) -> str:
+    decimals = 3 if ratio < 0.1 else 2 if ratio < 10 else 1 if ratio < 100 else 0
+    value, low, high = (f"{one:.{decimals}f}" for one in (ratio, interval.low, interval.high))
+    return f"{value} \\[{low}, {high}]"
+
+
+def _rate(speed: Speed) -> str:
+    """The work's rate where it has one; else operations, else bytes, in a second."""
+    if speed.work is not None:
+        rate, unit = speed.work.rate, speed.work.unit.replace("tokens", "tok")
+        return f"{rate / 1e6:.3g}M {unit}" if rate >= 1e6 else f"{_figure(rate)} {unit}"
+    if speed.flop_rate is not None:
+        return f"{_figure(speed.flop_rate / 1e9)} GFLOP/s"
+    return "" if speed.byte_rate is None else f"{_figure(speed.byte_rate / 1e9)} GB/s"
 
 
 def _figure(value: float, digits: int = 3) -> str:

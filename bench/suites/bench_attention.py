@@ -81,7 +81,7 @@ def _case(operator: str, batch: int, heads: int, length: int, dim: int, causal: 
         {"batch": batch, "heads": heads, "length": length, "head_dim": dim, "causal": int(causal)},
         flop=4 * batch * heads * length**2 * dim * (0.5 if causal else 1.0) * _FLOP[operator],
         bytes=float(batch * heads * length * dim * _DTYPE.itemsize * _MATRICES[operator]),
-        tokens=batch * length,
+        counts_prepared=operator == BACKWARD,  # what the forward pass saved
         quick=operator == STEP and causal and (batch, heads, length, dim) in _SHAPES[:2],
     )
 

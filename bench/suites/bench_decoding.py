@@ -12,6 +12,7 @@ from torch import Tensor
 from trans4init.ablations.decoding import greedy
 from trans4init.ablations.device import choose_device
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.bench.floors import decoding_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
 
@@ -32,16 +33,29 @@ def _cases() -> list[Case]:
     for position in ("sinusoidal", "rope", "alibi"):
         for length in (64, 256):
             words = f"nano, batch {_BATCH}, {length} new tokens"
-            quick = position == "sinusoidal" and length == 64
+            config = _config(position, length)
+            floor = decoding_floor(config, config.vocabulary, _BATCH, _PROMPT, length)
             cases.append(
-                Case(f"decoding with {position}", words, {"length": length}, tokens=_BATCH * length, quick=quick)
+                Case(
+                    f"decoding with {position}",
+                    words,
+                    {"length": length},
+                    flop=floor.flop,
+                    bytes=floor.bytes,
+                    tokens=_BATCH * length,
+                    quick=position == "sinusoidal" and length == 64,
+                )
             )
     return cases
 
 
+def _config(position: str, length: int) -> TransformerConfig:
+    return TransformerConfig.preset("nano", context=_PROMPT + length, position=position)
+
+
 def _inputs(case: Case) -> _Inputs:
     position, length = case.operator.split()[-1], case.shape["length"]
-    config = TransformerConfig.preset("nano", context=_PROMPT + length, position=position)
+    config = _config(position, length)
     model = Transformer(config).to(choose_device()).eval()
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(config.vocabulary, (_BATCH, _PROMPT), generator=generator).to(choose_device())

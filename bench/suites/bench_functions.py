@@ -52,8 +52,17 @@ def _cases() -> list[Case]:
         if _measurable(function):
             count = _POSITIONS if function.domain.integer else _VALUES
             size = "×".join(map(str, (count, *function.default_shape.values())))
-            quick = function.name in _QUICK
-            cases.append(Case(function.name, f"{size} values", function.default_shape | {"inputs": count}, quick=quick))
+            values = count * function.outputs(**function.default_shape)
+            cases.append(
+                Case(
+                    function.name,
+                    f"{size} values",
+                    function.default_shape | {"inputs": count},
+                    flop=float(values),  # one for each value, at least
+                    bytes=4.0 * values + (8 if function.domain.integer else 4) * count,
+                    quick=function.name in _QUICK,
+                )
+            )
     return cases
 
 

@@ -15,8 +15,9 @@ _VALUES = 2**28 if _ON_GPU else 2**24
 
 
 def _cases() -> list[Case]:
+    moved = 3.0 * _SIDE**2 * _DTYPE.itemsize
     return [
-        Case("matmul", f"{_SIDE}×{_SIDE} {_DTYPE}".replace("torch.", ""), flop=2.0 * _SIDE**3, quick=True),
+        Case("matmul", f"{_SIDE}×{_SIDE} {_DTYPE}".replace("torch.", ""), flop=2.0 * _SIDE**3, bytes=moved, quick=True),
         Case("copy", f"{_VALUES * 4 / 2**20:.0f} MiB", bytes=2.0 * 4 * _VALUES, quick=True),
     ]
 

@@ -82,8 +82,10 @@ def _cases() -> list[Case]:
     batch, length, inner, width = _ENCODER
     words = f"B={batch} L={length} d={width}, hidden {inner}"
     moved = 2.0 * 4 * batch * length * width  # embeddings read and written; backward their gradient passes through
-    cases.append(Case(ADDED, words, {"length": length}, bytes=moved, quick=True))
-    return [*cases, Case(ADDED_BOTH, words, {"length": length}, bytes=1.5 * moved)]
+    flop = 2.0 * length * (64 * inner + inner * width) + batch * length * width
+    both = 3 * flop - 2.0 * length * 64 * inner  # of the features there is no gradient
+    cases.append(Case(ADDED, words, {"length": length}, flop=flop, bytes=moved, quick=True))
+    return [*cases, Case(ADDED_BOTH, words, {"length": length}, flop=both, bytes=1.5 * moved)]
 
 
 def _inputs(case: Case) -> _Nets:

@@ -1,4 +1,4 @@
-"""How long the command keeps a person waiting: importing, `--help`, a report of a million rows."""
+"""How long the command keeps a person waiting: importing, `--help`, a finished study, a report of much."""
 
 import os
 import subprocess
@@ -17,6 +17,36 @@ from trans4init.reports.store import write_together
 
 _ROWS = 1_000_000
 _RUNS = 200
+_STUDY = """
+name = "finished"
+question = "Is there nothing to do?"
+function = "sinusoidal"
+arms = ["analytic", "none"]
+
+[task]
+source = "text.txt"
+evaluation_tokens = 64
+
+[model]
+layers = 1
+width = 8
+heads = 2
+context = 8
+
+[training]
+steps = 4
+batch = 2
+learning_rate = 1e-2
+evaluations = 2
+
+[evaluation]
+seeds = 2
+margin = 0.05
+
+[throughput]
+rounds = 2
+steps_per_round = 1
+"""
 _COMMAND = "import sys; from trans4init.ablations.cli import main; main(sys.argv[1:])"
 
 
@@ -33,6 +63,7 @@ def _cases() -> list[Case]:
         Case("python -c 'import torch'", quick=True),
         Case("import trans4init.ablations.transformer", quick=True),
         Case("trans4init --help", quick=True),
+        Case("trans4init run", "a study of which nothing is left to run", quick=True),
         Case("trans4init report", f"{_ROWS:,} rows", {"rows": _ROWS}),
     ]
 
@@ -45,8 +76,21 @@ def _inputs(case: Case) -> _Inputs:
         return _Inputs(["-c", "import trans4init.ablations.transformer; print('done')"], folder, "done")
     if case.operator == "trans4init --help":
         return _Inputs(["-c", _COMMAND, "--help"], folder, "doctor")
+    if case.operator == "trans4init run":
+        return _finished_study(folder)
     _write_rows(folder)
     return _Inputs(["-c", _COMMAND, "report", str(folder)], folder, "report.html")
+
+
+def _finished_study(folder: Path) -> _Inputs:
+    """The same command again, after it ran to its end."""
+    (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(4000)))
+    (folder / "finished.toml").write_text(_STUDY)
+    words = ["-c", _COMMAND, "run", "finished.toml", "--executor", "inline"]
+    first = subprocess.run([sys.executable, "-P", *words], cwd=folder, capture_output=True, text=True, check=False)
+    if first.returncode:
+        raise RuntimeError(first.stderr)
+    return _Inputs(words, folder, "Nothing left to run")
 
 
 def _write_rows(folder: Path) -> None:

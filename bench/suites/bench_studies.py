@@ -1,17 +1,24 @@
-"""A small study from its command: its runs one after the other, and a process each. Not part of the quick pass."""
+"""Studies from their command: runs one after the other, a process each, and as arrays of trials where there are any."""
 
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("pydantic", reason="a study's sizes need pydantic")
+
+from trans4init.ablations.model_config import ModelSize
+from trans4init.bench.floors import training_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, Suite
+from trans4init.bench.suite import Call, Case, MissingError, Suite
 
 _COMMAND = "import sys; from trans4init.ablations.cli import main\nif __name__ == '__main__': main(sys.argv[1:])"
-_STUDY = """
+_STUDY = string.Template("""
 name = "timed"
 question = "How many runs an hour?"
 function = "sinusoidal"
@@ -27,40 +34,56 @@ heads = 4
 context = 64
 
 [training]
-steps = 100
+steps = $steps
 batch = 12
 
 [evaluation]
-seeds = 4
+seeds = $seeds
 margin = 0.05
 
 [throughput]
 rounds = 2
-"""
-_RUNS = 12
+""")
+_ARMS, _LAYERS, _WIDTH, _CONTEXT, _BATCH, _VOCABULARY = 3, 2, 64, 64, 12, 256
 
 
 @dataclass(frozen=True)
 class _Inputs:
     folder: Path
+    runs: int
 
 
 def _cases() -> list[Case]:
-    return [Case("a study", f"{_RUNS} runs of 100 steps, decoder 2×64, its report included", {"runs": _RUNS})]
+    return [_case(seeds=1, steps=20, quick=True), _case(seeds=4, steps=100, quick=False)]
+
+
+def _case(*, seeds: int, steps: int, quick: bool) -> Case:
+    runs = _ARMS * seeds
+    model = ModelSize(layers=_LAYERS, width=_WIDTH, heads=4, context=_CONTEXT)
+    step = training_floor(model, _VOCABULARY, _BATCH)
+    return Case(
+        "a study",
+        f"{runs} runs of {steps} steps, decoder {_LAYERS}×{_WIDTH}, its report included",
+        {"runs": runs, "seeds": seeds, "steps": steps},
+        flop=runs * steps * step.flop,
+        bytes=runs * steps * step.bytes,
+        runs=runs,
+        quick=quick,
+    )
 
 
 def _inputs(case: Case) -> _Inputs:
     folder = Path(tempfile.mkdtemp(prefix="trans4init-bench-"))
     (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(40_000)))
-    (folder / "timed.toml").write_text(_STUDY)
+    (folder / "timed.toml").write_text(_STUDY.substitute(case.shape))
     (folder / "command.py").write_text(_COMMAND)
-    return _Inputs(folder)
+    return _Inputs(folder, case.shape["runs"])
 
 
 def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedProcess[str]) -> str:
     runs = len(list((inputs.folder / "runs" / "timed" / "results").glob("evaluate-*.parquet")))
-    if result.returncode or runs != _RUNS:
-        return f"exit code {result.returncode}, {runs} of {_RUNS} runs: {result.stderr.strip()[-200:]}"
+    if result.returncode or runs != inputs.runs:
+        return f"exit code {result.returncode}, {runs} of {inputs.runs} runs: {result.stderr.strip()[-200:]}"
     return ""
 
 
@@ -75,6 +98,11 @@ def _inline(inputs: _Inputs) -> Call:
 @SUITE.implementation("a process each")
 def _processes(inputs: _Inputs) -> Call:
     return _study(inputs, "process")
+
+
+@SUITE.implementation("trial arrays")
+def _arrays(inputs: _Inputs) -> Call:
+    raise MissingError("not available: a study trains its runs one model at a time")
 
 
 def _study(inputs: _Inputs, executor: str) -> Call:

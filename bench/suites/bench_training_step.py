@@ -19,10 +19,11 @@ from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.device import choose_device
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.tasks import TASKS
+from trans4init.ablations.tasks import TASKS, Batch, Task
 from trans4init.ablations.training import TrainingStep
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.bench.floors import training_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.reports.vocabulary import ARMS, REFERENCE_ARM, arm_named
@@ -37,6 +38,8 @@ class _Inputs:
     function: str
     config: TransformerConfig
     fitted: Fitted
+    task: Task
+    batch: Batch
 
 
 def _config(function: str) -> TransformerConfig:
@@ -45,9 +48,18 @@ def _config(function: str) -> TransformerConfig:
 
 def _cases() -> list[Case]:
     config = _config("sinusoidal")
-    tokens = _BATCH * config.context
+    floor = training_floor(config, config.vocabulary, _BATCH)
     return [
-        Case(name, f"{config}, batch {_BATCH}", {"batch": _BATCH}, tokens=tokens, quick=name == "sinusoidal")
+        Case(
+            name,
+            f"{config}, batch {_BATCH}",
+            {"batch": _BATCH},
+            flop=floor.flop,
+            bytes=floor.bytes,
+            tokens=_BATCH * config.context,
+            quick=name == "sinusoidal",
+            counts_prepared=True,  # the model, and its optimiser's state
+        )
         for name in _NETS
     ]
 
@@ -59,7 +71,8 @@ def _inputs(case: Case) -> _Inputs:
     domain = Domain(0, config.context - 1, integer=True) if function.domain.integer else None
     size: dict[str, Any] = {"hidden": (15,)} if _NETS[case.operator] == "mlp-relu" else {}
     fitted = fit(case.operator, _NETS[case.operator], domain=domain, size=size, steps=1, budget=0, **shape)
-    return _Inputs(case.operator, config, fitted)
+    task = TASKS.get("text")(TextConfig(), config.context, choose_device())
+    return _Inputs(case.operator, config, fitted, task, next(task.batches(0, _BATCH, "evaluate")))
 
 
 def _check(inputs: _Inputs, implementation: str, loss: Tensor) -> str:
@@ -75,15 +88,13 @@ def _prepare(arm: str, inputs: _Inputs) -> Call:
     function = get_function(inputs.function)
     if arm not in function.arms:
         raise MissingError(f"makes no sense for {inputs.function}")
-    task = TASKS.get("text")(TextConfig(), inputs.config.context, choose_device())
     model = Transformer(inputs.config).to(choose_device())
     net = inputs.fitted if arm_named(arm).uses_net else None
     record = apply_arm(model, function.slot, arm, net)
-    step = TrainingStep(model, task, TrainingConfig(steps=10**6, batch=_BATCH), record.moves)
-    batch = next(task.batches(0, _BATCH, "evaluate"))
+    step = TrainingStep(model, inputs.task, TrainingConfig(steps=10**6, batch=_BATCH), record.moves)
 
     def call() -> Tensor:
-        loss = step(batch)
+        loss = step(inputs.batch)
         model.zero_grad(set_to_none=True)  # as before the call, so that the next one's memory has its gradients in it
         if loss.is_cuda:
             torch.cuda.synchronize()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trans4init.bench.measure import Plan, peak_bytes
+from trans4init.bench.measure import Plan
+from trans4init.bench.memory import allocations
 from trans4init.bench.worker import load_suite, measure_case
 
 PLAN = Plan(rounds=3, sample_seconds=0.001, limit_seconds=5)
@@ -47,13 +48,38 @@ def test_the_baseline_is_first_and_only_the_named_are_measured(suite_file):
     assert list(measure_case(file, suite, case, ["plus"], PLAN).timings) == ["plus"]
 
 
-def test_the_peak_counts_what_is_held_at_once_and_not_what_was_there():
+def test_the_most_that_is_held_at_once_is_counted_and_not_what_was_there():
     inputs = torch.ones(2**18)  # 1 MiB
-
-    def call():
+    with allocations() as found:
         one = inputs + 1
         two = one * 2
         del one
-        return two + 3
+        kept = two + 3
+        del two
+    assert found.most == pytest.approx(2 * 2**20, abs=100)
+    assert found.kept == pytest.approx(kept.nbytes, abs=100)
 
-    assert peak_bytes(call) == pytest.approx(2 * 2**20, abs=100)
+
+GRAPH = """
+
+CASES.append(Case("backward", shape={"length": 2**18}, quick=True, counts_prepared=True))
+
+
+@SUITE.implementation("graph", operators=("backward",))
+def graph(inputs):
+    leaf = (inputs + 1.0).requires_grad_()  # 1 MiB
+    out = leaf.sqrt().sum()  # keeps the square root for the way back: 1 MiB
+    return lambda: torch.autograd.grad(out, leaf, retain_graph=True)[0].mul(0).long() + 2 * inputs
+"""
+
+
+def test_what_a_backward_pass_keeps_of_the_forward_counts_where_that_is_the_operator(suite_file):
+    found = {}
+    for counted in (True, False):
+        file = suite_file(GRAPH.replace("counts_prepared=True", f"counts_prepared={counted}"))
+        suite = load_suite(file)
+        case = next(case for case in suite.cases(quick=True) if case.operator == "backward")
+        timing = measure_case(file, suite, case, ["graph"], PLAN).timings["graph"]
+        assert timing.status == "ok", timing.error
+        found[counted] = timing.peak_bytes
+    assert found[True] - found[False] == pytest.approx(2 * 2**20, abs=1000)

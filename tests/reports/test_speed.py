@@ -75,7 +75,8 @@ def test_times_ratios_and_limits_are_those_of_the_rows(records):
     assert quick.milliseconds.median == 4.0
     assert quick.ratio == 2.0  # the median of 2, 4 and 2, round by round
     assert quick.floor_share == 0.5
-    assert quick.tokens_per_second == 25_000
+    assert (quick.work.rate, quick.work.unit) == (25_000, "tokens/s")
+    assert (quick.flop_rate, quick.byte_rate) == (5e11, 2.5e8)
     assert (by_name["gone"].status, by_name["gone"].error) == ("missing", "needs a GPU")
     assert (by_name["broken"].status, by_name["broken"].error) == ("failed", "RuntimeError: no")
 
@@ -91,7 +92,14 @@ def test_the_newest_measurement_of_a_suite_counts(records, make_speed):
 def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys):
     print_speeds(speeds(records), Console(width=100))
     shown = capsys.readouterr().out
-    for said in ("needs a GPU: gone", "failed: RuntimeError: no", "2 [2, 4]", "1 of 3 rounds contended", "50%"):
+    for said in (
+        "needs a GPU: gone",
+        "failed: RuntimeError: no",
+        "2.00 [2.00, 4.00]",
+        "25,000 tok/s",
+        "1 of 3 rounds contended",
+        "50%",
+    ):
         assert said in shown
     assert max(map(len, shown.splitlines())) <= 100
 
