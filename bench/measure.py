@@ -6,6 +6,7 @@ whatever an implementation does to that process.
 
 import gc
 import random
+import resource
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +71,8 @@ class Sample:
     implementation: str
     round: int
     seconds: float
+    interrupted: bool
+    """Whether the system took a processor from this process meanwhile, to give it to another."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +154,16 @@ def _take_turns(ready: dict[str, tuple[Call, int]], plan: Plan, observer: Observ
             send(At(name))
             call, calls = ready[name]
             try:
+                before = _interruptions()
                 seconds = seconds_per_call(call, calls)
+                interrupted = _interruptions() > before
             except Exception as error:  # noqa: BLE001  as above
                 send(_failure(name, error))
                 _wait()
                 del ready[name]
                 continue
             if round_ >= 0:
-                send(Sample(name, round_, seconds))
+                send(Sample(name, round_, seconds, interrupted))
         waiting += [round_] if round_ >= 0 else []
         if observer.seconds() >= _WINDOW_SECONDS or round_ == plan.rounds - 1:
             seen = observer.close()
@@ -183,6 +188,11 @@ def seconds_per_call(call: Call, calls: int) -> float:
         for _ in range(calls):
             call()
         return (time.perf_counter() - began) / calls
+
+
+def _interruptions() -> int:
+    """How often a thread of this process had to make room for another process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _calls_per_sample(call: Call, plan: Plan) -> int:

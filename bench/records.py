@@ -73,7 +73,8 @@ def _measurements(measured: Measured, timing: Timing, rates: dict[str, float]) -
         return
     for number, seconds in sorted(timing.samples.items()):
         yield Measurement(metrics.LATENCY, 1e3 * seconds, number)
-        yield Measurement(metrics.CONTENDED, float(number in marked), number)
+        yield Measurement(metrics.CONTENDED, float(number in marked | timing.interrupted), number)
+        yield Measurement(metrics.INTERRUPTED, float(number in timing.interrupted), number)
     for number, round_ in sorted(measured.rounds.items()):
         seen = round_.conditions
         yield Measurement(metrics.OTHERS_SHARE, seen.others_share, number)

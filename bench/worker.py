@@ -32,6 +32,8 @@ class Timing:
     peak_bytes: float | None = None
     samples: dict[int, float] = field(default_factory=dict)
     """Seconds of a call, by round."""
+    interrupted: set[int] = field(default_factory=set)
+    """Rounds in which the system took a processor away meanwhile."""
     told: bool = False
     """Whether the implementation's own trouble is known: it is not tried again."""
 
@@ -110,8 +112,11 @@ def _note(measured: Measured, message: Message) -> None:
             measured.timings[name] = Timing(status, error, told=True)
         case Checked(name, first_call, peak):
             measured.timings[name] = Timing("ok", "", first_call, peak)
-        case Sample(name, round_, seconds):
-            measured.timings[name].samples[round_] = seconds
+        case Sample(name, round_, seconds, interrupted):
+            timing = measured.timings[name]
+            timing.samples[round_] = seconds
+            if interrupted:
+                timing.interrupted.add(round_)
         case Round(round_):
             measured.rounds[round_] = message
 

@@ -54,7 +54,10 @@ FIT_LOSS = Metric("fit_loss", "function values²")
 LATENCY = Metric("latency", "ms", higher_is_better=False)
 """One call of an implementation; one row per interleaved round, `step` is the round."""
 CONTENDED = Metric("contended", "1")
-"""1 for a round in which others used the machine, or its GPU was slowed down."""
+"""1 for a sample whose processor was taken away meanwhile, or in whose round others used the machine, or its GPU was
+slowed down."""
+INTERRUPTED = Metric("interrupted", "1")
+"""1 for a sample during which the system took a processor away from it to give it to another process."""
 LOAD_AVERAGE = Metric("load_average", "processes")
 CLOCK = Metric("clock", "MHz")
 """Of the GPU's multiprocessors, else the mean of the processor's cores, while the round was measured."""
