@@ -67,8 +67,12 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """The report of a study: `nox -s report [-- DIR]`, by default runs/positional-text."""
-    trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
+    """The report of a study: `nox -s report [-- DIR]`; then the documents' figures, from what bench/results has."""
+    if session.posargs or Path("runs/positional-text").exists():
+        trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
+    else:
+        install(session, "-e", ".")
+    session.run("python", "-m", "trans4init.reports.documents")
 
 
 @nox.session

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from trans4init.reports.documents import DOCUMENTS, RESULTS, filled
 from trans4init.reports.pages import verdict_in
 from trans4init.reports.vocabulary import ARMS
 
@@ -79,7 +82,7 @@ def test_the_snippet_on_the_transformer_runs(tmp_path):
 
 
 def section(name):
-    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1].strip()
+    return re.search(rf"<!-- {name}(?: [^>]*)? -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1].strip()
 
 
 def published():
@@ -97,6 +100,19 @@ def test_the_figure_and_the_verdict_are_those_of_published_results(tmp_path):
     verdict = verdict_in(tmp_path)
     assert [line.removeprefix("> ") for line in section("verdict").splitlines() if line != ">"] == verdict.splitlines()
     assert verdict == verdict_in(folder)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_figures_are_those_of_published_results(name):
+    """`nox -s report` would change nothing."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert filled(text, ROOT / RESULTS) == text
+
+
+def test_no_speed_is_typed():
+    """A time or a rate in the README's prose is between marks, or in a block that shows a file or a command."""
+    prose = re.sub(r"<!-- (\w+)[^>]*-->.*?<!-- /\1 -->|```.*?```|`[^`]*`", "", README, flags=re.DOTALL)
+    assert not re.findall(r"\d[\d.,]* ?(?:ms|µs|s|min|tokens/s|GFLOP/s|GB/s|times as fast)\b|×\s?\d", prose)
 
 
 def test_the_arms_are_those_of_the_vocabulary():

@@ -50,10 +50,20 @@ class Report:
 
     def _benchmarks(self, results: "Results") -> int:
         """The benchmarks' page, in the folder that is published to where there is one."""
+        from trans4init.reports.speed import speeds
         from trans4init.reports.speed_page import write_speed_page
-        from trans4init.reports.store import write_bundle
+        from trans4init.reports.store import load_results, write_bundle
 
-        if self.publish is not None:
-            write_bundle(results.records, self.publish / "results")
-        print(write_speed_page(self.publish or self.folder, results))
+        if self.publish is None:
+            print(write_speed_page(self.folder, results))
+            return 0
+        # What was measured again takes the place of what was published; other suites and devices stay.
+        folder = self.publish / "results"
+        newest = speeds([*load_results(folder).records, *results.records])
+        written = write_bundle([record for suite in newest for record in suite.records], folder)
+        for path in set(folder.glob("*.parquet")) - set(written):
+            path.unlink()
+        for suite in newest:
+            print(f"{suite.suite} on {suite.device}: {len(suite.cases)} cases")
+        print(write_speed_page(self.publish, load_results(folder)))
         return 0

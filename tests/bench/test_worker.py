@@ -8,6 +8,7 @@ from trans4init.bench.memory import allocations
 from trans4init.bench.worker import load_suite, measure_case
 
 PLAN = Plan(rounds=3, sample_seconds=0.001, limit_seconds=5)
+PATIENT = Plan(rounds=3, sample_seconds=0.001, limit_seconds=100)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_what_a_backward_pass_keeps_of_the_forward_counts_where_that_is_the_oper
         file = suite_file(GRAPH.replace("counts_prepared=True", f"counts_prepared={counted}"))
         suite = load_suite(file)
         case = next(case for case in suite.cases(quick=True) if case.operator == "backward")
-        timing = measure_case(file, suite, case, ["graph"], PLAN).timings["graph"]
+        timing = measure_case(file, suite, case, ["graph"], PATIENT).timings["graph"]
         assert timing.status == "ok", timing.error
         found[counted] = timing.peak_bytes
     assert found[True] - found[False] == pytest.approx(2 * 2**20, abs=1000)
