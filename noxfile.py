@@ -72,7 +72,7 @@ def report(session: nox.Session) -> None:
         trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
     else:
         install(session, "-e", ".")
-    session.run("python", "-m", "trans4init.reports.documents")
+    session.run("python", "-P", "-m", "trans4init.reports.documents")
 
 
 @nox.session
