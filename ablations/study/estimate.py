@@ -20,7 +20,7 @@ from trans4init.ablations.threads import threads
 from trans4init.ablations.training import TrainingStep
 from trans4init.reports.environment import capture
 
-__all__ = ["print_plan"]
+__all__ = ["Estimate", "Pace", "estimate", "print_plan"]
 
 _WARM_UP_STEPS, _STEPS = 10, 20
 _FIT_STEPS = 100
@@ -31,7 +31,7 @@ _BYTES_PER_RUN, _BYTES_PER_STUDY = 60_000, 7_000_000
 
 
 @dataclass(frozen=True)
-class _Pace:
+class Pace:
     """Seconds on this machine, on the study's number of threads."""
 
     step: float
@@ -40,15 +40,25 @@ class _Pace:
     fit: float
 
 
-def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
-    """Print the cells and an estimate; raises InputError for a study that can't be run."""
-    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
-    check_study(study, file)
-    console.print(_cells(spec))
-    pace = _measure(study)
-    each = spec.trials() + spec.evaluation.seeds
-    runs, fits = len(spec.cells()) * each, len(study.fits_needed())
-    workers = 1 if executor == "inline" else parallel_runs(spec.training.threads)
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will take."""
+
+    fits: int
+    runs: int
+    run_seconds: float
+    """Of one run."""
+    timing_seconds: float
+    """Of all cells timed in turn, alone on the machine."""
+    seconds: float
+    """Of everything."""
+    disk_bytes: float
+
+
+def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> Estimate:
+    """From the pace of a step, an evaluation and a fit, with so many runs at a time."""
+    spec = study.spec
+    runs, fits = len(spec.cells()) * (spec.trials() + spec.evaluation.seeds), len(study.fits_needed())
     run = (
         _START_SECONDS
         + pace.step * spec.training.steps
@@ -56,13 +66,24 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
         + pace.final_evaluation
     )
     rounds = (spec.throughput.rounds + 2) * spec.throughput.steps_per_round
-    throughput = len(spec.cells()) * rounds * pace.step * 4 / 3
-    seconds = (fits * pace.fit + runs * run) / workers + throughput
-    size = (_BYTES_PER_STUDY + _BYTES_PER_RUN * (runs + fits)) / 1e6
+    timing = len(spec.cells()) * rounds * pace.step * 4 / 3
+    seconds = (fits * pace.fit + runs * run) / workers + timing
+    return Estimate(fits, runs, run, timing, seconds, _BYTES_PER_STUDY + _BYTES_PER_RUN * (runs + fits))
+
+
+def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
+    """Print the cells and an estimate; raises InputError for a study that can't be run."""
+    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
+    check_study(study, file)
+    console.print(_cells(spec))
+    pace = _measure(study)
+    workers = 1 if executor == "inline" else parallel_runs(spec.training.threads)
+    found = estimate(study, pace, workers)
     console.print(
-        f"{fits} fit{'s' if fits != 1 else ''}, {runs} runs of {spec.training.steps} steps "
+        f"{found.fits} fit{'s' if found.fits != 1 else ''}, {found.runs} runs of {spec.training.steps} steps "
         f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
-        f"About {duration(seconds)} on {workers} process{'es' if workers > 1 else ''}, {size:.0f} MB of disk"
+        f"About {duration(found.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
+        f"{found.disk_bytes / 1e6:.0f} MB of disk"
         f"{_memory(workers)}.",
         highlight=False,
     )
@@ -89,7 +110,7 @@ def _cells(spec: StudySpec) -> Table:
     return table
 
 
-def _measure(study: ResolvedStudy) -> _Pace:
+def _measure(study: ResolvedStudy) -> Pace:
     """Time a few steps of the reference, its evaluations, and the beginning of a fit."""
     spec = study.spec
     task = build_task(study)
@@ -111,4 +132,4 @@ def _measure(study: ResolvedStudy) -> _Pace:
         start = time.perf_counter()
         fit_function(study, net, _FIT_STEPS)
         fit = (time.perf_counter() - start) * spec.fit.steps / _FIT_STEPS
-    return _Pace(per_step, evaluation, evaluation * len(MULTIPLES), fit)
+    return Pace(per_step, evaluation, evaluation * len(MULTIPLES), fit)
