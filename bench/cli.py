@@ -115,7 +115,7 @@ class Compare:
 
         from trans4init.bench.compare import Request, compare_sides
 
-        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
+        found, lost = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
         table = Table(
             box=None,
             pad_edge=False,
@@ -127,8 +127,10 @@ class Compare:
             interval = comparison.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
             table.add_row(name, f"{comparison.ratio:.3f}", limits, comparison.word)
+        for name, why in lost.items():
+            table.add_row(name, "", "", f"no time: {why}")
         Console().print(table)
-        return int(any(comparison.word == "slower" for comparison in found.values()))
+        return int(bool(lost) or any(comparison.word == "slower" for comparison in found.values()))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.regression import Comparison, compare
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
-from trans4init.reports.schema import RunRecord, UnreadableSchemaError
+from trans4init.reports.schema import Metric, RunRecord, UnreadableSchemaError
+from trans4init.reports.speed import MISSING_NOTE
 from trans4init.reports.store import load_results
 
 __all__ = ["Request", "compare_sides", "timings_of"]
@@ -38,8 +39,8 @@ class Request:
     """Folder for what is measured: `a` and `b` in it are folders of results."""
 
 
-def compare_sides(request: Request) -> dict[str, Comparison]:
-    """What both sides have, by name: how much longer B takes.
+def compare_sides(request: Request) -> tuple[dict[str, Comparison], dict[str, str]]:
+    """What both sides have, by name: how much longer B takes; and what B can't do any more, with the reason.
 
     A side is a folder of results, a folder of sources, or a git revision. Raises InputError for another, for sides
     that can't be compared, and for results of different machines unless that is asked for.
@@ -57,18 +58,41 @@ def compare_sides(request: Request) -> dict[str, Comparison]:
     shared = [name for name in left if name in right]
     if not shared:
         raise InputError(f"{request.a} and {request.b} have no measurement in common.")
-    return {name: compare(left[name], right[name]) for name in shared}
+    lost = {name: why for name, why in _failures(b).items() if name in left and name not in right}
+    return {name: compare(left[name], right[name]) for name in shared}, lost
 
 
 def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
-    """Times of each implementation of each case, a list per process that measured it; what has no time is left out."""
+    """Times of each implementation of each case, a list per process that measured it; what has no time is left out.
+
+    Of a process that the system interrupted, the samples in which it didn't; all where it always did.
+    """
     found: dict[str, list[list[float]]] = {}
     for record in records:
-        times = [m.value for m in record.measurements if m.metric.name == metrics.LATENCY.name and m.value is not None]
+        times = _by_round(record, metrics.LATENCY)
         if record.status == "ok" and times:
-            case = f"{record.cell.function} {record.model}".strip()
-            found.setdefault(f"{record.task}: {case}: {record.cell.arm}", []).append(times)
+            interrupted = _by_round(record, metrics.INTERRUPTED)
+            undisturbed = [time for number, time in times.items() if not interrupted.get(number)]
+            found.setdefault(_name(record), []).append(undisturbed or list(times.values()))
     return found
+
+
+def _failures(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Why what has no time has none, by name; what this machine can't run at all is none of it."""
+    return {
+        _name(record): record.error.strip().splitlines()[-1]
+        for record in records
+        if record.status != "ok" and MISSING_NOTE not in record.notes and record.error.strip()
+    }
+
+
+def _by_round(record: RunRecord, metric: Metric) -> dict[int, float]:
+    return {m.step: m.value for m in record.measurements if m.metric.name == metric.name and m.value is not None}
+
+
+def _name(record: RunRecord) -> str:
+    case = f"{record.cell.function} {record.model}".strip()
+    return f"{record.task}: {case}: {record.cell.arm}"
 
 
 def _stored(side: str) -> list[RunRecord] | None:

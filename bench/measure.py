@@ -5,6 +5,7 @@ whatever an implementation does to that process.
 """
 
 import gc
+import math
 import random
 import resource
 import time
@@ -20,10 +21,11 @@ from trans4init.bench.conditions import Conditions, Observer
 from trans4init.bench.memory import Allocations, allocations
 from trans4init.bench.suite import Call, Case, Implementation, MissingError, Suite
 
-__all__ = ["At", "Checked", "Failed", "Plan", "Round", "Sample", "Send", "measure"]
+__all__ = ["At", "Checked", "Failed", "Plan", "Planned", "Round", "Sample", "Send", "measure"]
 
 _WINDOW_SECONDS = 0.5
 """Rounds are marked together over at least so long: the system counts processor time in hundredths of a second."""
+_FEWEST_ROUNDS = 8
 _TRIES = 3
 """Calls before the first round whose time tells how many calls make a sample."""
 
@@ -33,10 +35,20 @@ class Plan:
     """How much is measured of each implementation of a case."""
 
     rounds: int = 20
+    """The most."""
+    seconds: float = math.inf
+    """What a case's rounds may take together, but for the fewest."""
     sample_seconds: float = 0.01
     """On a CPU a sample is the mean of as many calls as take about this long."""
     limit_seconds: float = 120
     """An implementation that is not heard of for so long is given up."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """So many rounds follow."""
+
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,17 @@ class Round:
     conditions: Conditions
 
 
-Message = At | Failed | Checked | Sample | Round
+Message = Planned | At | Failed | Checked | Sample | Round
 Send = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An implementation that can be timed: its call, how many make a sample, and how long a sample takes about."""
+
+    call: Call
+    calls: int
+    seconds: float
 
 
 def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
@@ -97,14 +118,14 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
         return
     with Observer(_gpu()) as observer:
         ready = _check_all(suite, case, names, inputs, plan, send)
-        _take_turns(ready, plan, observer, send)
+        rounds = _rounds(ready, plan)
+        send(Planned(rounds))
+        _take_turns(ready, rounds, observer, send)
 
 
-def _check_all(
-    suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send
-) -> dict[str, tuple[Call, int]]:
+def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send) -> dict[str, Ready]:
     """The calls whose results are right, and how many of each make a sample."""
-    ready: dict[str, tuple[Call, int]] = {}
+    ready: dict[str, Ready] = {}
     for implementation in suite.implementations(case):
         if implementation.name not in names:
             continue
@@ -116,7 +137,7 @@ def _check_all(
                 continue
             del result
             send(Checked(implementation.name, first, kept + _most(call) if implementation.memory else None))
-            ready[implementation.name] = call, _calls_per_sample(call, plan)
+            ready[implementation.name] = _paced(call, plan)
         except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
             send(_failure(implementation.name, error))
             _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
@@ -145,14 +166,22 @@ def _most(call: Call) -> float:
     return found.most
 
 
-def _take_turns(ready: dict[str, tuple[Call, int]], plan: Plan, observer: Observer, send: Send) -> None:
+def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
+    """As many as the plan has time for."""
+    taken = sum(one.seconds for one in ready.values())
+    if taken * plan.rounds <= plan.seconds:
+        return plan.rounds
+    return min(plan.rounds, max(_FEWEST_ROUNDS, int(plan.seconds / taken)))
+
+
+def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: Send) -> None:
     """Time every call once a round, in an order drawn anew each round."""
     order, waiting = random.Random(0), list[int]()
     observer.close()
-    for round_ in range(-1, plan.rounds):  # the first warms up
+    for round_ in range(-1, rounds):  # the first warms up
         for name in order.sample(sorted(ready), len(ready)):
             send(At(name))
-            call, calls = ready[name]
+            call, calls = ready[name].call, ready[name].calls
             try:
                 before = _interruptions()
                 seconds = seconds_per_call(call, calls)
@@ -165,7 +194,7 @@ def _take_turns(ready: dict[str, tuple[Call, int]], plan: Plan, observer: Observ
             if round_ >= 0:
                 send(Sample(name, round_, seconds, interrupted))
         waiting += [round_] if round_ >= 0 else []
-        if observer.seconds() >= _WINDOW_SECONDS or round_ == plan.rounds - 1:
+        if observer.seconds() >= _WINDOW_SECONDS or round_ == rounds - 1:
             seen = observer.close()
             for one in waiting:
                 send(Round(one, seen))
@@ -195,15 +224,16 @@ def _interruptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _calls_per_sample(call: Call, plan: Plan) -> int:
-    if torch.cuda.is_available():
-        return 1
+def _paced(call: Call, plan: Plan) -> Ready:
+    """How many calls make a sample: on a GPU one, else as many as fill the plan's time."""
     start = time.perf_counter()
     for tried in range(1, _TRIES + 1):
         call()
-        if (taken := (time.perf_counter() - start) / tried) > plan.sample_seconds:
-            return 1
-    return max(1, round(plan.sample_seconds / taken))
+        _wait()
+        if (taken := (time.perf_counter() - start) / tried) > plan.sample_seconds or torch.cuda.is_available():
+            return Ready(call, 1, taken)
+    calls = max(1, round(plan.sample_seconds / taken))
+    return Ready(call, calls, calls * taken)
 
 
 def _failure(name: str, error: Exception) -> Failed:

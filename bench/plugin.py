@@ -29,7 +29,7 @@ __all__ = [
     "pytest_terminal_summary",
 ]
 
-QUICK = Plan(rounds=24, sample_seconds=0.002, limit_seconds=60)
+QUICK = Plan(rounds=60, seconds=1.5, sample_seconds=0.001, limit_seconds=60)
 FULL = Plan()
 LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
 """Held while a benchmark measures: two at once would measure each other."""

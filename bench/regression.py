@@ -1,7 +1,8 @@
 """Is one set of timings slower than another? The Hodges–Lehmann ratio with a bootstrap interval, and a rule.
 
 Timings of one process share where its memory lies, which is worth a percent or two, so that processes are what is
-compared and drawn again, not calls.
+compared and drawn again, not calls. Of a process its quickest sample counts: what others do on a machine makes samples
+longer, never shorter, and where it is busy the median tells more of them than of the code.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ __all__ = ["SMALLEST_EFFECT", "Comparison", "Word", "compare"]
 
 SMALLEST_EFFECT = 0.03
 """A difference smaller than this is not called one, however certain."""
+VISIBLE_EFFECT = 0.05
+"""Where a difference of this size can't be excluded, there is no word on it."""
 _CONFIDENCE = 0.99
 _RESAMPLES = 4000
 _FEWEST = 3
 """Processes of each side below which nothing is said."""
 
-Word = Literal["slower", "faster", "no different", "too few"]
+Word = Literal["slower", "faster", "no different", "inconclusive", "too few"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,11 @@ class Comparison:
 def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Comparison:
     """Compare timings of A and B, one inner sequence per process, in any one unit.
 
-    B is slower where the whole interval is above 1 and the ratio is at least 1.03; faster likewise. Raises ValueError
-    for a side without timings, or a timing that is not positive.
+    B is slower where the whole interval is above 1 and the ratio is at least 1.03; faster likewise. Neither is no
+    different where the interval leaves no room for 5 %, else inconclusive. Raises ValueError for a side without
+    timings, or a timing that is not positive.
     """
-    ours, theirs = _log_medians(a), _log_medians(b)
+    ours, theirs = _logs(a), _logs(b)
     ratio = float(np.exp(_shift(ours, theirs)))
     if min(len(ours), len(theirs)) < _FEWEST:
         return Comparison(ratio, None, "too few")
@@ -51,7 +55,8 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Compa
     drawn_b = theirs[generator.integers(len(theirs), size=(_RESAMPLES, len(theirs)))]
     shifts = np.median((drawn_b[:, :, None] - drawn_a[:, None, :]).reshape(_RESAMPLES, -1), axis=1)
     low, high = np.exp(np.quantile(shifts, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]))
-    word: Word = "no different"
+    room = low < 1 / (1 + VISIBLE_EFFECT) or high > 1 + VISIBLE_EFFECT
+    word: Word = "inconclusive" if room else "no different"
     if low > 1 and ratio >= 1 + SMALLEST_EFFECT:
         word = "slower"
     if high < 1 and ratio <= 1 / (1 + SMALLEST_EFFECT):
@@ -59,10 +64,10 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Compa
     return Comparison(ratio, Interval(float(low), float(high)), word)
 
 
-def _log_medians(processes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+def _logs(processes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     if not processes or not all(len(timings) and min(timings) > 0 for timings in processes):
         raise ValueError("a comparison needs positive timings of at least one process on each side")
-    return np.log([float(np.median(timings)) for timings in processes])
+    return np.log([min(timings) for timings in processes])
 
 
 def _shift(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

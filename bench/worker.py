@@ -15,7 +15,7 @@ from trans4init.bench.suite import Case, Suite
 
 __all__ = ["Measured", "Timing", "load_suite", "measure_case"]
 
-from trans4init.bench.measure import At, Checked, Failed, Message, Plan, Round, Sample, measure
+from trans4init.bench.measure import At, Checked, Failed, Message, Plan, Planned, Round, Sample, measure
 
 _START_SECONDS = 120
 """A worker that has not imported torch and the suite by then is given up."""
@@ -45,6 +45,8 @@ class Measured:
     case: Case
     timings: dict[str, Timing]
     rounds: dict[int, Round] = field(default_factory=dict)
+    planned: int = 0
+    """How many rounds there were to be; 0 until that is known."""
 
 
 def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str], plan: Plan) -> Measured:
@@ -64,9 +66,10 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
         if not measured.timings[name].told:
             measured.timings[name] = Timing(error=why)
         left = [one for one in left if one != name and not measured.timings[one].told]
+    planned = measured.planned or plan.rounds
     for timing in measured.timings.values():
-        if timing.status == "ok" and len(timing.samples) < plan.rounds:
-            timing.status, timing.error = "failed", f"{len(timing.samples)} of {plan.rounds} rounds were measured"
+        if timing.status == "ok" and len(timing.samples) < planned:
+            timing.status, timing.error = "failed", f"{len(timing.samples)} of {planned} rounds were measured"
     return measured
 
 
@@ -108,6 +111,8 @@ def _attempt(
 
 def _note(measured: Measured, message: Message) -> None:
     match message:
+        case Planned(rounds):
+            measured.planned = rounds
         case Failed(name, status, error):
             measured.timings[name] = Timing(status, error, told=True)
         case Checked(name, first_call, peak):

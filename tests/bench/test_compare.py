@@ -1,8 +1,11 @@
 """Two sets of measurements side by side, by the command."""
 
 import dataclasses
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,17 +13,19 @@ from trans4init.bench.compare import timings_of
 from trans4init.reports import metrics
 from trans4init.reports.schema import CellKey, Measurement
 from trans4init.reports.speed import BASELINE_NOTE, STUDY
-from trans4init.reports.store import write_run
+from trans4init.reports.store import load_results, write_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def write_side(make_record, tmp_path):
     """Writes a benchmark's results of so many processes; its folder's name."""
 
-    def write(name, milliseconds, *, processes=5, processor="a processor", operator="twice"):
+    def write(name, milliseconds, *, processes=5, processor="a processor", operator="twice", error="", interrupted=()):
         for process in range(processes):
             record = make_record(
-                run_id=f"bench-{process}",
+                run_id=f"bench-{operator}-{process}",
                 study=STUDY,
                 spec_hash=f"process {process}",
                 cell=CellKey(operator, "triton"),
@@ -29,8 +34,15 @@ def write_side(make_record, tmp_path):
                 phase="throughput",
                 card=None,
                 notes={BASELINE_NOTE: "triton"},
+                status="failed" if error else "ok",
+                error=error,
                 measurements=tuple(
-                    Measurement(metrics.LATENCY, milliseconds * (1 + 0.001 * process), round_) for round_ in range(4)
+                    found
+                    for round_ in range(4)
+                    for found in (
+                        Measurement(metrics.LATENCY, None if error else milliseconds * (1 + 0.001 * process), round_),
+                        Measurement(metrics.INTERRUPTED, float(round_ in interrupted), round_),
+                    )
                 ),
             )
             environment = dataclasses.replace(record.environment, processor=processor)
@@ -48,6 +60,7 @@ def compare(tmp_path):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "trans4init.bench.cli", "compare", *words],
             cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -55,6 +68,26 @@ def compare(tmp_path):
         return done.returncode, done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The project's sources in a repository of their own; the last commit copies twice where it copied once."""
+
+    def git(*words):
+        names = ["-c", "user.name=test", "-c", "user.email=test@test"]
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    for floor in ("ablations", "bench", "kernels", "reports"):
+        shutil.copytree(ROOT / floor, tmp_path / floor, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    git("init", "-q")
+    git("add", "ablations", "bench", "kernels", "reports", "pyproject.toml", "constraints.txt")
+    git("commit", "-q", "-m", "Copy once")
+    suite = tmp_path / "bench" / "suites" / "bench_machine.py"
+    suite.write_text(suite.read_text().replace("b.copy_(a)", "b.copy_(a).copy_(a)"))
+    git("commit", "-q", "-a", "-m", "Copy twice")
 
 
 def test_what_became_slower_is_named_and_counted_by_the_exit_code(write_side, compare):
@@ -82,6 +115,35 @@ def test_other_machines_are_refused_unless_asked_for(write_side, compare):
     assert "slower" in output
 
 
+def test_what_has_no_time_any_more_is_named(write_side, compare, tmp_path):
+    write_side("old", 10.0)
+    write_side("old", 10.0, operator="thrice")
+    write_side("new", 10.0)
+    write_side("new", 10.0, operator="thrice", error="Traceback\nRuntimeError: broken")
+    code, output = compare("old", "new")
+    assert code == 1
+    assert "no time: RuntimeError: broken" in output
+
+
+def test_interrupted_samples_do_not_count(write_side, tmp_path):
+    write_side("old", 10.0, interrupted={0, 2})
+    [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
+    assert [len(times) for times in processes] == [2] * 5
+
+
+def test_revisions_are_measured_in_turn_and_kept(compare, tmp_path, project):
+    code, output = compare("HEAD~", "HEAD", "--suite", "machine", "--processes", "3", "--keep", str(tmp_path / "kept"))
+    assert code == 1, output
+    [copied] = [line for line in output.splitlines() if line.startswith("machine: copy")]
+    assert copied.endswith("slower")
+    code, again = compare(str(tmp_path / "kept" / "a"), str(tmp_path / "kept" / "b"))
+    assert code == 1
+    assert again.splitlines()[1:] == [line for line in output.splitlines() if line.startswith("machine")]
+    code, output = compare("HEAD~", "HEAD", "--keep", str(tmp_path / "kept"))
+    assert code == 2
+    assert "has measurements already; name another folder." in output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -101,8 +163,6 @@ def test_what_cannot_be_compared_is_one_sentence(write_side, compare, words, sai
 
 
 def test_every_process_counts_once(write_side, tmp_path):
-    from trans4init.reports.store import load_results
-
     write_side("old", 10.0, processes=3)
     [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
     assert len(processes) == 3
