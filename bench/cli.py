@@ -101,7 +101,7 @@ class Compare:
     """Likewise; by default the sources here."""
     suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
     """A suite to compare; may be given again."""
-    processes: int = 10
+    processes: int = 24
     """Processes of each side where sources are compared, in turn; each measures the quick cases."""
     any_machine: bool = False
     """Compare results of different machines too."""
@@ -122,14 +122,16 @@ class Compare:
             padding=(0, 2, 0, 0),
         )
         for title in (f"time of {self.b} over {self.a}", "ratio", "99 %", ""):
-            table.add_column(title, justify="right" if title in ("ratio", "99 %") else "left")
+            numbers = title in ("ratio", "99 %")
+            table.add_column(title, justify="right" if numbers else "left", no_wrap=not title.startswith("time"))
         for name, comparison in found.items():
             interval = comparison.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
             table.add_row(name, f"{comparison.ratio:.3f}", limits, comparison.word)
         for name, why in lost.items():
             table.add_row(name, "", "", f"no time: {why}")
-        Console().print(table)
+        console = Console()
+        console.print(table, width=max(100, console.width))
         return int(bool(lost) or any(comparison.word == "slower" for comparison in found.values()))
 
 

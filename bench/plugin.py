@@ -118,12 +118,12 @@ class Session:
             self._take_lock()
         if not self.rates:
             self._measure_rates()
-        key = (str(item.path), str(case))
+        key = (_place(item.path), str(case))
         if key not in self._measured:
             if time.monotonic() > self._end:
                 self.left_out[f"{suite.name}: {case}"] = None
                 pytest.skip("left out: the time is up")
-            same = [other for other in item.session.items if (str(other.path), str(_parts(other)[1])) == key]
+            same = [other for other in item.session.items if (_place(other.path), str(_parts(other)[1])) == key]
             names = [_parts(other)[2] for other in same]
             self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
         measured = self._measured[key]
@@ -156,7 +156,7 @@ class Session:
         for case in suite.cases(quick=False):
             names = [one.name for one in suite.implementations(case)]
             measured = self._keep(suite, measure_case(MACHINE, suite, case, names, self.plan))
-            self._measured[str(MACHINE), str(case)] = measured
+            self._measured[_place(MACHINE), str(case)] = measured
             samples = sorted(measured.timings[suite.baseline].samples.values())
             amount = case.flop or case.bytes  # what is multiplied is read too, but that is not what takes the time
             if not samples or not amount:
@@ -179,6 +179,11 @@ def _accelerator() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+def _place(file: Path) -> str:
+    """The file's own, where links lead to it."""
+    return str(file.resolve())
 
 
 def _parts(item: Any) -> tuple[Any, Any, str]:

@@ -63,9 +63,14 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
                 metrics[_name(case.operator, case.size, speed.implementation, "ms")] = speed.milliseconds.median
             if speed.ratio is not None:
                 metrics[_name(case.operator, case.size, speed.implementation, "ratio")] = speed.ratio
-    for name, value in (("matmul rate", suite.matmul_rate), ("copy rate", suite.copy_rate)):
+            if speed.peak_bytes is not None:
+                metrics[_name(case.operator, case.size, speed.implementation, "MiB")] = speed.peak_bytes / 2**20
+    for name, value in (("matmul GFLOP per s", suite.matmul_rate), ("copy GB per s", suite.copy_rate)):
         if value is not None:
-            metrics[name] = value
+            metrics[f"machine/{name}"] = value / 1e9
+    rounds = sum(case.rounds for case in suite.cases)
+    if rounds:
+        metrics["machine/contended share of rounds"] = sum(case.contended for case in suite.cases) / rounds
     found = [Metric(name, value, moments[1], 0) for name, value in metrics.items()]
     params = [
         Param(name, value) for name, value in (("suite", suite.suite), ("device", suite.device), ("commit", commit))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from trans4init.reports.page_templates import templates, write_page
 from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds, speeds
@@ -90,6 +90,7 @@ def _scale(axes: Axes) -> None:
     low, high = axes.dataLim.intervalx
     if low > 0 and high > 5 * low:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
@@ -168,10 +169,13 @@ def _by_length(suite: SuiteSpeeds) -> dict[tuple[str, str], list[tuple[float, Sp
 
 def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:
     """A colour and a mark for each implementation: an arm's own, else the suite's, the same in its every drawing."""
-    names = dict.fromkeys(speed.implementation for case in suite.cases for speed in case.speeds)
+    names = dict.fromkeys(speed.implementation for case in suite.cases for speed in _timed(case))
     arms = {arm.name: arm.colour for arm in ARMS}
     return {
-        name: (arms.get(name, _COLOURS[number % len(_COLOURS)]), _MARKS[number % len(_MARKS)])
+        name: (
+            arms.get(name, _COLOURS[number % len(_COLOURS)]),
+            _MARKS[(number + number // len(_COLOURS)) % len(_MARKS)],
+        )
         for number, name in enumerate(names)
     }
 

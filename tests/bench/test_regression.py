@@ -1,13 +1,21 @@
 """Is one set of timings slower than another? On simulated timings, and on what a machine gave."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trans4init.bench.cli import Compare
+from trans4init.bench.compare import timings_of
 from trans4init.bench.regression import compare
+from trans4init.reports.store import read_runs
 
 PROCESSES = 10
+RECORD = Path(__file__).with_name("recorded_timings.parquet")
+TURNS = Compare.processes
+"""Processes of each side."""
 
 
 def simulated(generator, factor):
@@ -47,6 +55,48 @@ def test_a_certain_difference_that_is_small_is_none():
     found = compare(a, b)
     assert found.interval.low > 1
     assert found.word == "no different"
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """What a busy machine gave: processes in their order, by name of the work (`recorded_suite.py`)."""
+    records = sorted(read_runs(RECORD), key=lambda record: record.created_at)
+    return timings_of(records)
+
+
+def taken_in_turn(generator, processes, factor):
+    """Two sides of recorded processes that followed each other, of each two one for either side; B times the factor."""
+    start = generator.integers(len(processes) - 2 * TURNS + 1)
+    sides = [], []
+    for turn in range(TURNS):
+        order = generator.permutation(2)
+        for side, index in zip(sides, order, strict=True):
+            side.append(processes[start + 2 * turn + index])
+    a, b = sides
+    return a, [[factor * time for time in times] for times in b]
+
+
+def words_on_recorded(recorded, factor):
+    """Of 200 comparisons, as many of each kind of work."""
+    generator = np.random.default_rng(0)
+    count = 200 // len(recorded)
+    return [
+        compare(*taken_in_turn(generator, processes, factor)).word
+        for processes in recorded.values()
+        for _ in range(count)
+    ]
+
+
+def test_no_more_than_one_false_alarm_in_two_hundred_recorded_pairs(recorded):
+    words = words_on_recorded(recorded, 1.0)
+    assert len(words) == 200
+    assert words.count("slower") + words.count("faster") <= 1
+
+
+def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_recorded_pairs(recorded):
+    words = words_on_recorded(recorded, 1.05)
+    assert words.count("slower") >= 190
+    assert "faster" not in words
 
 
 def test_without_room_for_doubt_there_is_a_word_and_with_it_there_is_none():

@@ -125,4 +125,6 @@ def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_spe
     values = next(run.data.metrics for run in runs if run.data.tags["trans4init.session"] == "one")
     assert values["twice/length 64/quick/ms"] == 4.0
     assert values["twice/length 64/quick/ratio"] == 2.0
-    assert values["matmul rate"] == 1e12
+    assert values["twice/length 64/quick/MiB"] == 1.0
+    assert values["machine/matmul GFLOP per s"] == 1000.0
+    assert values["machine/contended share of rounds"] == pytest.approx(1 / 3)
