@@ -7,8 +7,9 @@ A mark says what it wants, so that another table is another mark and no code:
 
 suite: the benchmark's. operators, columns: which of its operators and implementations, in this order, separated by
 semicolons; all unless given. show: ms (medians), ratio (how many times as fast as the baseline), MiB, or work (tokens
-per second, runs per hour). `<!-- verdict study=NAME -->` is the verdict of a published study, and
-`<!-- duration study=NAME -->` how long it took. `python -m trans4init.reports.documents` fills all files named.
+per second, runs per hour). `<!-- verdict study=NAME -->` is the verdict of a published study,
+`<!-- duration study=NAME -->` how long it took, and `<!-- trained metrics="bleu; accuracy" -->` what models of
+`trans4init train` reached. `python -m trans4init.reports.documents` fills all files named.
 """
 
 import functools
@@ -22,12 +23,13 @@ from trans4init.reports import metrics
 from trans4init.reports.pages import verdict_in
 from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds, speeds
 from trans4init.reports.store import load_results
+from trans4init.reports.trained_table import trained_table
 
 __all__ = ["DOCUMENTS", "RESULTS", "MarkError", "filled"]
 
 RESULTS = Path("bench/results")
 DOCUMENTS = ("README.md", "kernels/attention/README.md", "kernels/positional_mlp/README.md")
-_MARK = re.compile(r"(<!-- (speed|verdict|duration)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- (speed|verdict|duration|trained)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
 _SHOWN = ("ms", "ratio", "MiB", "work")
 
 
@@ -44,6 +46,7 @@ def filled(text: str, results: Path) -> str:
         "speed": _speed_tables,
         "verdict": _verdict,
         "duration": _duration,
+        "trained": _trained,
     }
 
     def fill(found: re.Match[str]) -> str:
@@ -79,6 +82,19 @@ def _duration(results: Path, options: Mapping[str, str]) -> str:
     return (
         f"It took {seconds // 60:.0f} min {seconds % 60:.0f} s on {environment.cores} cores ({environment.processor})."
     )
+
+
+def _trained(results: Path, options: Mapping[str, str]) -> str:
+    """A table for each device on which models were trained."""
+    wanted = _listed(options.get("metrics"))
+    if not wanted or set(options) != {"metrics"}:
+        raise MarkError("a trained mark has metrics=, the names of those that are told, separated by semicolons")
+    tables = []
+    for folder in _published(results, "trained"):
+        records = load_results(folder / "results").records
+        machine = records[0].environment.accelerator or records[0].environment.processor
+        tables.append(f"{trained_table(records, wanted)}\n\nTest splits; {machine}.")
+    return "\n\n".join(tables) or "Nothing published yet."
 
 
 def _speed_tables(results: Path, options: Mapping[str, str]) -> str:
