@@ -4,6 +4,7 @@ B batch, L length, W width.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -38,17 +39,18 @@ class Memory:
 class Block(nn.Module):
     """Attention, then attention to a memory where there is one, then feed-forward; each added to what it was given.
 
-    Norms come before each (Xiong et al. 2020) or after each addition (Vaswani et al. 2017, section 3.1).
+    Norms come before each (Xiong et al. 2020), after each addition (Vaswani et al. 2017, section 3.1), or nowhere.
     """
 
     def __init__(self, config: TransformerConfig, *, cross: bool) -> None:
         super().__init__()
-        self.attention_norm = Normalization(config)
+        norm = nn.Identity if config.norm_placement == "none" else partial(Normalization, config)
+        self.attention_norm = norm()
         self.attention = Attention(config)
         if cross:
-            self.cross_attention_norm = Normalization(config)
+            self.cross_attention_norm = norm()
             self.cross_attention = Attention(config, cross=True)
-        self.feed_forward_norm = Normalization(config)
+        self.feed_forward_norm = norm()
         self.feed_forward = FeedForward(config)
         self.pre, self.dropout = config.norm_placement == "pre", config.dropout
 
@@ -81,7 +83,7 @@ class Block(nn.Module):
         given = self.feed_forward_norm(state) if self.pre else state
         return self._added(state, self.feed_forward(given), self.feed_forward_norm)
 
-    def _added(self, state: Tensor, found: Tensor, norm: Normalization) -> Tensor:
+    def _added(self, state: Tensor, found: Tensor, norm: nn.Module) -> Tensor:
         if self.dropout and self.training:
             found = nn.functional.dropout(found, self.dropout)
         result: Tensor = state + found
