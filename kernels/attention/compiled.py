@@ -27,11 +27,11 @@ ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large",
 HOPPER = "sm_90"
 COMMON = (64, 128)
 SHOWN: dict[str, dict[int, tuple[int, ...]]] = {
-    HOPPER: {2: launch.HEAD_DIMS, 4: (64, 80, 128)},
-    "sm_80": {2: (*COMMON, 256), 4: (64,)},
-    "sm_100": {2: COMMON},
+    HOPPER: {2: launch.HEAD_DIMS, 4: launch.HEAD_DIMS},
+    "sm_80": {2: launch.HEAD_DIMS, 4: (*COMMON, 256)},
+    "sm_100": {2: launch.HEAD_DIMS, 4: (*COMMON, 256)},
     "sm_86": {2: (128,)},
-    "gfx942": {2: COMMON},
+    "gfx942": {2: launch.HEAD_DIMS, 4: (*COMMON, 256)},
 }
 """The head dims that are compiled, by the bytes of a number."""
 OPTIONS = ("window", "lengths", "dropout")

@@ -26,6 +26,7 @@ TOKEN_KINDS = ("decoder", "encoder-decoder", "encoder")
 VARIANTS = {
     "pre-norm": {},
     "post-norm": {"norm_placement": "post", "bias": True},
+    "no norms": {"norm_placement": "none"},
     "grouped, gated": {"key_value_heads": 2, "gated": True, "activation": "silu", "normalization": "rmsnorm-rsqrt"},
     "relative": {"position": "t5"},
     "rotary": {"position": "rope"},
