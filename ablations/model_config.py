@@ -57,8 +57,8 @@ class ModelSize(BaseModel):
     source_vocabulary: Count | None = None
     """Source tokens have an embedding of their own; where None, they share the target's."""
     norm_placement: Literal["pre", "post", "none"] = "pre"
-    """Before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or no norms
-    at all."""
+    """Before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or
+    nowhere."""
     normalization_epsilon: Annotated[float, Field(gt=0)] | None = None
     """Added to a norm's statistic; that of the functions, 1e-5, unless given."""
     embedding_norm: bool = False
