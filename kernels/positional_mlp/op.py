@@ -109,8 +109,9 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def compiled_chain(*arguments: Tensor | Sequence[Tensor], **options: str | Tensor | None) -> Tensor:
-    """`bmm_chain`, compiled when it is first asked for."""
-    return _compiled()(*arguments, **options)
+    """`bmm_chain`, compiled when it is first asked for; where a compiler is at work already, its part of that graph."""
+    chain = bmm_chain if torch.compiler.is_compiling() else _compiled()
+    return chain(*arguments, **options)
 
 
 _IMPLEMENTATIONS: dict[Implementation, Callable[..., Tensor]] = {

@@ -147,7 +147,7 @@ def test_every_number_of_the_record_becomes_a_row(fitted):
     assert rows["rms_error/0..31"] == fitted.fidelity.regions[0].rms_error
     assert rows["derivative_max_error/64..127"] == fitted.fidelity.regions[2].derivative_max_error
     assert rows["net_parameters"] == fitted.fidelity.parameters
-    assert len(rows) == 3 * 10 + len(dataclasses.fields(fitted.fidelity)) - 2  # regions and inputs_per_call apart
+    assert len(rows) == 3 * 10 + len(dataclasses.fields(fitted.fidelity)) - 3  # regions and what is no number apart
 
 
 def test_a_fit_that_diverges_says_so():
