@@ -81,11 +81,15 @@ def _attempt(
     here, there = context.Pipe(duplex=False)
     number = [str(one) for one in suite.cases(quick=False)].index(str(case))
     worker = context.Process(target=_work, args=(suite_file, number, names, plan, there), daemon=True)
-    worker.start()
-    there.close()
     at, limit = names[0], float(_START_SECONDS)
     measured.rounds.clear()
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT}
+    )  # Ctrl-C while it is started would leave it alone
     try:
+        worker.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        there.close()
         while True:
             if not here.poll(limit):
                 return at, f"it was not heard of for {limit:.0f} s"
@@ -101,12 +105,14 @@ def _attempt(
         worker.join()
         return at, f"its process ended with code {worker.exitcode}"
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if worker.pid and os.getpgid(worker.pid) == worker.pid:
-                os.killpg(worker.pid, signal.SIGKILL)  # with what it started
-        worker.kill()
-        worker.join()
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getpgid(worker.pid) == worker.pid:
+                    os.killpg(worker.pid, signal.SIGKILL)  # with what it started
+            worker.kill()
+            worker.join()
         here.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(measured: Measured, message: Message) -> None:
