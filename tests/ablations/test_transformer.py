@@ -6,12 +6,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from trans4init.ablations import visibility
 from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.slots import Slot, observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.ablations.visibility import Visibility
+from trans4init.kernels.attention import attention
 
 CONFIG = TransformerConfig(layers=2, width=16, heads=4, vocabulary=13, context=12)
 
@@ -243,3 +246,24 @@ def test_a_range_that_is_too_short_for_random_positions_is_refused():
 def test_a_function_in_a_slot_that_is_not_its_own_is_refused(key, function):
     with pytest.raises(InputError, match=function):
         Transformer(CONFIG.model_copy(update={key: function}))
+
+
+@pytest.mark.parametrize("scale", [None, 0.7])
+@pytest.mark.parametrize("keys", [1, 3, 4, 5])
+def test_one_query_for_a_few_keys_is_the_same_attention(monkeypatch, keys, scale):
+    """With gradients, by sums up to four keys; by the fused operation beyond, and where nothing is differentiated."""
+    generator = torch.Generator().manual_seed(keys)
+    q, k, v = (torch.randn(2, 3, length, 8, generator=generator, requires_grad=True) for length in (1, keys, keys))
+    summed = []
+    plain = visibility._one_of_few
+    monkeypatch.setattr(visibility, "_one_of_few", lambda *given: summed.append(1) or plain(*given))
+    found = Visibility(causal=True).attend(q, k, v, bias=None, scale=scale, dropout=0.0)
+    assert len(summed) == (keys <= 4)
+    expected = attention(q, k, v, causal=True, scale=scale)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn(found.shape, generator=generator)
+    gradients = [torch.autograd.grad(one, (q, k, v), upstream, retain_graph=True) for one in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        Visibility(causal=True).attend(q, k, v, bias=None, scale=scale, dropout=0.0)
+    assert len(summed) == (keys <= 4)
