@@ -14,10 +14,11 @@ class Doctor:
         """Print a table."""
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
         for what, found in _findings():
-            table.add_row(what, found)
+            table.add_row(what, Text(found))  # what is in brackets is no style
         Console().print(table)
         return 0
 

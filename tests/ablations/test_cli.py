@@ -99,6 +99,7 @@ def test_doctor_says_what_is_here(run_command):
     code, output = run_command("doctor")
     assert code == 0
     assert all(word in output for word in ("python", "processor", "torch", "accelerator", "TRANS4INIT_DATA"))
+    assert output.count("pip install 'trans4init") == output.count("trans4init[")  # the extra is part of the command
 
 
 def test_ui_serves_the_runs_and_links_to_each_study(study_copy, command):
