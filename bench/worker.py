@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -76,19 +77,18 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
 def _attempt(
     suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured
 ) -> tuple[str, str] | None:
-    """Measure in one worker; the implementation that was at work when it was lost, and how."""
+    """Measure in one worker; the implementation that was at work when it was lost, and how.
+
+    A worker ends with its pipe, so that neither a parent that is killed nor Ctrl-C while it is started leaves it alone.
+    """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
+    here, there = context.Pipe()
     number = [str(one) for one in suite.cases(quick=False)].index(str(case))
     worker = context.Process(target=_work, args=(suite_file, number, names, plan, there), daemon=True)
     at, limit = names[0], float(_START_SECONDS)
     measured.rounds.clear()
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # Ctrl-C while it is started would leave it alone
     try:
         worker.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         while True:
             if not here.poll(limit):
@@ -112,7 +112,6 @@ def _attempt(
             worker.kill()
             worker.join()
         here.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(measured: Measured, message: Message) -> None:
@@ -147,6 +146,14 @@ def load_suite(file: Path) -> Suite:
 def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection) -> None:
     """In the worker: measure, and say when it is done. A session of its own: Ctrl-C is the parent's to answer."""
     os.setsid()
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     suite = load_suite(file)
     measure(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)
+
+
+def _end_with(pipe: Connection) -> None:
+    """In the worker: wait until the parent's end is closed, and end with all that was started here."""
+    with contextlib.suppress(EOFError, OSError):
+        pipe.recv()
+    os.killpg(0, signal.SIGKILL)

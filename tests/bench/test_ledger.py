@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -16,7 +17,10 @@ SLOW = """
 
 @SUITE.implementation("slow")
 def slow(inputs):
-    time.sleep(0 if len(inputs) == 1000 else 60)
+    if len(inputs) > 1000:
+        with open("asleep", "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(60)
     return lambda: inputs * 2
 """
 
@@ -79,6 +83,20 @@ def test_ctrl_c_keeps_what_was_measured(suite_file, start_benchmark, tmp_path):
     kept = [record for record in load_results(tmp_path / "out" / "results").records if record.task == "doubling"]
     assert [(record.model, record.status) for record in kept] == [("1k", "ok")] * 3
     assert "results" in output
+
+
+def test_a_worker_ends_with_the_process_that_waits_for_it(suite_file, start_benchmark, tmp_path):
+    process = start_benchmark(suite_file(SLOW))
+    end = time.monotonic() + 200
+    while not (asleep := tmp_path / "asleep").exists() or not asleep.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.kill()
+    end = time.monotonic() + 30  # without being told, it would go on for 60
+    while Path(f"/proc/{asleep.read_text()}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.communicate()
 
 
 def test_a_second_benchmark_stops_with_one_sentence(suite_file, run_benchmark, tmp_path):
