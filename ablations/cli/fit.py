@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,11 +37,17 @@ class Fit:
     """Make the atlas: every net and size; of every function where none is named."""
     net: str = "fourier-mlp"
     """A net's name (trans4init ls nets)."""
-    size: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(default: the net's)")] = ()
+    size: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable; default: the net's)"),
+    ] = ()
     """The net's size, such as pieces=16, intervals=64 or hidden=32,32."""
     hidden: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the net's)")] = ()
     """The net's hidden widths; as --size hidden=N,N."""
-    shape: Annotated[tuple[str, ...], arg(metavar="KEY=N ...", help_behavior_hint="(default: the function's)")] = ()
+    shape: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        arg(metavar="KEY=N ...", help_behavior_hint="(repeatable; default: the function's)"),
+    ] = ()
     """The function's shape, such as heads=4 or head_dim=32."""
     width: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the function's)")] = None
     """The width of a positional encoding; as --shape width=N."""
@@ -251,12 +258,12 @@ _DEFAULTS = Fit()._how() | {"steps": None}
 """What need not be said of a fit."""
 
 
-def _pairs(option: str, words: tuple[str, ...]) -> dict[str, Any]:
+def _pairs(option: str, given: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
     """KEY=VALUE words as a dictionary; a value is a number, numbers with commas, or a word."""
     from trans4init.ablations.errors import InputError
 
     found: dict[str, Any] = {}
-    for word in words:
+    for word in chain.from_iterable(given):
         key, equals, text = word.partition("=")
         if not equals or not key or not text:
             raise InputError(f"{option} takes words such as key=value, and {word!r} was given.")

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import tyro
 
 from trans4init.ablations import atlas
 from trans4init.ablations.cli.fit import Fit
@@ -142,15 +143,15 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"net": "spline", "size": ("interval=4",)}, "unknown key 'interval'; did you mean 'intervals'"),
-        ({"net": "spline", "size": ("intervals",)}, "--size takes words such as key=value"),
-        ({"net": "spline", "size": ("intervals=x",)}, "intervals: input should be a valid integer"),
-        ({"function": "alibi", "shape": ("head=4",)}, "function 'alibi' takes heads, and"),
+        ({"net": "spline", "size": (("interval=4",),)}, "unknown key 'interval'; did you mean 'intervals'"),
+        ({"net": "spline", "size": (("intervals",),)}, "--size takes words such as key=value"),
+        ({"net": "spline", "size": (("intervals=x",),)}, "intervals: input should be a valid integer"),
+        ({"function": "alibi", "shape": (("head=4",),)}, "function 'alibi' takes heads, and"),
         ({"function": "sinusoidal", "domain": (0, 4)}, "--domain doesn't apply, --positions does"),
-        ({"function": "alibi", "shape": ("seed=3",)}, "function 'alibi' takes heads, and"),
-        ({"function": "alibi", "shape": ("heads=abc",)}, "whole numbers of at least 1, and heads=abc was given"),
-        ({"function": "alibi", "shape": ("heads=2.5",)}, "whole numbers of at least 1, and heads=2.5 was given"),
-        ({"function": "alibi", "shape": ("heads=0",)}, "whole numbers of at least 1, and heads=0 was given"),
+        ({"function": "alibi", "shape": (("seed=3",),)}, "function 'alibi' takes heads, and"),
+        ({"function": "alibi", "shape": (("heads=abc",),)}, "whole numbers of at least 1, and heads=abc was given"),
+        ({"function": "alibi", "shape": (("heads=2.5",),)}, "whole numbers of at least 1, and heads=2.5 was given"),
+        ({"function": "alibi", "shape": (("heads=0",),)}, "whole numbers of at least 1, and heads=0 was given"),
         ({"domain": (4, -4)}, "a domain goes from low to high"),
         ({"net": "mlp-relu", "domain": (math.nan, 4)}, "a domain has finite ends, and nan..4 was given"),
         ({"net": "mlp-relu", "domain": (-math.inf, 4)}, "a domain has finite ends, and -inf..4 was given"),
@@ -170,6 +171,12 @@ def test_a_mistake_in_a_fit_is_said_by_its_option(tmp_path, options, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_words_of_a_fit_may_be_given_together_and_apart():
+    words = ["alibi", "--size", "intervals=8", "--shape", "heads=2", "--size", "degree=1", "--net", "spline"]
+    found = tyro.cli(Fit, args=words)
+    assert (found._size(), found._shape()) == ({"intervals": 8, "degree": 1}, {"heads": 2})
+
+
 def test_an_empty_file_of_inputs_holds_no_numbers(tmp_path):
     (tmp_path / "empty.npy").touch()
     with pytest.raises(InputError, match=r"empty\.npy holds no numbers"):
@@ -180,7 +187,7 @@ def test_fits_that_differ_in_any_option_are_kept_apart(tmp_path, capsys):
     """And the same one is found in its place again."""
     seen = tmp_path / "seen.txt"
     seen.write_text("\n".join(str(k / 100) for k in range(-100, 100)))
-    common = {"function": "gelu", "net": "mlp-gelu", "size": ("hidden=3",), "steps": 5, "out": tmp_path / "fits"}
+    common = {"function": "gelu", "net": "mlp-gelu", "size": (("hidden=3",),), "steps": 5, "out": tmp_path / "fits"}
     special = [{}, {"budget": 3}, {"density": seen}, {"target_error": 9.0}, {"domain": (-2, 2)}, {"seeds": 3}, {}]
     for options in special:
         assert Fit(**common | options).run("") == 0
