@@ -110,7 +110,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 def compiled_chain(*arguments: Tensor | Sequence[Tensor], **options: str | Tensor | None) -> Tensor:
     """`bmm_chain`, compiled when it is first asked for; where a compiler is at work already, its part of that graph."""
-    chain = bmm_chain if torch.compiler.is_compiling() else _compiled()
+    chain: Callable[..., Tensor] = bmm_chain if torch.compiler.is_compiling() else _compiled()
     return chain(*arguments, **options)
 
 
