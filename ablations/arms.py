@@ -8,20 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trans4init.ablations.contents import Content, Corrected, ExactGradient, LeftOut, NetContent, TrainableTable
 from trans4init.ablations.errors import InputError, unknown_name
 from trans4init.ablations.fit import Fitted
 from trans4init.ablations.nets import Net
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import (
-    Content,
-    Corrected,
-    ExactGradient,
-    LeftOut,
-    NetContent,
-    Slot,
-    TrainableTable,
-    slots_named,
-)
+from trans4init.ablations.slots import Slot, slots_named
 from trans4init.reports.vocabulary import ARMS, Arm, arm_named
 
 __all__ = ["ArmRecord", "FrozenGuard", "FrozenMovedError", "apply_arm"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.ablations.contents import Analytic, Content
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import QUANTITIES, region_errors
 from trans4init.ablations.fit import FitDivergedError, Wanted, fit_many
@@ -16,7 +17,6 @@ from trans4init.ablations.functions import Domain, Function, get_function, list_
 from trans4init.ablations.minimax import limit
 from trans4init.ablations.nets import build_net, list_nets, net_class
 from trans4init.ablations.relu_minimax import curvature_points
-from trans4init.ablations.slots import Analytic, Content
 from trans4init.reports import metrics
 from trans4init.reports.schema import Measurement, RunRecord
 from trans4init.reports.store import path_of, write_run

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trans4init.ablations.cache import DecodingCache
+from trans4init.ablations.contents import OutsideDomainError
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.transformer import Transformer
 
 __all__ = ["Decoded", "beam_search", "greedy", "length_penalty", "sample"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import benchmark
 
+from trans4init.ablations.contents import Content, Folded, FoldedKnots, NetContent
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.slots import Content, Folded, FoldedKnots, NetContent
 from trans4init.reports import metrics
 from trans4init.reports.schema import Measurement
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from trans4init.ablations.contents import NetContent
 from trans4init.ablations.fit import Fitted
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.slots import NetContent
 
 __all__ = ["draw_fidelity"]
 

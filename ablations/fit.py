@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trans4init.ablations.checkpoint import read_checkpoint, write_checkpoint
+from trans4init.ablations.contents import Content, Folded, FoldedKnots, NetContent
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import Fidelity, RegionErrors, measure
 from trans4init.ablations.functions import Domain, Function, get_function
@@ -27,7 +28,6 @@ from trans4init.ablations.net_training import (
 from trans4init.ablations.nets import Net, build_net, net_from_card
 from trans4init.ablations.nets.base import Placed
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import Content, Folded, FoldedKnots, NetContent
 from trans4init.ablations.threads import threads
 
 __all__ = [

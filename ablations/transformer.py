@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from trans4init.ablations.attention_layer import Attention
 from trans4init.ablations.cache import DecodingCache
+from trans4init.ablations.contents import TrainableTable
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import TransformerConfig
 from trans4init.ablations.output_layer import ClassOutput, TokenOutput
 from trans4init.ablations.patches import Patches
 from trans4init.ablations.seeding import derived_seed, keyed_generator
-from trans4init.ablations.slots import Slot, TrainableTable
+from trans4init.ablations.slots import Slot
 from trans4init.ablations.stack import Memory, Stack
 from trans4init.ablations.visibility import Visibility, checked_lengths, checked_mask
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from trans4init.ablations.contents import OutsideDomainError
 from trans4init.ablations.data.codec import Codec
 from trans4init.ablations.data.pairs import END
 from trans4init.ablations.decoding import beam_search, greedy, sample
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.tasks import TASKS
 from trans4init.ablations.tasks.pairs import PairTask, prompts, readable, without_specials
 from trans4init.ablations.trained import Trained

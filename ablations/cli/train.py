@@ -56,10 +56,10 @@ class Train:
         recipe = self._recipe()  # a mistake is answered before torch is there
         from rich.console import Console
 
+        from trans4init.ablations.contents import OutsideDomainError
         from trans4init.ablations.distributed import joined_team
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.ablations.folders import held
-        from trans4init.ablations.slots import OutsideDomainError
         from trans4init.ablations.training import DivergedError, StoppedError
 
         folder = self.out or Path("runs") / "train" / Path(self.task).stem

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trans4init.ablations.contents import Content, OutsideDomainError, TrainableTable
 from trans4init.ablations.data.buckets import epochs
 from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.pairs import BEGIN, END, PADDING, SEPARATOR, SPECIALS, Pairs
 from trans4init.ablations.decoding import greedy
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.slots import Content, OutsideDomainError, TrainableTable
 from trans4init.ablations.tasks.base import IGNORED, Batch, Task, evaluating
 from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer

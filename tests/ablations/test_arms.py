@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from trans4init.ablations.arms import FrozenGuard, FrozenMovedError, apply_arm
+from trans4init.ablations.contents import FoldedKnots, OutsideDomainError
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import FoldedKnots, OutsideDomainError, Slot, observed_ranges, slots_named
+from trans4init.ablations.slots import Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.vocabulary import ARMS, arm_named
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from trans4init.ablations.contents import OutsideDomainError
 from trans4init.ablations.data.config import TaskConfig
 from trans4init.ablations.data.modular import GROKKED, GROKKING_STEP, ModularConfig
 from trans4init.ablations.data.pairs import BEGIN, END, SPECIALS, Pairs
@@ -17,7 +18,6 @@ from trans4init.ablations.data.sequences import CopyConfig
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import ModelSize, TransformerConfig
-from trans4init.ablations.slots import OutsideDomainError
 from trans4init.ablations.tasks import TASKS, Batch, list_tasks, model_config
 from trans4init.ablations.tasks.base import IGNORED
 from trans4init.ablations.tasks.labels import label_scores

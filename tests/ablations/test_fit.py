@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 
+from trans4init.ablations.contents import Folded, NetContent
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fidelity import measure
 from trans4init.ablations.fit import FitDivergedError, fit, load_fitted
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.slots import Folded, NetContent
 
 SMALL = {"domain": Domain(0, 31, integer=True), "width": 16, "size": {"hidden": (32,)}, "steps": 300}
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from trans4init.ablations.contents import Folded
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.slots import Folded
 
 
 @pytest.mark.parametrize(("net", "size"), [("fourier", {}), ("spline", {"intervals": 700})])

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trans4init.ablations.contents import ExactGradient, NetContent
 from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import ExactGradient, NetContent
 
 SCORES = Domain(-8, 0, integer=False)
 

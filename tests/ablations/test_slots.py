@@ -6,22 +6,12 @@ import pytest
 import torch
 
 from trans4init.ablations.arms import apply_arm
+from trans4init.ablations.contents import Folded, FoldedKnots, NetContent, OutsideDomainError, TrainableTable
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import (
-    Folded,
-    FoldedKnots,
-    NetContent,
-    OutsideDomainError,
-    Slot,
-    TrainableTable,
-    observed_inputs,
-    observed_ranges,
-    sampled_inputs,
-    slots_named,
-)
+from trans4init.ablations.slots import Slot, observed_inputs, observed_ranges, sampled_inputs, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.kernels.positional_mlp import positional_mlp
 
