@@ -14,6 +14,7 @@ from trans4init.ablations.arms import ArmRecord, FrozenGuard
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.distributed import Team
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.memory import keep_freed_memory
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.slots import observed_ranges, slots_named
 from trans4init.ablations.tasks import Batch, Task
@@ -65,6 +66,7 @@ class TrainingStep:
     ) -> None:
         self.model, self.task, self.config, self.team = model, task, config, team or Team()
         self.steps = 0
+        keep_freed_memory()
         compiled = torch.compile(model) if config.compile else model
         self.runner = self.team.wrap(cast(nn.Module, compiled))
         self.optimiser = torch.optim.AdamW(_groups(model, config, moves), betas=(config.beta1, config.beta2))
