@@ -151,8 +151,12 @@ def run_command(
     build: Callable[[str], Any],
     measure: Callable[[str], Usage],
     sources: Sequence[Path],
+    every: Collection[str] = (),
 ) -> None:
-    """The command line of a package's compilations: write its table, or print the instructions of some loops."""
+    """The command line of a package's compilations: write its table, or print what some kernels take or do.
+
+    every: the names of kernels beyond the table's, where there are more.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description="Compile the shipped kernels, without a GPU."
     )
@@ -161,15 +165,23 @@ def run_command(
     wish.add_argument(
         "--sass", metavar="NAME", help="print the inner loops' instructions of those whose names begin so"
     )
+    wish.add_argument(
+        "--usage", metavar="NAME", help="print what those whose names begin so take, those outside the table as well"
+    )
     arguments = parser.parse_args()
     if arguments.table is not None:
         write_table(names, measure, sources, arguments.table)
         return
-    wanted = [name for name in names if name.startswith(arguments.sass) and name.startswith("sm_")]
+    known = list(dict.fromkeys((*names, *every)))
+    wish_name = arguments.sass if arguments.usage is None else arguments.usage
+    on_nvidia = arguments.usage is None
+    wanted = [name for name in known if name.startswith(wish_name) and (name.startswith("sm_") or not on_nvidia)]
     if not wanted:
-        parser.error(
-            f"no kernel of an NVIDIA GPU is named {arguments.sass!r}; names are the table's, such as {min(names)!r}"
-        )
+        gpu = "an NVIDIA GPU" if on_nvidia else "any GPU"
+        parser.error(f"no kernel of {gpu} is named {wish_name!r}; names are the table's, such as {min(names)!r}")
+    if arguments.usage is not None:
+        _measured(wanted, measure)
+        return
     for name in wanted:
         print(name)
         for loop in inner_loops(build(name)):
@@ -183,6 +195,14 @@ def write_table(names: Collection[str], measure: Callable[[str], Usage], sources
     """
     import triton
 
+    rows = _measured(names, measure)
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(asdict(row))}" for name, row in rows.items())
+    head = json.dumps({"triton": triton.__version__, "source": source_hash(sources), "rows": {}})
+    path.write_text(f"{head[:-2]}\n{lines}\n}}}}\n")
+
+
+def _measured(names: Collection[str], measure: Callable[[str], Usage]) -> dict[str, Usage]:
+    """Compiled on all cores, each printed as soon as it is its turn."""
     rows: dict[str, Usage] = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         waiting = {name: pool.submit(measure, name) for name in names}
@@ -192,6 +212,4 @@ def write_table(names: Collection[str], measure: Callable[[str], Usage], sources
                 sys.exit(f"{name} doesn't compile: {str(error).splitlines()[0][:300]}")
             rows[name] = future.result()
             print(name, *(f"{value} {key}" for key, value in asdict(rows[name]).items()), sep=", ", flush=True)
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(asdict(row))}" for name, row in rows.items())
-    head = json.dumps({"triton": triton.__version__, "source": source_hash(sources), "rows": {}})
-    path.write_text(f"{head[:-2]}\n{lines}\n}}}}\n")
+    return rows

@@ -1,18 +1,20 @@
 """`python -m trans4init.kernels.attention.compiled TABLE`: compile the shipped kernels and write what each takes.
 
-`--sass NAME` prints the instructions of their loops instead.
+`--usage NAME` prints what the kernels whose names begin so take, `--sass NAME` the instructions of their loops.
 
 The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. All that can
-be asked for is too much to compile: for one GPU, bfloat16 compiling as float16 does, four passes at seven head dims in
-two sizes of numbers, with and without a bias, its gradient, a causal mask, a window, key lengths, dropout and grouped
-heads are 2240 kernels. The table holds every pass with all of that off and with all of it on, so that each switch is
-seen on and off at each size, at every head dim in half precision and in float32 (sm_86: one). On sm_90, at the
-common head dims, it also holds each of these with and without a causal mask, and a bias alone in each candidate tile.
+be asked for is too much to compile each time: for one GPU, bfloat16 compiling as float16 does, four passes at seven
+head dims in two sizes of numbers, with and without a bias, its gradient, a causal mask, a window, key lengths, dropout
+and grouped heads are 2240 kernels; `--usage sm_90` compiles them. The table holds every tile of `configurations.py`:
+each pass with all of that off, with a bias alone, and with all of it on, so that each switch is seen on and off at each
+size, at every head dim in half precision and in float32 (sm_86: one). On sm_90, at the common head dims, it also holds
+nothing and everything each with and without a causal mask.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from trans4init.kernels.attention import launch
 from trans4init.kernels.attention.configurations import PASSES, Case, Pass, Room, Tile, candidates
 from trans4init.kernels.compilation import Job, Usage, compile_job, run_command, usage_of
 
-__all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
+__all__ = ["SOURCES", "Variant", "build", "every", "job_of", "measure", "shipped"]
 
 SOURCES = [Path(__file__).parent / name for name in ("kernel.py", "backward_kernel.py")]
 ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large", "sm_86": "small", "gfx942": "small"}
@@ -63,24 +65,56 @@ def shipped() -> dict[str, Variant]:
     return {str(variant): variant for target in SHOWN for variant in _variants(target)}
 
 
+def every() -> dict[str, Variant]:
+    """Every kernel that a call can ask for by default, of every GPU, by its name."""
+    switches = itertools.product((False, True), repeat=7)
+    variants = (
+        _asked(target, which, head_dim, itemsize, *on)
+        for on in switches
+        for target, which, head_dim, itemsize in itertools.product(ROOMS, PASSES, launch.HEAD_DIMS, (2, 4))
+    )
+    return {str(variant): variant for variant in variants if variant is not None}
+
+
+def _asked(
+    target: str,
+    which: Pass,
+    head_dim: int,
+    itemsize: int,
+    bias: bool,
+    table: bool,
+    causal: bool,
+    grouped: bool,
+    window: bool,
+    lengths: bool,
+    dropout: bool,
+) -> Variant | None:
+    """The kernel of these switches; none where the pass doesn't know one of them."""
+    if (grouped and which != "key_gradient") or (not bias and which == "table_gradient"):
+        return None
+    if not table and not (bias and which == "query_gradient"):
+        return None
+    case = Case(which, head_dim, itemsize, bias, causal, grouped, masked=window or lengths or dropout)
+    return Variant(target, case, candidates(case, ROOMS[target])[0], window, lengths, dropout, table)
+
+
 def _variants(target: str) -> Iterator[Variant]:
-    on_hopper = target == HOPPER
+    """Nothing and everything; each tile that lies between; on Hopper more of the common head dims."""
+    room, on_hopper = ROOMS[target], target == HOPPER
     for itemsize, head_dims in SHOWN[target].items():
-        for head_dim, which, everything, causal in itertools.product(head_dims, PASSES, (False, True), (False, True)):
-            if everything == causal or (on_hopper and itemsize == 2 and head_dim in COMMON):
-                yield _extreme(target, which, head_dim, itemsize, everything, causal)
-    if on_hopper:
-        yield from _bias_alone()
-
-
-def _bias_alone() -> Iterator[Variant]:
-    """A bias alone, causal, in half precision on Hopper: in each candidate tile, and without the table's gradient."""
-    for head_dim, which in itertools.product(COMMON, PASSES):
-        biased = Case(which, head_dim, 2, bias=True)
-        tiles = candidates(biased, ROOMS[HOPPER])
-        yield from (Variant(HOPPER, biased, tile) for tile in tiles)
-        if which == "query_gradient":
-            yield Variant(HOPPER, biased, tiles[0], table=False)
+        for head_dim, which in itertools.product(head_dims, PASSES):
+            often = on_hopper and itemsize == 2 and head_dim in COMMON
+            for everything, causal in itertools.product((False, True), (False, True)):
+                if everything == causal or often:
+                    yield _extreme(target, which, head_dim, itemsize, everything, causal)
+            biased = Case(which, head_dim, itemsize, bias=True)
+            yield from (Variant(target, biased, tile) for tile in candidates(biased, room))
+            if which == "query_gradient" and often:
+                yield Variant(target, biased, candidates(biased, room)[0], table=False)
+            if which == "key_gradient":
+                for case in (replace(biased, grouped=True), replace(biased, masked=True)):
+                    tile, on = candidates(case, room)[0], case.masked
+                    yield Variant(target, case, tile, window=on, lengths=on, dropout=on)
 
 
 def _extreme(target: str, which: Pass, head_dim: int, itemsize: int, everything: bool, causal: bool) -> Variant:
@@ -126,7 +160,12 @@ def _type(name: str, itemsize: int) -> str:
 
 def build(name: str) -> Any:
     """The variant of that name, compiled."""
-    return compile_job(job_of(shipped()[name]))
+    return compile_job(job_of(_known()[name]))
+
+
+@functools.cache
+def _known() -> dict[str, Variant]:
+    return every() | shipped()
 
 
 def measure(name: str) -> Usage:
@@ -135,4 +174,4 @@ def measure(name: str) -> Usage:
 
 
 if __name__ == "__main__":
-    run_command("trans4init.kernels.attention.compiled", shipped(), build, measure, SOURCES)
+    run_command("trans4init.kernels.attention.compiled", shipped(), build, measure, SOURCES, every())

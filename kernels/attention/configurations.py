@@ -103,7 +103,12 @@ MASKED_GROUPED: dict[int, tuple[Tile, ...]] = {
 }
 SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the matrix units: small tiles, many threads
     "forward": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
-    "query_gradient": {64: (Tile(32, 32, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
+    "query_gradient": {
+        16: (Tile(32, 32, 8, 1),),
+        32: (Tile(16, 16, 8, 1),),  # ptxas spills 8 bytes of 32x32, whose registers it cuts to 80
+        64: (Tile(32, 32, 8, 1),),
+        256: (Tile(16, 16, 8, 1),),
+    },
     "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "table_gradient": {
         16: (Tile(32, 32, 16, 1),),  # with 8 warps ptxas makes room for two programs, and spills
@@ -113,8 +118,9 @@ SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the m
     },
 }
 SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
-# Triton 3.9 doesn't pipeline dropout's booleans in the key gradient for gfx942: "element type bit width … got 1".
-SMALL_MASKED_KEYS = SMALL | {64: (Tile(32, 32, 4, 1),)}
+# Triton 3.9 doesn't pipeline dropout's booleans in the key gradient for gfx942, "element type bit width … got 1"; and
+# the larger tile with a loop over the heads of a group spills there.
+SMALL_KEYS = SMALL | {64: (Tile(32, 32, 4, 1),)}
 
 
 def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
@@ -122,7 +128,7 @@ def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
     if case.itemsize == 4:
         rows = SINGLE[case.which]
     elif room == "small":
-        rows = SMALL_MASKED_KEYS if case.masked and case.which == "key_gradient" else SMALL
+        rows = SMALL_KEYS if case.which == "key_gradient" and (case.masked or case.grouped) else SMALL
     elif case.which == "key_gradient" and case.grouped:
         rows = MASKED_GROUPED if case.masked else GROUPED
     elif case.masked:

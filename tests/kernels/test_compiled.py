@@ -85,6 +85,21 @@ def test_the_table_of_attention_sees_every_switch_on_and_off_at_every_size_it_sh
     assert hopper >= {(which, head_dim, 2) for which in PASSES for head_dim in HEAD_DIMS}
 
 
+def test_the_table_of_attention_holds_every_tile_that_a_call_can_be_given():
+    tiles = {}
+    for name, variant in [*attention.every().items(), *attention.shipped().items()]:
+        case = variant.case
+        held = tiles.setdefault((variant.target, case.which, case.head_dim, case.itemsize), ({}, {}))
+        held[name in attention.shipped()].setdefault(variant.tile, name)
+    for (target, _, head_dim, itemsize), (asked, shown) in tiles.items():
+        if head_dim in attention.SHOWN[target].get(itemsize, ()):
+            assert set(asked) <= set(shown), [asked[tile] for tile in set(asked) - set(shown)]
+
+
+def test_every_kernel_that_a_call_can_ask_for_has_a_name():
+    assert sum(name.startswith("sm_90 ") for name in attention.every()) == 2240
+
+
 def test_the_table_of_the_positional_mlp_sees_every_activation_and_feature_on_every_gpu():
     variants = positional_mlp.shipped().values()
     for target, backward in {(variant.target, variant.backward) for variant in variants}:
