@@ -21,10 +21,12 @@ SCORES_AT_ONCE = 2**18  # scores of a chunk over all heads: a MiB of float32, wh
 def streamed_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
     """(q, k, v, table, key_lengths, causal, window, scale) -> out and log-sum-exp, as `reference_attention` gives them.
 
-    table [H, Lq + Lk - 1]; key_lengths [B] or None. Sums are float32, or float64 for float64 inputs.
+    table [H, Lq + Lk - 1]; key_lengths [B] or None. Sums are float32, or float64 for float64 inputs;
+    autocast changes nothing.
     """
     attend: Callable[..., tuple[Tensor, Tensor]] = StreamedAttention.apply
-    return attend(*arguments)
+    with torch.autocast("cpu", enabled=False):
+        return attend(*arguments)
 
 
 class StreamedAttention(torch.autograd.Function):
@@ -67,30 +69,35 @@ class StreamedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of q, k, v and table, in the same chunks."""
-        out, lse, q, k, v, table, key_lengths = ctx.saved_tensors
-        causal, window, scale = ctx.options
-        wide = lse.dtype
-        queries, keys, values, masked = _turned(q, k, v, table, causal, window, scale, wide)
-        out_grad = out_grad.to(wide)
-        delta = (out.to(wide) * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
-        level = lse.masked_fill(lse == -math.inf, math.inf)
-        q_grads = []
-        k_grad, v_grad, table_grad = torch.zeros_like(keys), torch.zeros_like(values), torch.zeros_like(masked)
-        for start, stop, first, last in _chunks(q, k, causal, window):
-            scores = _scores(queries, keys, masked, key_lengths, start, stop, first, last)
-            weights = scores.sub_(level[:, :, start:stop, None]).exp_()
-            grad = _grouped(out_grad[:, :, start:stop], v)
-            v_grad[:, :, first:last] += _grouped(weights, v).transpose(-1, -2) @ grad
-            scores_grad = _ungrouped(grad @ values[:, :, first:last].transpose(-1, -2), weights)
-            scores_grad = scores_grad.sub_(delta[:, :, start:stop, None]).mul_(weights)
-            if ctx.needs_input_grad[3]:
-                table_grad[:, start + first : stop + last - 1] += _diagonal_sums(scores_grad.sum(dim=0))
-            grouped = _grouped(scores_grad, k)
-            q_grads.append(_ungrouped(grouped @ keys[:, :, first:last], weights))
-            k_grad[:, :, first:last] += grouped.transpose(-1, -2) @ _grouped(queries[:, :, start:stop], k)
-        q_grad = (torch.cat(q_grads, dim=2) * scale).to(q.dtype)
-        gradients = q_grad, k_grad.flip(2).to(k.dtype), v_grad.flip(2).to(v.dtype), table_grad.to(table.dtype)
-        return (*gradients, None, None, None, None)
+        with torch.autocast("cpu", enabled=False):
+            return _gradients(ctx, out_grad, lse_grad)
+
+
+def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
+    out, lse, q, k, v, table, key_lengths = ctx.saved_tensors
+    causal, window, scale = ctx.options
+    wide = lse.dtype
+    queries, keys, values, masked = _turned(q, k, v, table, causal, window, scale, wide)
+    out_grad = out_grad.to(wide)
+    delta = (out.to(wide) * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
+    level = lse.masked_fill(lse == -math.inf, math.inf)
+    q_grads = []
+    k_grad, v_grad, table_grad = torch.zeros_like(keys), torch.zeros_like(values), torch.zeros_like(masked)
+    for start, stop, first, last in _chunks(q, k, causal, window):
+        scores = _scores(queries, keys, masked, key_lengths, start, stop, first, last)
+        weights = scores.sub_(level[:, :, start:stop, None]).exp_()
+        grad = _grouped(out_grad[:, :, start:stop], v)
+        v_grad[:, :, first:last] += _grouped(weights, v).transpose(-1, -2) @ grad
+        scores_grad = _ungrouped(grad @ values[:, :, first:last].transpose(-1, -2), weights)
+        scores_grad = scores_grad.sub_(delta[:, :, start:stop, None]).mul_(weights)
+        if ctx.needs_input_grad[3]:
+            table_grad[:, start + first : stop + last - 1] += _diagonal_sums(scores_grad.sum(dim=0))
+        grouped = _grouped(scores_grad, k)
+        q_grads.append(_ungrouped(grouped @ keys[:, :, first:last], weights))
+        k_grad[:, :, first:last] += grouped.transpose(-1, -2) @ _grouped(queries[:, :, start:stop], k)
+    q_grad = (torch.cat(q_grads, dim=2) * scale).to(q.dtype)
+    gradients = q_grad, k_grad.flip(2).to(k.dtype), v_grad.flip(2).to(v.dtype), table_grad.to(table.dtype)
+    return (*gradients, None, None, None, None)
 
 
 def _turned(

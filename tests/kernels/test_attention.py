@@ -122,6 +122,21 @@ def test_streamed_attention_and_its_gradients_are_the_reference(scores_at_once, 
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
+def test_streamed_attention_is_as_exact_under_autocast():
+    """The products of a chunk, forward and backward, are none that autocast may round."""
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(1, 2, 40, 16, generator=generator).bfloat16() for _ in range(3)]
+    given.append(torch.randn(2, 79, generator=generator))
+    results = []
+    for enabled in (False, True):
+        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out, lse = streamed_attention(*leaves, None, True, None, 0.25)
+            results.append([out, lse, *torch.autograd.grad(out.float().square().sum() + lse.sum(), leaves)])
+    for plain, autocast in zip(*results, strict=True):
+        assert torch.equal(plain, autocast)
+
+
 class Largest(TorchDispatchMode):
     """The entries of the largest storage that anything made."""
 
