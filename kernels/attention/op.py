@@ -80,8 +80,8 @@ def attention(
     j <= i + Lk - Lq (the ends are aligned). window w: and i + Lk - Lq - w < j. key_lengths: [B] integers, the keys of
     each batch entry that are real. scale: 1/√D unless given. dropout_p: the share of weights that is dropped, by a
     seed drawn from PyTorch's generator. deterministic: the same gradients to the last bit in every run. return_lse:
-    also the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key gives 0 (and -inf).
-    Under autocast q, k and v are cast to its type.
+    also the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key, or all of them with a
+    bias of -inf, gives 0 (and -inf). Under autocast q, k and v are cast to its type.
 
     impl: "reference" is the eager specification; "triton" the kernels, compiled on a GPU and interpreted (slowly, for
     tests) on a CPU; "sdpa" and "flex" are PyTorch's; "auto" is the fastest of them that can do the call right.
@@ -90,7 +90,9 @@ def attention(
     """
     q, k, v = _autocast(q, k, v)
     _check(q, k, v, bias, window, key_lengths, dropout_p, impl)
-    refusal = _refusals(q, k, bias, dropout_p, deterministic, return_lse)
+    if window is not None and window >= k.shape[2]:
+        window = None  # it hides no key, and as a number it might pass 2³¹ in a kernel
+    refusal = _refusals(q, k, v, bias, dropout_p, deterministic, return_lse)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if impl == "auto":
         if isinstance(bias, RelativeBias) and _streams(q, k, dropout_p, return_lse):
@@ -150,6 +152,7 @@ def _preference(q: Tensor) -> tuple[Implementation, ...]:
 def _refusals(
     q: Tensor,
     k: Tensor,
+    v: Tensor,
     bias: RelativeBias | Tensor | None,
     dropout_p: float,
     deterministic: bool,
@@ -169,7 +172,7 @@ def _refusals(
         refusal["flex"] = "has no dropout"
     if q.shape[-1] < 16 and on_gpu:
         refusal["flex"] = f"needs a head dim of at least 16 on a GPU, and {q.shape[-1]} was given"
-    if not on_gpu and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, learned) if t is not None):
+    if not on_gpu and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, learned) if t is not None):
         refusal["flex"] = "has no gradient on a CPU"
 
     if q.shape[-1] not in HEAD_DIMS:

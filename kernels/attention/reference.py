@@ -45,7 +45,8 @@ def reference_attention(
     """softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
 
     q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq],
-    float32 or better. A row that sees no key gives 0 and -inf. `seed` [1] int64 decides what dropout keeps.
+    float32 or better. A row that sees no key, or all of them with a bias of -inf, gives 0 and -inf. `seed` [1] int64
+    decides what dropout keeps.
     """
     queries, keys = q.shape[-2], k.shape[-2]
     groups = q.shape[1] // k.shape[1]
@@ -56,14 +57,16 @@ def reference_attention(
     elif bias is not None:
         scores = scores + bias.to(scores.dtype)
     seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
-    some = seen.any(dim=-1, keepdim=True)  # a row of -inf alone would make NaN, here and in the gradient
-    scores = scores.masked_fill(~seen & some, -math.inf)
-    weights = scores.softmax(dim=-1).masked_fill(~some, 0.0)
+    scores = scores.masked_fill(~seen, -math.inf)
+    some = scores.detach().amax(dim=-1, keepdim=True) != -math.inf
+    scores = scores.masked_fill(~some, 0.0)  # a row of -inf alone would make NaN, here and in the gradient
+    weights = scores.softmax(dim=-1)
     if seed is not None and dropout_p > 0:
         keep = kept(seed, q.shape[0], q.shape[1], queries, keys, dropout_p)
         weights = (weights / (1 - dropout_p) if dropout_p < 1 else weights).masked_fill(~keep, 0.0)
     wide = torch.promote_types(scores.dtype, torch.float32)
-    return weights @ v, scores.to(wide).logsumexp(dim=-1).masked_fill(~some[..., 0], -math.inf)
+    lse = scores.to(wide).logsumexp(dim=-1).masked_fill(~some[..., 0], -math.inf)
+    return (weights @ v).masked_fill(~some, 0.0), lse
 
 
 def visible(

@@ -1,6 +1,7 @@
 """The attention function: its specification against a loop in words, and its implementations against each other."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -96,8 +97,9 @@ def test_flex_is_the_reference(call):
     torch.testing.assert_close(attention(q, k, v, bias=bias, impl="flex", **options), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_flex_without_a_gradient_is_refused_by_name():
-    q, k, v = (torch.randn(1, 1, 4, 16, requires_grad=True) for _ in range(3))
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_flex_without_a_gradient_is_refused_by_name(which):
+    q, k, v = (torch.randn(1, 1, 4, 16, requires_grad=place == which) for place in range(3))
     with pytest.raises(ValueError, match="impl 'flex' has no gradient on a CPU"):
         attention(q, k, v, impl="flex")
 
@@ -269,6 +271,46 @@ def test_a_query_without_keys_gives_zero_and_finite_gradients(impl):
     assert found[1].abs().max() == 0
     found.sum().backward()
     assert all(torch.isfinite(tensor.grad).all() for tensor in (q, k, v))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa", "auto", "triton"])
+def test_a_bias_of_minus_infinity_hides_a_query_from_all_keys(impl):
+    q, k, v = (torch.randn(1, 1, 4, 16, requires_grad=True) for _ in range(3))
+    table = torch.zeros(1, 7)
+    table[:, 3:] = -math.inf  # i >= j: the last query sees nothing
+    table.requires_grad_()
+    found = attention(q, k, v, bias=RelativeBias(table), impl=impl)
+    assert found[0, 0, 3].abs().max() == 0
+    assert found[0, 0, :3].abs().min() > 0
+    found.sum().backward()
+    assert all(torch.isfinite(tensor.grad).all() for tensor in (q, k, v, table))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa", "auto", "triton"])
+@pytest.mark.parametrize("window", [12, 2**31 - 1, sys.maxsize])
+def test_a_window_as_wide_as_the_keys_hides_nothing(impl, window):
+    """However wide: no sum of it and a position passes an integer's range."""
+    given = [torch.randn(1, 1, length, 16) for length in (20, 12, 12)]
+    results = []
+    for wide in (None, window):
+        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        out = attention(*leaves, causal=True, window=wide, impl=impl)
+        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa", "auto"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_call_compiles_once_for_all_lengths_without_a_graph_break(impl, biased):
+    def call(q, k, v, table):
+        return attention(q, k, v, bias=RelativeBias(table) if biased else None, causal=True, impl=impl)
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
+    for queries, keys in ((9, 11), (13, 7)):
+        given = [torch.randn(2, heads, length, 8) for heads, length in ((4, queries), (2, keys), (2, keys))]
+        given.append(torch.randn(4, queries + keys - 1))
+        torch.testing.assert_close(compiled(*given), call(*given))
 
 
 def test_causal_aligns_the_ends():
