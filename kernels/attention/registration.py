@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trans4init.kernels.attention import launch
 from trans4init.kernels.attention.launch import Options
+from trans4init.kernels.followed import followed
 
 __all__ = ["attention_backward", "attention_forward", "fused_attention"]
 
@@ -95,52 +96,6 @@ def _differentiate(
     return (q_grad, k_grad, v_grad, table_grad if needed else None, *([None] * 7))
 
 
-attention_forward.register_autograd(_differentiate, setup_context=_remember)
-
-
-class Attention(torch.autograd.Function):
-    """`attention_forward` where `torch.func.grad` can follow it: an operator's gradient it can't."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor]:
-        """out and lse."""
-        out, lse = attention_forward(*args)
-        return out, lse
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep what the gradient needs."""
-        _remember(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k, v and table."""
-        return _differentiate(ctx, out_grad, lse_grad, AttentionGradient.apply)
-
-
-class AttentionGradient(torch.autograd.Function):
-    """`attention_backward`, where `torch.func` can follow it; it has no gradient of its own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of q, k, v and table."""
-        q_grad, k_grad, v_grad, table_grad = attention_backward(*args)
-        return q_grad, k_grad, v_grad, table_grad
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
-        """Refused: there is no second derivative."""
-        raise NotImplementedError("The fused attention has no second derivative; impl 'reference' has one.")
-
-
 def _fold(tensor: Tensor | None, dim: int | None, members: int) -> Tensor | None:
     """The vmapped dimension in front of the batch: [members · batch, ...]."""
     if tensor is None:
@@ -172,9 +127,4 @@ def _backward_members(
     return (*split, table_grad), (0, 0, 0, None)
 
 
-def fused_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """`attention_forward`: the compiler follows the operator's gradient, `torch.func` the function's."""
-    attend: Callable[..., tuple[Tensor, Tensor]] = attention_forward
-    if not torch.compiler.is_compiling():
-        attend = Attention.apply
-    return attend(*arguments)
+fused_attention = followed(attention_forward, attention_backward, _remember, _differentiate, "The fused attention")
