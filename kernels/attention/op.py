@@ -1,6 +1,5 @@
 """One attention function for every model of the project; `impl` says which code computes it."""
 
-import importlib.util
 import math
 from typing import Literal, overload
 
@@ -12,14 +11,13 @@ from trans4init.kernels.attention.launch import HEAD_DIMS
 from trans4init.kernels.attention.reference import RelativeBias, draw_seed, reference_attention
 from trans4init.kernels.attention.registration import fused_attention
 from trans4init.kernels.attention.streamed import streamed_attention
+from trans4init.kernels.availability import DTYPES, HAS_TRITON, dtype_names
 
 __all__ = ["IMPLEMENTATIONS", "attention"]
 
 Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
-TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 STREAMED_FROM = 2**19  # query-key pairs over all heads
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @overload
@@ -132,7 +130,7 @@ def _autocast(*tensors: Tensor) -> list[Tensor]:
     if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast to ask for
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)
-    return [tensor.to(dtype) if tensor.dtype in TRITON_DTYPES else tensor for tensor in tensors]
+    return [tensor.to(dtype) if tensor.dtype in DTYPES else tensor for tensor in tensors]
 
 
 def _streams(q: Tensor, k: Tensor, dropout_p: float, return_lse: bool) -> bool:
@@ -177,10 +175,10 @@ def _refusals(
 
     if q.shape[-1] not in HEAD_DIMS:
         refusal["triton"] = f"takes a head dim of {', '.join(map(str, HEAD_DIMS))}, and {q.shape[-1]} was given"
-    if q.dtype not in TRITON_DTYPES:
-        refusal["triton"] = f"takes float32, float16 or bfloat16, and {q.dtype} was given"
+    if q.dtype not in DTYPES:
+        refusal["triton"] = f"takes {dtype_names()}, and {q.dtype} was given"
     if not HAS_TRITON:
-        refusal["triton"] = "needs the package triton, which is not installed"
+        refusal["triton"] = "needs Triton, which is not installed here"
     if isinstance(bias, Tensor):
         refusal["triton"] = "takes a bias as a RelativeBias alone; a dense one goes to 'reference' or 'sdpa'"
     elif isinstance(bias, RelativeBias) and bias.table.dtype != torch.float32:

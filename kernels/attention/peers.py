@@ -34,7 +34,7 @@ def sdpa(
     """
     queries, keys = q.shape[-2], k.shape[-2]
     # The comparison itself is a symbol where shapes are, which PyTorch's function doesn't take.
-    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     attend = functools.partial(F.scaled_dot_product_attention, q, k, v, scale=scale, dropout_p=dropout_p, **grouped)
     if bias is None and window is None and key_lengths is None and (not causal or queries == keys):
         return attend(is_causal=causal)

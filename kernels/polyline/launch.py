@@ -1,32 +1,25 @@
 """The Triton kernel as a PyTorch operator: launch, autograd, and what it refuses."""
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal, on_device_of
 from trans4init.kernels.compilation import CODE_OPTIONS
 
 __all__ = ["BLOCK", "WARPS", "constants_of", "triton_polyline", "triton_refusal"]
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK, WARPS = 1024, 4
 """Eight numbers a thread: two loads of 16 bytes of float32, one of a 16-bit type."""
 
 
 def triton_refusal(inputs: Tensor) -> str | None:
     """Why the kernel can't do a call, in one sentence; None where it can."""
-    if importlib.util.find_spec("triton") is None:
-        return "impl 'triton' needs Triton, which is not installed here."
-    if not inputs.is_cuda and not _interpreted():
-        return (
-            f"impl 'triton' runs on a GPU, or on a CPU where TRITON_INTERPRET=1 was set before Triton was imported, "
-            f"and the inputs are on {inputs.device}."
-        )
+    if (refusal := machine_refusal(inputs)) is not None:
+        return refusal
     if inputs.dtype not in DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        return f"impl 'triton' takes inputs in {names}, and got {inputs.dtype}."
+        return f"impl 'triton' takes inputs in {dtype_names()}, and got {inputs.dtype}."
     return None
 
 
@@ -34,14 +27,6 @@ def triton_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
     """`reference_polyline` in one kernel; `triton_refusal` says what it can't do."""
     value: Tensor = _forward(inputs, kinks.float(), lines.float())
     return value
-
-
-def _interpreted() -> bool:
-    from triton.runtime.interpreter import InterpretedFunction
-
-    from trans4init.kernels.polyline import kernel
-
-    return isinstance(kernel.polyline_kernel, InterpretedFunction)
 
 
 def constants_of(pieces: int, *, slope: bool) -> dict[str, Any]:
@@ -56,7 +41,9 @@ def _launch(inputs: Tensor, upstream: Tensor, kinks: Tensor, lines: Tensor, *, s
     kinks = kinks.contiguous() if len(kinks) else lines.new_zeros(1)  # a pointer there must be
     out = torch.empty_like(inputs)
     count = inputs.numel()
-    if count:
+    if not count:
+        return out
+    with on_device_of(inputs):
         polyline_kernel[(-(-count // BLOCK),)](
             inputs,
             upstream,

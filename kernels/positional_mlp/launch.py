@@ -4,8 +4,7 @@ Inside, positions are [G or 1, N], frequencies [G or 1, F], `add_to` [G, B, N, o
 row of `parameters` [G, P].
 """
 
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal, on_device_of
 from trans4init.kernels.compilation import CODE_OPTIONS
+from trans4init.kernels.followed import followed
 
 __all__ = [
     "BACKWARD_REGISTERS",
@@ -29,7 +30,6 @@ __all__ = [
 
 MAX_WIDTH = 256
 MAX_OUTPUTS = 1024
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BACKWARD_REGISTERS = 255
 """All that a thread can have. Unless told, NVIDIA's assembler may stop at 168, to fit a third program, and spill."""
 PROGRAMS = 1024
@@ -90,17 +90,12 @@ def triton_refusal(
     positions: Tensor, frequencies: Tensor, weights: Sequence[Tensor], add_to: Tensor | None
 ) -> str | None:
     """Why the kernels can't do a call, in one sentence; None where they can."""
-    if importlib.util.find_spec("triton") is None:
-        return "impl 'triton' needs Triton, which is not installed here."
-    if not positions.is_cuda and not _interpreted():
-        return (
-            f"impl 'triton' runs on a GPU, or on a CPU where TRITON_INTERPRET=1 was set before Triton was imported, "
-            f"and the tensors are on {positions.device}."
-        )
+    if (refusal := machine_refusal(positions)) is not None:
+        return refusal
     given = [weights[0], *([] if add_to is None else [add_to])]
     if any(tensor.dtype not in DTYPES for tensor in given):
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        return f"impl 'triton' takes weights and add_to in {names}, and got {', '.join(str(t.dtype) for t in given)}."
+        dtypes = ", ".join(str(tensor.dtype) for tensor in given)
+        return f"impl 'triton' takes weights and add_to in {dtype_names()}, and got {dtypes}."
     if torch.promote_types(positions.dtype, frequencies.dtype) not in DTYPES:
         return "impl 'triton' computes features in float32, and positions or frequencies are float64."
     if positions.requires_grad:
@@ -127,7 +122,7 @@ def triton_positional_mlp(
     """`reference_positional_mlp` in one kernel; `triton_refusal` says what it can't do."""
     layers = [layer.flatten(1) for pair in zip(weights, biases, strict=True) for layer in pair]
     widths = [frequencies.shape[-1], *(weight.shape[2] for weight in weights)]
-    out: Tensor = _forward(
+    out: Tensor = _fused(
         positions[None] if positions.dim() == 1 else positions,
         frequencies[None] if frequencies.dim() == 1 else frequencies,
         torch.cat(layers, dim=1),
@@ -137,14 +132,6 @@ def triton_positional_mlp(
         activation,
     )
     return out[:, 0] if add_to is None else out.view(add_to.shape)
-
-
-def _interpreted() -> bool:
-    from triton.runtime.interpreter import InterpretedFunction
-
-    from trans4init.kernels.positional_mlp import kernel
-
-    return isinstance(kernel.forward_kernel, InterpretedFunction)
 
 
 def constants_of(widths: Sequence[int], features: str, activation: str, tiles: Tiling) -> dict[str, Any]:
@@ -207,27 +194,28 @@ def _forward(
     in_registers = max(widths[1:-1]) <= tiles.chunk
     size = 0 if in_registers else _workspace_size(widths[1:-1], tiles)
     workspace = positions.new_empty(max(1, splits * programs * size), dtype=torch.float32)
-    forward_kernel[(programs, splits)](
-        positions,
-        frequencies,
-        parameters,
-        out if add_to is None else add_to,
-        out,
-        workspace,
-        count,
-        batch,
-        per_program,
-        _stride(positions),
-        _stride(frequencies),
-        size,
-        ADD=add_to is not None,
-        IN_REGISTERS=in_registers,
-        num_warps=tiles.warps,
-        num_stages=1,
-        **CODE_OPTIONS,
-        PRECISION=_precision(parameters.dtype),
-        **constants_of(widths, features, activation, tiles),
-    )
+    with on_device_of(parameters):
+        forward_kernel[(programs, splits)](
+            positions,
+            frequencies,
+            parameters,
+            out if add_to is None else add_to,
+            out,
+            workspace,
+            count,
+            batch,
+            per_program,
+            _stride(positions),
+            _stride(frequencies),
+            size,
+            ADD=add_to is not None,
+            IN_REGISTERS=in_registers,
+            num_warps=tiles.warps,
+            num_stages=1,
+            **CODE_OPTIONS,
+            PRECISION=_precision(parameters.dtype),
+            **constants_of(widths, features, activation, tiles),
+        )
     return out
 
 
@@ -275,27 +263,28 @@ def _backward(
     own = parameters.shape[1]
     partials = positions.new_empty(splits, nets, own + widths[0], dtype=torch.float32)
     workspace = positions.new_empty(splits * nets * size, dtype=torch.float32)
-    backward_kernel[(splits * nets,)](
-        positions,
-        frequencies,
-        parameters,
-        upstream,
-        partials,
-        workspace,
-        count,
-        nets,
-        per_program,
-        _stride(positions),
-        _stride(frequencies),
-        size,
-        TRAIN_FREQUENCIES=train_frequencies,
-        num_warps=tiles.warps,
-        num_stages=1,
-        **CODE_OPTIONS,
-        **({} if torch.version.hip else {"maxnreg": BACKWARD_REGISTERS}),
-        PRECISION=_precision(parameters.dtype),
-        **constants_of(widths, features, activation, tiles),
-    )
+    with on_device_of(parameters):
+        backward_kernel[(splits * nets,)](
+            positions,
+            frequencies,
+            parameters,
+            upstream,
+            partials,
+            workspace,
+            count,
+            nets,
+            per_program,
+            _stride(positions),
+            _stride(frequencies),
+            size,
+            TRAIN_FREQUENCIES=train_frequencies,
+            num_warps=tiles.warps,
+            num_stages=1,
+            **CODE_OPTIONS,
+            **({} if torch.version.hip else {"maxnreg": BACKWARD_REGISTERS}),
+            PRECISION=_precision(parameters.dtype),
+            **constants_of(widths, features, activation, tiles),
+        )
     of_parameters = partials[..., :own].sum(0).to(parameters.dtype)
     return of_parameters, partials[..., own:].sum(0) if train_frequencies else partials.new_zeros(nets, widths[0])
 
@@ -321,23 +310,20 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.net = (widths, features, activation)
 
 
-def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, upstream: Tensor, backward: Callable[..., Any] = _backward) -> tuple[Tensor | None, ...]:
     positions, frequencies, parameters = ctx.saved_tensors
     _, trains_frequencies, trains_parameters, trains_add_to, *_ = ctx.needs_input_grad
     of_frequencies = of_parameters = None
     if trains_frequencies or trains_parameters:
         # The batch entries share one encoding: its gradient is their sum, taken once, in float32 and in a fixed order.
         shared = upstream[:, 0] if upstream.shape[1] == 1 else upstream.sum(1, dtype=torch.float32)
-        of_parameters, of_frequencies = _backward(
+        of_parameters, of_frequencies = backward(
             positions, frequencies, parameters, shared, *ctx.net, trains_frequencies
         )
         if frequencies.shape[0] == 1:
             of_frequencies = of_frequencies.sum(0, keepdim=True)
         of_frequencies = of_frequencies.to(frequencies.dtype) if trains_frequencies else None
     return None, of_frequencies, of_parameters, upstream if trains_add_to else None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_remember)
 
 
 def _with_nets(tensor: Tensor, dim: int | None, size: int, nets: int) -> Tensor:
@@ -391,3 +377,6 @@ def _(
     )
     of_parameters, of_frequencies = (gradient.view(size, nets, -1) for gradient in gradients)
     return (of_parameters, of_frequencies), (0, 0)
+
+
+_fused = followed(_forward, _backward, _remember, _differentiate, "The fused positional MLP")

@@ -184,6 +184,39 @@ def test_vmap_over_nets_is_the_batch_of_nets_with_its_gradients(shared):
     torch.testing.assert_close(found, expected)
 
 
+def test_gradients_of_each_member_under_vmap_are_those_of_a_loop():
+    """Of nets and frequencies, by `torch.func`, with members of their own and shared."""
+    call = make_call(2, 20, 3, [9], 2)
+    members, frequencies = torch.randn(3, *call["weights"][0].shape), torch.randn(3, 3).abs()
+
+    def loss(weight, frequencies):
+        given = {"weights": [weight, call["weights"][1]], "frequencies": frequencies}
+        return positional_mlp(**(call | given), impl="triton").square().sum()
+
+    derive = torch.func.grad(loss, argnums=(0, 1))
+    for dims in ((0, 0), (0, None), (None, 0)):
+        given = [each if dim == 0 else each[0] for each, dim in zip((members, frequencies), dims, strict=True)]
+        found = torch.func.vmap(derive, in_dims=dims)(*given)
+        for member in range(3):
+            alone = derive(*(each[member] if dim == 0 else each for each, dim in zip(given, dims, strict=True)))
+            torch.testing.assert_close([gradient[member] for gradient in found], list(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_derivatives_that_are_not_there_are_refused_by_name():
+    """A second one, and forward mode, whose tangent would be 0 without a word."""
+    call = make_call(1, 3, 1, [4], 1)
+    leaf = call["weights"][0].requires_grad_()
+
+    def function(weight):
+        return positional_mlp(**(call | {"weights": [weight, call["weights"][1]]}), impl="triton").square().sum()
+
+    (gradient,) = torch.autograd.grad(function(leaf), leaf, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivative; impl 'reference' has one"):
+        gradient.sum().backward()
+    with pytest.raises(NotImplementedError, match="forward mode"):
+        torch.func.jvp(function, (leaf.detach(),), (leaf.detach(),))
+
+
 def test_a_model_compiles_without_a_graph_break_and_trains():
     call = make_call(2, 20, 4, [9], 2)
     call["weights"][0].requires_grad_()
