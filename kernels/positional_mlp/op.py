@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trans4init.kernels.availability import DTYPES
 from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, has_products, undifferentiated
 from trans4init.kernels.positional_mlp.checks import check_call
 from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
@@ -45,7 +46,7 @@ def positional_mlp(
     result has its shape and dtype.
 
     Features are computed in float32 at least, whatever the dtype of the weights. Under autocast weights and biases
-    are taken in autocast's dtype.
+    are taken in autocast's dtype, unless they are float64.
 
     impl: "reference" is the eager specification; "bmm" a chain of `torch.baddbmm`; "compile" that chain through
     `torch.compile`; "triton" one fused kernel (float32, bfloat16 or float16, widths to 256, 1024 outputs, no gradient
@@ -58,7 +59,8 @@ def positional_mlp(
         raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
     check_call(positions, frequencies, weights, biases, features, activation, add_to)
     device = positions.device.type
-    if torch.is_autocast_enabled(device):
+    # meta has no autocast to ask for, and float64 is none of its dtypes
+    if device != "meta" and weights[0].dtype in DTYPES and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
     chosen = _chosen(impl, positions, frequencies, weights, add_to)
@@ -75,6 +77,8 @@ def _chosen(
     """The implementation that does the call; raises ValueError where the one asked for can't."""
     if impl == "auto" and not positions.is_cuda:
         return "bmm"
+    if impl == "compile" and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise ValueError("impl 'compile' can't be called inside torch.func's transformations; compile what they give.")
     if impl not in ("auto", "triton"):
         return impl
     refusal = triton_refusal(positions, frequencies, weights, add_to)

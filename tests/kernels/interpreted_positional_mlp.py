@@ -131,6 +131,13 @@ def test_odd_and_large_sizes(positions, frequencies, hidden, outputs, batch):
     assert_as_good_as_eager(torch.float32, nets=1, **sizes)
 
 
+def test_a_program_goes_through_several_blocks_and_batch_entries(monkeypatch):
+    """As on a GPU with thousands of nets: here a launch aims at few programs, and the last has less to do."""
+    monkeypatch.setattr("trans4init.kernels.positional_mlp.launch.PROGRAMS", 6)
+    sizes = {"positions": 70, "frequencies": 17, "hidden": [70, 16], "outputs": 7, "batch": 5}
+    assert_as_good_as_eager(torch.float32, nets=2, **sizes)
+
+
 def test_the_same_call_gives_the_same_bits():
     call = make_call(2, 70, 5, [20, 40], 3, batch=2)
     one, other = (values_and_gradients(call, "triton", torch.float32) for _ in range(2))

@@ -202,6 +202,28 @@ def test_autocast_takes_the_nets_in_its_dtype_and_the_features_in_float32(impl):
     torch.testing.assert_close(found, run(call | low, impl=impl), rtol=0, atol=0)
 
 
+def test_autocast_leaves_float64_alone():
+    call = make_call(2, 5, 2, [4], 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert run(call).dtype == torch.float64
+
+
+def test_shapes_are_known_without_values():
+    def meta(value):
+        if isinstance(value, list):
+            return [meta(item) for item in value]
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+    call = {name: meta(value) for name, value in make_call(2, 5, 2, [4], 3).items()}
+    assert run(call).shape == (2, 5, 3)
+
+
+def test_compile_inside_a_transformation_is_refused():
+    call = make_call(2, 5, 2, [4], 3)
+    with pytest.raises(ValueError, match=r"^impl 'compile' can't be called inside torch.func's transformations"):
+        torch.func.vmap(lambda p: run(call, positions=p, impl="compile"))(torch.randn(2, 5))
+
+
 def test_forward_mode_differentiates_by_the_positions():
     call = make_call(2, 5, 2, [4], 3)
     _, slope = torch.func.jvp(lambda p: run(call, positions=p), (call["positions"],), (torch.ones(5).double(),))
@@ -223,6 +245,7 @@ def zeros(*shape, **options):
         ({"weights": [zeros(2, 4, 3)], "biases": [zeros(2, 3)]}, "1 to 3 hidden layers, so 2 to 4 weights, and 1"),
         ({"biases": [zeros(2, 5)]}, "2 weights and 1 biases"),
         ({"weights": [zeros(4, 5), zeros(5, 3)]}, "weight 0 must be [nets, in, out], and has shape [4, 5]"),
+        ({"weights": [zeros(2, 4, 0), zeros(2, 0, 3)]}, "weight 0 must be [nets, in, out], and has shape [2, 4, 0]"),
         ({"weights": [zeros(2, 4, 5), zeros(1, 5, 3)]}, "weight 1 is of 1 nets, and weight 0 of 2"),
         ({"weights": [zeros(2, 4, 5), zeros(2, 6, 3)]}, "weight 1 takes 6 inputs, and the layer before it has 5"),
         ({"biases": [zeros(2, 5), zeros(3)]}, "bias 1 must be [2, 3], and has shape [3]"),
