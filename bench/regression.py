@@ -3,8 +3,13 @@
 Timings of one process share where its memory lies, which is worth a percent or two, so that processes are what is
 compared and drawn again, not calls. Of a process its quickest sample counts: what others do on a machine makes samples
 longer, never shorter, and where it is busy the median tells more of them than of the code.
+
+A bootstrap interval of few processes is too narrow, whatever its level (of five processes a side that are all alike,
+one comparison in sixty was called different). So the exact rank test of Mann and Whitney has to agree, which is wrong
+at most as often as it says, of any number of processes and however their times are distributed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,16 +19,16 @@ from numpy.typing import NDArray
 
 from trans4init.reports.statistics import Interval
 
-__all__ = ["SMALLEST_EFFECT", "Comparison", "Word", "compare"]
+__all__ = ["CONFIDENCE", "SMALLEST_EFFECT", "Comparison", "Word", "compare", "enough"]
 
 SMALLEST_EFFECT = 0.03
 """A difference smaller than this is not called one, however certain."""
 VISIBLE_EFFECT = 0.05
 """Where a difference of this size can't be excluded, there is no word on it."""
-_CONFIDENCE = 0.99
+CONFIDENCE = 0.99
 _RESAMPLES = 4000
-_FEWEST = 3
-"""Processes of each side below which nothing is said."""
+_FALSE_ALARMS = 1 / 400
+"""The most comparisons of a state with itself that may be called different: half an alarm is expected in 200."""
 
 Word = Literal["slower", "faster", "no different", "inconclusive", "too few"]
 
@@ -42,26 +47,39 @@ class Comparison:
 def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Comparison:
     """Compare timings of A and B, one inner sequence per process, in any one unit.
 
-    B is slower where the whole interval is above 1 and the ratio is at least 1.03; faster likewise. Neither is no
-    different where the interval leaves no room for 5 %, else inconclusive. Raises ValueError for a side without
-    timings, or a timing that is not positive.
+    B is slower where the whole interval is above 1, the ratio is at least 1.03 and the rank test's p at most 1 in 400;
+    faster likewise. Neither is no different where the interval leaves no room for 5 %, else inconclusive. Raises
+    ValueError for a side without timings, or a timing that is not positive.
     """
     ours, theirs = _logs(a), _logs(b)
     ratio = float(np.exp(_shift(ours, theirs)))
-    if min(len(ours), len(theirs)) < _FEWEST:
+    if not enough(len(ours), len(theirs)):
         return Comparison(ratio, None, "too few")
     generator = np.random.default_rng(0)
     drawn_a = ours[generator.integers(len(ours), size=(_RESAMPLES, len(ours)))]
     drawn_b = theirs[generator.integers(len(theirs), size=(_RESAMPLES, len(theirs)))]
     shifts = np.median((drawn_b[:, :, None] - drawn_a[:, None, :]).reshape(_RESAMPLES, -1), axis=1)
-    low, high = np.exp(np.quantile(shifts, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]))
+    low, high = np.exp(np.quantile(shifts, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     room = low < 1 / (1 + VISIBLE_EFFECT) or high > 1 + VISIBLE_EFFECT
     word: Word = "inconclusive" if room else "no different"
-    if low > 1 and ratio >= 1 + SMALLEST_EFFECT:
-        word = "slower"
-    if high < 1 and ratio <= 1 / (1 + SMALLEST_EFFECT):
-        word = "faster"
+    if (low > 1 or high < 1) and _rank_test(ours, theirs) <= _FALSE_ALARMS:
+        if ratio >= 1 + SMALLEST_EFFECT:
+            word = "slower"
+        if ratio <= 1 / (1 + SMALLEST_EFFECT):
+            word = "faster"
     return Comparison(ratio, Interval(float(low), float(high)), word)
+
+
+def enough(a: int, b: int) -> bool:
+    """Whether so many processes of A and of B could be told apart: the rank test's least p is 2 in C(a + b, a)."""
+    return 2 / math.comb(a + b, a) <= _FALSE_ALARMS
+
+
+def _rank_test(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """p of the two-sided test of Mann and Whitney (1947), exact."""
+    from scipy import stats
+
+    return float(stats.mannwhitneyu(a, b, method="exact").pvalue)
 
 
 def _logs(processes: Sequence[Sequence[float]]) -> NDArray[np.float64]:

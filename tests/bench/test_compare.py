@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def write_side(make_record, tmp_path):
     """Writes a benchmark's results of so many processes; its folder's name."""
 
-    def write(name, milliseconds, *, processes=5, processor="a processor", operator="twice", error="", interrupted=()):
+    def write(name, milliseconds, *, processes=6, processor="a processor", operator="twice", error="", interrupted=()):
         for process in range(processes):
             record = make_record(
                 run_id=f"bench-{operator}-{process}",
@@ -128,11 +128,11 @@ def test_what_has_no_time_any_more_is_named(write_side, compare, tmp_path):
 def test_interrupted_samples_do_not_count(write_side, tmp_path):
     write_side("old", 10.0, interrupted={0, 2})
     [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
-    assert [len(times) for times in processes] == [2] * 5
+    assert [len(times) for times in processes] == [2] * 6
 
 
 def test_revisions_are_measured_in_turn_and_kept(compare, tmp_path, project):
-    code, output = compare("HEAD~", "HEAD", "--suite", "machine", "--processes", "3", "--keep", str(tmp_path / "kept"))
+    code, output = compare("HEAD~", "HEAD", "--suite", "machine", "--processes", "6", "--keep", str(tmp_path / "kept"))
     assert code == 1, output
     [copied] = [line for line in output.splitlines() if line.startswith("machine: copy")]
     assert copied.split()[-1] == "slower"

@@ -105,8 +105,20 @@ def test_without_room_for_doubt_there_is_a_word_and_with_it_there_is_none():
     assert compare(wide, wide).word == "inconclusive"
 
 
-def test_two_processes_are_too_few_for_a_word():
-    assert compare([[1.0], [1.0]], [[2.0], [2.0], [2.0]]).word == "too few"
+def test_where_few_processes_could_agree_by_chance_there_is_no_word():
+    """Of 5 a side one comparison in 126 has all of one above all of the other, of 6 one in 462."""
+    for count, word in ((5, "too few"), (6, "slower")):
+        assert compare([[1 + 0.01 * n] for n in range(count)], [[2 + 0.01 * n] for n in range(count)]).word == word
+
+
+@pytest.mark.parametrize("processes", [6, 8])
+def test_few_noisy_processes_raise_no_false_alarm_either(processes):
+    generator = np.random.default_rng(2)
+    words = [
+        compare(*(np.exp(generator.normal(0, 0.05, (processes, 1))).tolist() for _ in range(2))).word
+        for _ in range(200)
+    ]
+    assert words.count("slower") + words.count("faster") <= 1
 
 
 @pytest.mark.parametrize("bad", [[], [[]], [[1.0], [0.0]]])
