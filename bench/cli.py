@@ -111,28 +111,31 @@ class Compare:
     def run(self, command: str) -> int:
         """Compare, and print a line for everything that both sides have."""
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         from trans4init.bench.compare import Request, compare_sides
+        from trans4init.bench.regression import CONFIDENCE
 
-        found, lost = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
-        table = Table(
-            box=None,
-            pad_edge=False,
-            padding=(0, 2, 0, 0),
-        )
-        for title in (f"time of {self.b} over {self.a}", "ratio", "99 %", ""):
-            numbers = title in ("ratio", "99 %")
-            table.add_column(title, justify="right" if numbers else "left", no_wrap=not title.startswith("time"))
-        for name, comparison in found.items():
+        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(f"time of {escape(self.b)} over {escape(self.a)}")
+        for title in ("ratio", f"{CONFIDENCE:.0%} interval".replace("%", " %")):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for name, comparison in found.comparisons.items():
             interval = comparison.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-            table.add_row(name, f"{comparison.ratio:.3f}", limits, comparison.word)
-        for name, why in lost.items():
-            table.add_row(name, "", "", f"no time: {why}")
+            table.add_row(escape(name), f"{comparison.ratio:.3f}", limits, comparison.word)
+        for name, why in found.lost.items():
+            table.add_row(escape(name), "", "", f"no time: {escape(why)}")
         console = Console()
         console.print(table, width=max(100, console.width))
-        return int(bool(lost) or any(comparison.word == "slower" for comparison in found.values()))
+        for remark in found.remarks:
+            print(remark)
+        if found.stopped:
+            return 130
+        return int(bool(found.lost) or any(one.word == "slower" for one in found.comparisons.values()))
 
 
 @dataclass(frozen=True)

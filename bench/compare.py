@@ -3,6 +3,9 @@
 States of the source take turns, a process each, A B B A A B …, so that whatever drifts drifts for both.
 """
 
+import itertools
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trans4init.ablations.errors import FaultError, InputError
-from trans4init.bench.regression import Comparison, compare
+from trans4init.bench.regression import Comparison, compare, enough
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
 from trans4init.reports.schema import Metric, RunRecord, UnreadableSchemaError
 from trans4init.reports.speed import MISSING_NOTE
-from trans4init.reports.store import load_results
+from trans4init.reports.store import Results, load_results
 
-__all__ = ["Request", "compare_sides", "timings_of"]
+__all__ = ["Found", "Request", "compare_sides", "timings_of"]
 
 FLOORS = ("ablations", "bench", "kernels", "reports")
 _WHAT_DECIDES = ("pyproject.toml", "constraints.txt")
@@ -39,27 +42,64 @@ class Request:
     """Folder for what is measured: `a` and `b` in it are folders of results."""
 
 
-def compare_sides(request: Request) -> tuple[dict[str, Comparison], dict[str, str]]:
-    """What both sides have, by name: how much longer B takes; and what B can't do any more, with the reason.
+@dataclass(frozen=True)
+class Found:
+    """What is known of two sides."""
+
+    comparisons: dict[str, Comparison]
+    """How much longer B takes, by the name of what both have."""
+    lost: dict[str, str]
+    """What A can do and B can't, or can't always, with the reason."""
+    remarks: list[str]
+    """What else is to be known of the comparison, a sentence each."""
+    stopped: bool = False
+    """By Ctrl-C, before all was measured."""
+
+
+def compare_sides(request: Request) -> Found:
+    """Compare what both sides have.
 
     A side is a folder of results, a folder of sources, or a git revision. Raises InputError for another, for sides
     that can't be compared, and for results of different machines unless that is asked for.
     """
-    stored = [_stored(side) for side in (request.a, request.b)]
+    if request.processes < 1:
+        raise InputError(f"--processes {request.processes}: at least one process of each side has to measure.")
+    stored, stopped = [_stored(side) for side in (request.a, request.b)], False
     if None not in stored:
-        a, b = (found or [] for found in stored)
+        a, b = (found or Results(()) for found in stored)
     elif stored == [None, None]:
-        a, b = _measure(request)
+        a, b, stopped = _measure(request)
     else:
         raise InputError("compare two sets of results, or two states of the source, not one with the other.")
+    return _compare(a, b, request, stopped)
+
+
+def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Found:
     if not request.any_machine:
-        _check_machines(a, b, request)
-    left, right = timings_of(a), timings_of(b)
+        _check_machines(a.records, b.records, request)
+    left, right = timings_of(a.records), timings_of(b.records)
     shared = [name for name in left if name in right]
     if not shared:
         raise InputError(f"{request.a} and {request.b} have no measurement in common.")
-    lost = {name: why for name, why in _failures(b).items() if name in left and name not in right}
-    return {name: compare(left[name], right[name]) for name in shared}, lost
+    already, now = _failures(a.records), _failures(b.records)
+    lost = {name: why for name, why in now.items() if name in left and (name not in right or name not in already)}
+    remarks = [f"{path} could not be read and was set aside." for side in (a, b) for path in side.corrupt]
+    versions = [_torch(side.records) for side in (a, b)]
+    if versions[0] != versions[1]:
+        remarks.append(f"{request.a} was measured with torch {versions[0]}, {request.b} with torch {versions[1]}.")
+    for side, other, names in ((request.a, right, left), (request.b, left, right)):
+        if only := [name for name in names if name not in other and name not in lost]:
+            remarks.append(f"Only {side} has {len(only)} of its measurements, such as {only[0]}.")
+    if any(not enough(len(left[name]), len(right[name])) for name in shared):
+        needed = next(count for count in itertools.count(1) if enough(count, count))
+        remarks.append(f"Too few for a word: at least {needed} processes have to measure each side.")
+    if stopped:
+        remarks.append("Stopped: this is what was measured until then.")
+    return Found({name: compare(left[name], right[name]) for name in shared}, lost, remarks, stopped)
+
+
+def _torch(records: Iterable[RunRecord]) -> str:
+    return " and ".join(sorted({record.environment.versions.get("torch", "unknown") for record in records}))
 
 
 def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
@@ -95,12 +135,12 @@ def _name(record: RunRecord) -> str:
     return f"{record.task}: {case}: {record.cell.arm}"
 
 
-def _stored(side: str) -> list[RunRecord] | None:
+def _stored(side: str) -> Results | None:
     folder = Path(side) / "results"
     if not folder.is_dir():
         return None
     try:
-        return list(load_results(folder).records)
+        return load_results(folder)
     except UnreadableSchemaError as error:
         raise InputError(str(error)) from None
 
@@ -119,8 +159,8 @@ def _machine(environment: Environment) -> str:
     return f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
 
 
-def _measure(request: Request) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Both states of the source, measured in turn."""
+def _measure(request: Request) -> tuple[Results, Results, bool]:
+    """Both states of the source, measured in turn; and whether Ctrl-C stopped it, after some of both was measured."""
     with ExitStack() as stack:
         kept = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trans4init-compare-")))
         if any((kept / name).exists() for name in "ab"):
@@ -129,12 +169,18 @@ def _measure(request: Request) -> tuple[list[RunRecord], list[RunRecord]]:
             stack.enter_context(_state(side, request.suites, (kept / name).resolve()))
             for name, side in (("a", request.a), ("b", request.b))
         ]
-        for turn in range(request.processes):
-            for side in sides if turn % 2 == 0 else reversed(sides):
-                print(f"process {turn + 1} of {request.processes}: {side.name}", file=sys.stderr, flush=True)
-                side.measure()
-        a, b = (list(load_results(side.out / "results").records) for side in sides)
-        return a, b
+        stopped = False
+        try:
+            for turn in range(request.processes):
+                for side in sides if turn % 2 == 0 else reversed(sides):
+                    print(f"process {turn + 1} of {request.processes}: {side.name}", file=sys.stderr, flush=True)
+                    side.measure()
+        except KeyboardInterrupt:
+            stopped = True
+        a, b = (load_results(side.out / "results") for side in sides)
+        if stopped and not (a.records and b.records):
+            raise KeyboardInterrupt
+        return a, b, stopped
 
 
 @dataclass(frozen=True)
@@ -166,8 +212,6 @@ class _State:
 
 
 def _environment(links: Path) -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": str(links)}
 
 
@@ -184,6 +228,8 @@ def _state(side: str, suites: tuple[str, ...], out: Path) -> Iterator[_State]:
             raise InputError(f"{side!r} is no folder of results or of sources, and no revision of the git here.")
         tree = room / "tree"
         _git("worktree", "add", "--detach", str(tree), commit)
+        if not tree.is_dir():
+            raise FaultError(f"git can't make a work tree of {side} in {room}.")
         try:
             yield _prepare(f"{side} ({commit[:10]})", tree, room, suites, out)
         finally:
@@ -225,5 +271,7 @@ def _python(tree: Path, room: Path) -> Path:
 
 
 def _git(*words: str) -> str:
-    """What git says, empty where it refuses."""
+    """What git says, empty where it refuses or isn't there."""
+    if shutil.which("git") is None:
+        return ""
     return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()

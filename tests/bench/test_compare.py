@@ -22,7 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def write_side(make_record, tmp_path):
     """Writes a benchmark's results of so many processes; its folder's name."""
 
-    def write(name, milliseconds, *, processes=6, processor="a processor", operator="twice", error="", interrupted=()):
+    def write(
+        name,
+        milliseconds,
+        *,
+        processes=6,
+        processor="a processor",
+        operator="twice",
+        error="",
+        interrupted=(),
+        torch="2.13",
+    ):
         for process in range(processes):
             record = make_record(
                 run_id=f"bench-{operator}-{process}",
@@ -45,7 +55,7 @@ def write_side(make_record, tmp_path):
                     )
                 ),
             )
-            environment = dataclasses.replace(record.environment, processor=processor)
+            environment = dataclasses.replace(record.environment, processor=processor, versions={"torch": torch})
             write_run(dataclasses.replace(record, environment=environment), tmp_path / name / "results")
         return name
 
@@ -125,6 +135,39 @@ def test_what_has_no_time_any_more_is_named(write_side, compare, tmp_path):
     assert "no time: RuntimeError: broken" in output
 
 
+def test_what_fails_in_some_processes_is_named_too(write_side, compare):
+    write_side("old", 10.0)
+    write_side("new", 10.0, processes=8)
+    write_side("new", 10.0, processes=1, error="RuntimeError: now and then")
+    code, output = compare("old", "new")
+    assert code == 1
+    assert "no different" in output
+    assert "no time: RuntimeError: now and then" in output
+
+
+def test_what_only_one_side_has_is_said_and_no_fault(write_side, compare):
+    write_side("old", 10.0)
+    write_side("old", 10.0, operator="thrice")
+    code, output = compare("old", write_side("new", 10.0))
+    assert code == 0
+    assert "Only old has 1 of its measurements, such as doubling: thrice length 64: triton." in output
+
+
+def test_too_few_processes_and_other_versions_are_said(write_side, compare):
+    sides = write_side("old", 10.0, processes=1), write_side("new", 20.0, processes=1, torch="2.14")
+    code, output = compare(*sides)
+    assert code == 0
+    assert "Too few for a word: at least 6 processes have to measure each side." in output
+    assert "old was measured with torch 2.13, new with torch 2.14." in output
+
+
+def test_what_could_not_be_read_is_named(write_side, compare, tmp_path):
+    write_side("old", 10.0)
+    (tmp_path / "old" / "results" / "torn.parquet").write_bytes(b"PAR1")
+    _, output = compare("old", write_side("new", 10.0))
+    assert "torn.parquet.corrupt could not be read and was set aside." in output
+
+
 def test_interrupted_samples_do_not_count(write_side, tmp_path):
     write_side("old", 10.0, interrupted={0, 2})
     [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
@@ -151,6 +194,7 @@ def test_revisions_are_measured_in_turn_and_kept(compare, tmp_path, project):
         (("old", "nowhere"), "compare two sets of results, or two states of the source, not one with the other."),
         (("nowhere", "elsewhere"), "'nowhere' is no folder of results or of sources, and no revision"),
         (("old", "other"), "old and other have no measurement in common."),
+        (("old", "old", "--processes", "0"), "--processes 0: at least one process of each side has to measure."),
         ((), "A"),
     ],
 )

@@ -100,8 +100,8 @@ def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_recorded_pa
 
 
 def test_without_room_for_doubt_there_is_a_word_and_with_it_there_is_none():
-    assert compare([[1.0]] * 5, [[1.0]] * 5).word == "no different"
-    wide = [[0.8], [0.9], [1.0], [1.1], [1.2]]
+    assert compare([[1.0]] * 6, [[1.0]] * 6).word == "no different"
+    wide = [[0.8], [0.9], [1.0], [1.0], [1.1], [1.2]]
     assert compare(wide, wide).word == "inconclusive"
 
 
