@@ -81,3 +81,44 @@ def test_a_mistake_is_one_sentence(bench, words, said):
     assert code == 2
     assert said in output
     assert output.count("\n") == 1
+
+
+def result_of(suite, case, name):
+    """Inputs of a case, and what an implementation makes of them."""
+    inputs = suite.inputs(case)
+    [found] = [one for one in suite._implementations.values() if one.name == name]
+    return inputs, found.prepare(inputs)()
+
+
+@pytest.mark.parametrize("name", ["bmm", "loop over nn.Sequential"])
+def test_a_wrong_gradient_of_any_net_is_seen(name):
+    suite = load_suite(suite_files()["positional-mlp"])
+    case = next(case for case in suite.cases(quick=False) if "backward" in case.operator)
+    inputs, result = result_of(suite, case, name)
+    assert suite.check(inputs, name, result) == ""
+    result[-1][-1] *= 1.01
+    assert "relative RMS error of db2" in suite.check(inputs, name, result)
+
+
+def test_a_wrong_gradient_is_seen_where_all_are_too_many():
+    suite = load_suite(suite_files()["attention"])
+    module = sys.modules[type(suite.inputs(suite.cases(quick=True)[0])).__module__]
+    inputs, result = result_of(suite, module._case(module.LONG, 1, 2, 200, 16, True), "eager table, bias")
+    assert suite.check(inputs, "triton, bias", result) == ""
+    result[1][..., -3, :] *= 1.5
+    assert "relative RMS error of dk" in suite.check(inputs, "triton, bias", result)
+
+
+def test_a_wrong_token_is_seen_whichever_implementation_comes_first():
+    suite = load_suite(suite_files()["decoding"])
+    inputs, tokens = result_of(suite, suite.cases(quick=True)[0], "cache")
+    assert suite.check(inputs, "cache", tokens) == ""
+    tokens[2, 5] = (tokens[2, 5] + 1) % 7
+    assert "12% of the sequences are other ones" in suite.check(inputs, "cache", tokens)
+
+
+def test_the_least_bytes_of_attention_are_what_goes_in_and_comes_out():
+    suite = load_suite(suite_files()["attention"])
+    module = sys.modules[type(suite.inputs(suite.cases(quick=True)[0])).__module__]
+    for operator, tensors in ((module.FORWARD, 4), (module.BACKWARD, 7), (module.STEP, 8)):
+        assert module._case(operator, 2, 3, 5, 7, False).bytes == tensors * 2 * 3 * 5 * 7 * module._DTYPE.itemsize
