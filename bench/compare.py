@@ -17,9 +17,8 @@ from pathlib import Path
 from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.regression import Comparison, compare, enough
 from trans4init.reports import metrics
-from trans4init.reports.environment import Environment
 from trans4init.reports.schema import Metric, RunRecord, UnreadableSchemaError
-from trans4init.reports.speed import MISSING_NOTE
+from trans4init.reports.speed import MISSING_NOTE, THREADS_NOTE
 from trans4init.reports.store import Results, load_results
 
 __all__ = ["Found", "Request", "compare_sides", "timings_of"]
@@ -146,7 +145,8 @@ def _stored(side: str) -> Results | None:
 
 
 def _check_machines(a: Sequence[RunRecord], b: Sequence[RunRecord], request: Request) -> None:
-    machines = [{_machine(record.environment) for record in side} for side in (a, b)]
+    known = all(THREADS_NOTE in record.notes for record in (*a, *b))
+    machines = [{_machine(record, known) for record in side} for side in (a, b)]
     if machines[0] != machines[1]:
         one, other = ("; ".join(sorted(side)) for side in machines)
         raise InputError(
@@ -155,8 +155,10 @@ def _check_machines(a: Sequence[RunRecord], b: Sequence[RunRecord], request: Req
         )
 
 
-def _machine(environment: Environment) -> str:
-    return f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
+def _machine(record: RunRecord, with_threads: bool) -> str:
+    environment = record.environment
+    words = f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
+    return f"{words} on {record.notes[THREADS_NOTE]} threads" if with_threads else words
 
 
 def _measure(request: Request) -> tuple[Results, Results, bool]:

@@ -37,11 +37,9 @@ CLOCK = ReplayClock()
 
 
 @pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where there is no time
 def test_implementation(
-    case: Any,
-    implementation: str,
-    measure: Callable[[], tuple[Measured, dict[str, Any]]],
-    request: pytest.FixtureRequest,
+    case: Any, implementation: str, measure: Callable[[], tuple[Measured, dict[str, Any]]], benchmark: Any
 ) -> None:
     """An implementation of a case, measured in turn with the others of the same case."""
     measured, information = measure()
@@ -51,7 +49,6 @@ def test_implementation(
     if timing.status != "ok":
         pytest.fail(timing.error, pytrace=False)
     seconds = [timing.samples[number] for number in sorted(timing.samples)]
-    benchmark = request.getfixturevalue("benchmark")  # not asked for above: where there is no time it goes unused
     CLOCK.load(seconds)
     benchmark.group = f"{information['suite']}: {case}"
     benchmark.extra_info |= information

@@ -46,9 +46,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planned:
-    """So many rounds follow."""
+    """So many rounds follow, on so many of the processor's threads."""
 
     rounds: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
     with Observer(_gpu()) as observer:
         ready = _check_all(suite, case, names, inputs, plan, send)
         rounds = _rounds(ready, plan)
-        send(Planned(rounds))
+        send(Planned(rounds, torch.get_num_threads()))
         _take_turns(ready, rounds, observer, send)
 
 
@@ -177,6 +178,7 @@ def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
 def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: Send) -> None:
     """Time every call once a round, in an order drawn anew each round."""
     order, waiting = random.Random(0), list[int]()
+    began = time.monotonic()
     observer.close()
     for round_ in range(-1, rounds):  # the first warms up
         for name in order.sample(sorted(ready), len(ready)):
@@ -194,7 +196,8 @@ def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: 
             if round_ >= 0:
                 send(Sample(name, round_, seconds, interrupted))
         waiting += [round_] if round_ >= 0 else []
-        if observer.seconds() >= _WINDOW_SECONDS or round_ == rounds - 1:
+        to_come = (rounds - 1 - round_) * (time.monotonic() - began) / (round_ + 2)
+        if min(observer.seconds(), to_come) >= _WINDOW_SECONDS or round_ == rounds - 1:
             seen = observer.close()
             for one in waiting:
                 send(Round(one, seen))
@@ -239,7 +242,8 @@ def _paced(call: Call, plan: Plan) -> Ready:
 def _failure(name: str, error: Exception) -> Failed:
     if isinstance(error, MissingError):
         return Failed(name, "missing", str(error))
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    # On a CPU PyTorch has no error of its own for it.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return Failed(name, "oom", str(error).split("\n")[0] or "out of memory")
     return Failed(name, "failed", "".join(traceback.format_exception(error)))
 

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from trans4init.bench.measure import Plan
-from trans4init.bench.records import contended_rounds, records
+from trans4init.bench.records import facts, records
 from trans4init.bench.worker import Measured, load_suite, measure_case
 from trans4init.reports.environment import Environment, capture
 from trans4init.reports.schema import RunRecord
@@ -127,17 +127,7 @@ class Session:
             names = [_parts(other)[2] for other in same]
             self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
         measured = self._measured[key]
-        return measured, {
-            "suite": suite.name,
-            "operator": case.operator,
-            "shape": dict(case.shape),
-            "least_flop": case.flop,
-            "least_bytes": case.bytes,
-            "first_call_s": measured.timings[_parts(item)[2]].first_call,
-            "peak_bytes": measured.timings[_parts(item)[2]].peak_bytes,
-            "machine_rates": dict(self.rates),
-            "contended_rounds": sorted(contended_rounds(measured)),
-        }
+        return measured, facts(suite.name, measured, _parts(item)[2], self.rates)
 
     def release(self) -> None:
         """Let the next benchmark begin."""
@@ -167,7 +157,10 @@ class Session:
         """On the disk at once: what is measured survives whatever comes."""
         self._environment = self._environment or capture(_accelerator())
         rows = list(records(suite.name, suite.baseline, measured, self.rates, self._environment, self._id))
-        write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
+        try:
+            write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
+        except OSError as error:
+            pytest.exit(f"{self.folder} can't take what was measured: {error.strerror}.", returncode=1)
         self.found += rows
         return measured
 

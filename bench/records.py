@@ -1,17 +1,20 @@
 """What was measured of a case as rows of DESIGN's schema: a record per implementation, phase `throughput`."""
 
+import statistics
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from trans4init.bench.worker import Measured, Timing
 from trans4init.reports import metrics
 from trans4init.reports.environment import Environment
 from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
-from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY
+from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
 from trans4init.reports.vocabulary import Status
 
-__all__ = ["CONTENDED", "contended_rounds", "records"]
+__all__ = ["CONTENDED", "contended_rounds", "facts", "records"]
 
 CONTENDED = 0.1
 """A round in which others used more than this share of the machine's processor time is marked."""
@@ -30,7 +33,9 @@ def records(
     case = measured.case
     for name, timing in measured.timings.items():
         status = _STATUSES[timing.status]
-        marks = {BASELINE_NOTE: baseline} | ({MISSING_NOTE: timing.error} if timing.status == "missing" else {})
+        notes = {BASELINE_NOTE: baseline, THREADS_NOTE: str(measured.threads)} | _throttled(measured)
+        if timing.status == "missing":
+            notes[MISSING_NOTE] = timing.error
         yield RunRecord(
             run_id=f"bench-{uuid.uuid4().hex}",
             study=STUDY,
@@ -47,9 +52,37 @@ def records(
             measurements=tuple(_measurements(measured, timing, rates)),
             environment=environment,
             parameters={key: float(value) for key, value in case.shape.items()},
-            notes=marks | _throttled(measured),
+            notes=notes,
             error="" if status == "ok" else timing.error,
         )
+
+
+def facts(suite: str, measured: Measured, implementation: str, rates: dict[str, float]) -> dict[str, Any]:
+    """What pytest-benchmark's ledger keeps beside the times of an implementation; rates as above."""
+    case, timing = measured.case, measured.timings[implementation]
+    middle = statistics.median(timing.samples.values()) if timing.samples else None
+    flop_rate, byte_rate = (amount / middle if amount and middle else None for amount in (case.flop, case.bytes))
+    of_matmul, of_copy = (
+        mine / rates[name] if mine and name in rates else None
+        for mine, name in ((flop_rate, "matmul"), (byte_rate, "copy"))
+    )
+    return {
+        "suite": suite,
+        "operator": case.operator,
+        "shape": dict(case.shape),
+        "threads": measured.threads,
+        "least_flop": case.flop,
+        "least_bytes": case.bytes,
+        "flop_per_s": flop_rate,
+        "bytes_per_s": byte_rate,
+        "of_matmul_rate": of_matmul,
+        "of_copy_rate": of_copy,
+        "first_call_s": timing.first_call,
+        "peak_bytes": timing.peak_bytes,
+        "machine_rates": dict(rates),
+        "contended_rounds": sorted(contended_rounds(measured) | timing.interrupted),
+        "conditions": {number: asdict(round_.conditions) for number, round_ in sorted(measured.rounds.items())},
+    }
 
 
 def contended_rounds(measured: Measured) -> set[int]:

@@ -1,16 +1,28 @@
 """What a benchmark is made of: operators at given sizes, their implementations, how a wrong result is told.
 
-A suite is declared in one file and knows nothing of clocks, processes or files.
+A suite is declared in one file and knows nothing of clocks or processes.
 """
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Call", "Case", "Implementation", "MissingError", "Suite"]
+__all__ = ["ROOM", "Call", "Case", "Implementation", "MissingError", "Suite", "scratch_folder"]
 
 Call = Callable[[], Any]
 """One run of an implementation on inputs that are already there; its result is what is checked."""
+
+
+ROOM = "TRANS4INIT_BENCH_ROOM"
+"""The variable that names, in a worker, the folder that goes when its case has been measured."""
+
+
+def scratch_folder() -> Path:
+    """A new folder for a case's inputs; in a worker it is gone afterwards, however that ends."""
+    return Path(tempfile.mkdtemp(prefix="trans4init-bench-", dir=os.environ.get(ROOM)))
 
 
 class MissingError(Exception):

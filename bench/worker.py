@@ -6,17 +6,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from trans4init.bench.suite import Case, Suite
+from trans4init.bench.measure import At, Checked, Failed, Message, Plan, Planned, Round, Sample, measure
+from trans4init.bench.suite import ROOM, Case, Suite
 
 __all__ = ["Measured", "Timing", "load_suite", "measure_case"]
-
-from trans4init.bench.measure import At, Checked, Failed, Message, Plan, Planned, Round, Sample, measure
 
 _START_SECONDS = 120
 """A worker that has not imported torch and the suite by then is given up."""
@@ -48,6 +48,8 @@ class Measured:
     rounds: dict[int, Round] = field(default_factory=dict)
     planned: int = 0
     """How many rounds there were to be; 0 until that is known."""
+    threads: int = 0
+    """PyTorch's, on the processor; 0 until that is known."""
 
 
 def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str], plan: Plan) -> Measured:
@@ -59,14 +61,15 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
     plan = replace(plan, rounds=min(plan.rounds, suite.rounds or plan.rounds))
     measured = Measured(case, {name: Timing() for name in names})
     left = list(names)
-    while left:
-        lost = _attempt(suite_file, suite, case, left, plan, measured)
-        if lost is None:
-            break
-        name, why = lost
-        if not measured.timings[name].told:
-            measured.timings[name] = Timing(error=why)
-        left = [one for one in left if one != name and not measured.timings[one].told]
+    with tempfile.TemporaryDirectory(prefix="trans4init-bench-", ignore_cleanup_errors=True) as room:
+        while left:
+            lost = _attempt(suite_file, suite, case, left, plan, measured, room)
+            if lost is None:
+                break
+            name, why = lost
+            if not measured.timings[name].told:
+                measured.timings[name] = Timing(error=why)
+            left = [one for one in left if one != name and not measured.timings[one].told]
     planned = measured.planned or plan.rounds
     for timing in measured.timings.values():
         if timing.status == "ok" and len(timing.samples) < planned:
@@ -75,7 +78,7 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
 
 
 def _attempt(
-    suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured
+    suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured, room: str
 ) -> tuple[str, str] | None:
     """Measure in one worker; the implementation that was at work when it was lost, and how.
 
@@ -84,7 +87,7 @@ def _attempt(
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     number = [str(one) for one in suite.cases(quick=False)].index(str(case))
-    worker = context.Process(target=_work, args=(suite_file, number, names, plan, there), daemon=True)
+    worker = context.Process(target=_work, args=(suite_file, number, names, plan, there, room), daemon=True)
     at, limit = names[0], float(_START_SECONDS)
     measured.rounds.clear()
     try:
@@ -116,8 +119,8 @@ def _attempt(
 
 def _note(measured: Measured, message: Message) -> None:
     match message:
-        case Planned(rounds):
-            measured.planned = rounds
+        case Planned(rounds, threads):
+            measured.planned, measured.threads = rounds, threads
         case Failed(name, status, error):
             measured.timings[name] = Timing(status, error, told=True)
         case Checked(name, first_call, peak):
@@ -143,10 +146,11 @@ def load_suite(file: Path) -> Suite:
     return suite
 
 
-def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection) -> None:
+def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection, room: str) -> None:
     """In the worker: measure, and say when it is done. A session of its own: Ctrl-C is the parent's to answer."""
     os.setsid()
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    os.environ[ROOM] = room
     suite = load_suite(file)
     measure(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)

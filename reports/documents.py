@@ -98,7 +98,7 @@ def _trained(results: Path, options: Mapping[str, str]) -> str:
 
 
 def _speed_tables(results: Path, options: Mapping[str, str]) -> str:
-    """A table for each device on which the suite was measured."""
+    """A table for each machine on which the suite was measured."""
     suite, show = options.get("suite", ""), options.get("show", "ms")
     unknown = set(options) - {"suite", "operators", "columns", "show"}
     if not suite or show not in _SHOWN or unknown:
@@ -121,7 +121,7 @@ def _table(suite: SuiteSpeeds, options: Mapping[str, str], show: str) -> str:
     if show == "ratio":
         columns = [name for name in columns if name != suite.baseline]
     if not columns:
-        raise MarkError(f"suite {suite.suite} on {suite.device} has nothing of what {dict(options)} asks for")
+        raise MarkError(f"suite {suite.suite} on {suite.machine} has nothing of what {dict(options)} asks for")
     one_operator = len({case.operator for case in cases}) == 1
     with_floor = show == "ms" and any(case.floor_milliseconds for case in cases)
     heads = [cases[0].operator if one_operator else "", *columns, *(["at least"] if with_floor else [])]
@@ -142,11 +142,10 @@ def _source(suite: SuiteSpeeds, cases: Sequence[CaseSpeeds], show: str) -> str:
         "MiB": "MiB above the inputs, at most",
         "work": "Medians",
     }[show]
-    environment, when = suite.records[0].environment, max(record.created_at for record in suite.records)
-    machine = environment.accelerator or f"{environment.processor}, {environment.cores} cores"
+    when = max(record.created_at for record in suite.records)
     rounds, contended = sum(case.rounds for case in cases), sum(case.contended for case in cases)
     commit = f"commit {suite.commit[:10]}, " if suite.commit else ""
-    return f"{what}; {machine}; {commit}{when:%Y-%m-%d}; {contended} of {rounds} rounds contended."
+    return f"{what}; {suite.machine}; {commit}{when:%Y-%m-%d}; {contended} of {rounds} rounds contended."
 
 
 def _cell(speed: Speed | None, show: str) -> str:

@@ -9,12 +9,24 @@ from trans4init.reports import metrics
 from trans4init.reports.schema import RunRecord
 from trans4init.reports.statistics import Interval, bootstrap_median
 
-__all__ = ["BASELINE_NOTE", "MISSING_NOTE", "STUDY", "CaseSpeeds", "Speed", "Spread", "SuiteSpeeds", "Work", "speeds"]
+__all__ = [
+    "BASELINE_NOTE",
+    "MISSING_NOTE",
+    "STUDY",
+    "THREADS_NOTE",
+    "CaseSpeeds",
+    "Speed",
+    "Spread",
+    "SuiteSpeeds",
+    "Work",
+    "speeds",
+]
 
 STUDY = "bench"
 """The word in a benchmark's rows where others have their study."""
-BASELINE_NOTE, MISSING_NOTE = "baseline", "missing"
-"""Notes of a benchmark's record: which implementation the others are measured against; what this one would need."""
+BASELINE_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "missing", "threads"
+"""Notes of a benchmark's record: which implementation the others are measured against; what this one would need; on
+how many of the processor's threads PyTorch ran."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,10 @@ class SuiteSpeeds:
     suite: str
     baseline: str
     session: str
-    device: str
+    machine: str
+    """The GPU; else the processor and how many of its cores there were."""
+    settings: str
+    """PyTorch's version, and on how many of the processor's threads it ran."""
     commit: str
     matmul_rate: float | None
     """FLOP/s."""
@@ -94,13 +109,13 @@ class SuiteSpeeds:
 
 
 def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
-    """The newest measurement of every suite on every device, in the order in which they were measured.
+    """The newest measurement of every suite on every machine, in the order in which they were measured.
 
     Runs of studies among the records are passed over.
     """
     sessions: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     for record in sorted((one for one in records if one.study == STUDY), key=lambda record: record.created_at):
-        sessions.setdefault((record.task, record.device), {}).setdefault(record.spec_hash, []).append(record)
+        sessions.setdefault((record.task, _machine(record)), {}).setdefault(record.spec_hash, []).append(record)
     return [_suite(list(found.values())[-1]) for found in sessions.values()]
 
 
@@ -113,13 +128,28 @@ def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
         first.task,
         first.notes[BASELINE_NOTE],
         first.spec_hash,
-        first.device,
+        _machine(first),
+        _settings(records),
         first.environment.git_commit,
         _known(records, metrics.MATMUL_RATE.name),
         _known(records, metrics.COPY_RATE.name),
         tuple(_case(found) for found in cases.values()),
         tuple(records),
     )
+
+
+def _machine(record: RunRecord) -> str:
+    environment = record.environment
+    cores = f"{environment.cores} core{'s' if environment.cores != 1 else ''}"
+    return environment.accelerator or f"{environment.processor}, {cores}"
+
+
+def _settings(records: Sequence[RunRecord]) -> str:
+    version = records[0].environment.versions.get("torch")
+    threads = max((int(record.notes.get(THREADS_NOTE, 0)) for record in records), default=0)
+    words = [f"torch {version}"] if version else []
+    words += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
+    return ", ".join(words)
 
 
 def _case(records: Sequence[RunRecord]) -> CaseSpeeds:

@@ -54,7 +54,7 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
     last = max(record.created_at for record in suite.records)
     moments = [int(moment.timestamp() * 1000) for moment in (first, last)]
     commit = suite.commit[:12]
-    tags = {_SESSION_TAG: suite.session, _SUITE_TAG: suite.suite, "device": suite.device, "commit": suite.commit}
+    tags = {_SESSION_TAG: suite.session, _SUITE_TAG: suite.suite, "device": suite.machine, "commit": suite.commit}
     run = client.create_run(experiment, start_time=moments[0], tags=tags, run_name=f"{suite.suite} {commit}".strip())
     metrics = {}
     for case in suite.cases:
@@ -73,7 +73,7 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
         metrics["machine/contended share of rounds"] = sum(case.contended for case in suite.cases) / rounds
     found = [Metric(name, value, moments[1], 0) for name, value in metrics.items()]
     params = [
-        Param(name, value) for name, value in (("suite", suite.suite), ("device", suite.device), ("commit", commit))
+        Param(name, value) for name, value in (("suite", suite.suite), ("device", suite.machine), ("commit", commit))
     ]
     for start in range(0, max(1, len(found)), 1000):
         client.log_batch(run.info.run_id, metrics=found[start : start + 1000], params=params if start == 0 else [])

@@ -27,7 +27,7 @@ _LENGTH = "length"
 
 
 def write_speed_page(folder: Path, results: Results) -> Path:
-    """Write `bench.html` into the benchmark's folder from its results: the newest of each suite and device."""
+    """Write `bench.html` into the benchmark's folder from its results: the newest of each suite and machine."""
     suites = speeds(record for record in results.records)
     page = (
         templates()

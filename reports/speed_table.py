@@ -21,7 +21,9 @@ def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
         console.print(line.rstrip(), highlight=False, no_wrap=True, overflow="ellipsis", crop=True)
 
     for suite in suites:
-        say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.device)}; {rates_line(suite)}")
+        say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.machine)}; {rates_line(suite)}")
+        if suite.settings:
+            say(escape(suite.settings))
         say(_cells("", "ms", "quartiles", f"× {suite.baseline} \\[95 %]", "rate", "limit", "MiB"))
         for case in suite.cases:
             floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"

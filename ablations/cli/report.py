@@ -64,6 +64,6 @@ class Report:
         for path in set(folder.glob("*.parquet")) - set(written):
             path.unlink()
         for suite in newest:
-            print(f"{suite.suite} on {suite.device}: {len(suite.cases)} cases")
+            print(f"{suite.suite} on {suite.machine}: {len(suite.cases)} cases")
         print(write_speed_page(self.publish, load_results(folder)))
         return 0

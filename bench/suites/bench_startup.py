@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
 from trans4init.reports import metrics
 from trans4init.reports.environment import capture
 from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
@@ -69,7 +68,7 @@ def _cases() -> list[Case]:
 
 
 def _inputs(case: Case) -> _Inputs:
-    folder = Path(tempfile.mkdtemp(prefix="trans4init-bench-"))
+    folder = scratch_folder()
     if case.operator.startswith("python"):
         return _Inputs(["-c", "import torch; print('done')"], folder, "done")
     if case.operator.startswith("import"):

@@ -4,7 +4,6 @@ import shutil
 import string
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytest.importorskip("pydantic", reason="a study's sizes need pydantic")
 from trans4init.ablations.model_config import ModelSize
 from trans4init.bench.floors import training_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
 
 _COMMAND = "import sys; from trans4init.ablations.cli import main\nif __name__ == '__main__': main(sys.argv[1:])"
 _STUDY = string.Template("""
@@ -73,7 +72,7 @@ def _case(*, seeds: int, steps: int, quick: bool) -> Case:
 
 
 def _inputs(case: Case) -> _Inputs:
-    folder = Path(tempfile.mkdtemp(prefix="trans4init-bench-"))
+    folder = scratch_folder()
     (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(40_000)))
     (folder / "timed.toml").write_text(_STUDY.substitute(case.shape))
     (folder / "command.py").write_text(_COMMAND)

@@ -60,6 +60,11 @@ def hungry(inputs):
     raise torch.OutOfMemoryError("all 3 GiB are gone")
 
 
+@SUITE.implementation("hungry on the processor")
+def hungry_on_the_processor(inputs):
+    return lambda: torch.empty(2**58)
+
+
 @SUITE.implementation("dying")
 def dying(inputs):
     return lambda: os._exit(7)

@@ -47,7 +47,13 @@ def test_pytest_benchmark_keeps_the_samples_that_are_in_the_rows(suite_file, run
         rows = [m.value for m in record.measurements if m.metric.name == metrics.LATENCY.name]
         assert [1e3 * seconds for seconds in kept[name]["stats"]["data"]] == pytest.approx(rows)
         assert kept[name]["extra_info"]["least_bytes"] == 8e3
-        assert set(kept[name]["extra_info"]["machine_rates"]) == {"matmul", "copy"}
+        facts = kept[name]["extra_info"]
+        assert set(facts["machine_rates"]) == {"matmul", "copy"}
+        assert facts["bytes_per_s"] == pytest.approx(8e3 / kept[name]["stats"]["median"])
+        assert facts["of_copy_rate"] == pytest.approx(facts["bytes_per_s"] / facts["machine_rates"]["copy"])
+        assert facts["threads"] == 1
+        assert len(facts["conditions"]) == len(kept[name]["stats"]["data"])
+        assert set(facts["conditions"]["0"]) == {"others_share", "load", "clock", "temperature", "throttled"}
         assert record.phase == "throughput"
         assert record.study == "bench"
 
@@ -67,8 +73,24 @@ def test_trouble_is_said_in_the_table_and_counted_by_the_exit_code(suite_file, t
     [case] = suite.cases
     status = {speed.implementation: speed.status for speed in case.speeds}
     assert status == {
-        "times": "ok", "plus": "ok", "wrong": "failed", "absent": "missing", "raising": "failed", "hungry": "oom"
+        "times": "ok", "plus": "ok", "wrong": "failed", "absent": "missing", "raising": "failed", "hungry": "oom",
+        "hungry on the processor": "oom",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "passed"), [("--benchmark-only", 1), ("--benchmark-skip", 0)])
+def test_pytest_benchmark_knows_them_for_benchmarks(suite_file, run_benchmark, word, passed):
+    code, output = run_benchmark(suite_file(), "--quick", word, "-k", "plus", "-W", "error")
+    assert code == 0, output
+    assert f"{passed} passed" in output if passed else "1 skipped" in output
+
+
+def test_results_that_can_not_be_written_end_it_with_one_sentence(suite_file, run_benchmark, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    code, output = run_benchmark(suite_file(), "--quick", "-q")
+    assert code == 1
+    assert "can't take what was measured: Not a directory." in output
+    assert "Traceback" not in output
 
 
 def test_ctrl_c_keeps_what_was_measured(suite_file, start_benchmark, tmp_path):

@@ -1,5 +1,7 @@
 """A case measured in a process of its own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -20,6 +22,9 @@ def measured(suite_file, trouble):
 
 
 def test_what_goes_wrong_is_that_ones_alone_and_the_others_go_on(measured):
+    allocator = measured.timings.pop("hungry on the processor")
+    assert allocator.status == "oom"
+    assert "can't allocate memory" in allocator.error
     found = {name: (timing.status, timing.error.strip().splitlines()[-1:]) for name, timing in measured.timings.items()}
     assert found == {
         "times": ("ok", []),
@@ -39,6 +44,29 @@ def test_what_goes_wrong_is_that_ones_alone_and_the_others_go_on(measured):
         assert timing.peak_bytes == pytest.approx(8 * 1000, abs=100)
     assert not any(measured.timings[name].samples for name in ("wrong", "absent", "raising", "hungry"))
     assert sorted(measured.rounds) == [0, 1, 2]
+
+
+SCRATCH = """
+
+import os
+from trans4init.bench.suite import scratch_folder
+
+
+@SUITE.implementation("leaving files")
+def leaving(inputs):
+    folder = scratch_folder()
+    (folder / "large").write_text("much")
+    print(folder, file=open(__file__ + ".folders", "a"))
+    return lambda: os._exit(3)
+"""
+
+
+def test_what_a_case_wrote_is_gone_however_its_process_ended(suite_file):
+    file = suite_file(SCRATCH)
+    suite = load_suite(file)
+    measure_case(file, suite, suite.cases(quick=True)[0], ["plus", "leaving files"], PLAN)
+    [folder] = Path(f"{file}.folders").read_text().splitlines()
+    assert not Path(folder).exists()
 
 
 def test_the_baseline_is_first_and_only_the_named_are_measured(suite_file):

@@ -10,7 +10,7 @@ from rich.console import Console
 from trans4init.reports import metrics
 from trans4init.reports.mirror import open_store
 from trans4init.reports.schema import CellKey, Measurement
-from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY, speeds
+from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE, speeds
 from trans4init.reports.speed_mirror import mirror_speeds
 from trans4init.reports.speed_page import write_speed_page
 from trans4init.reports.speed_table import print_speeds
@@ -85,7 +85,8 @@ def test_the_newest_measurement_of_a_suite_counts(records, make_speed):
     later = max(record.created_at for record in records) + timedelta(hours=1)
     [suite] = speeds([*records, make_speed("slow", [1.0], session="two", created_at=later)])
     assert suite.session == "two"
-    other = dataclasses.replace(records[0], device="a GPU", run_id="other")
+    on_gpu = dataclasses.replace(records[0].environment, accelerator="a GPU")
+    other = dataclasses.replace(records[0], environment=on_gpu, run_id="other")
     assert len(speeds([*records, other])) == 2
 
 
@@ -128,3 +129,12 @@ def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_spe
     assert values["twice/length 64/quick/MiB"] == 1.0
     assert values["machine/matmul GFLOP per s"] == 1000.0
     assert values["machine/contended share of rounds"] == pytest.approx(1 / 3)
+
+
+def test_machines_without_a_gpu_are_told_apart_by_their_processors(make_speed):
+    here = make_speed("slow", [8.0])
+    other = dataclasses.replace(here.environment, processor="another", cores=64, versions={"torch": "2.13"})
+    there = dataclasses.replace(here, environment=other, notes=dict(here.notes) | {THREADS_NOTE: "64"})
+    found = speeds([here, there])
+    assert len(found) == 2
+    assert (found[1].machine, found[1].settings) == ("another, 64 cores", "torch 2.13, 64 threads")
