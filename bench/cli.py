@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,8 +39,12 @@ class Measure:
 
     def run(self, command: str) -> int:
         """Measure, then write the page and MLflow's mirror."""
+        import pytest
+
         from trans4init.bench.suites_here import suite_files
 
+        if not self.minutes >= 0:
+            raise InputError(f"--minutes {self.minutes:g}: a number of minutes, 0 or more.")
         try:
             (self.out / "results").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,7 +74,7 @@ class Measure:
         process = subprocess.Popen(words)
         code = _wait(process)
         self._present()
-        return 130 if code == 2 else min(code, 1)
+        return 130 if code in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT) else int(code != 0)
 
     def _present(self) -> None:
         from trans4init.reports.mirror import MirrorError
