@@ -13,7 +13,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from trans4init.ablations.cli import execute
-from trans4init.ablations.errors import InputError, unknown_name
+from trans4init.ablations.errors import FaultError, InputError, unknown_name
 
 __all__ = ["main"]
 
@@ -89,7 +89,10 @@ class Measure:
             raise InputError(str(error)) from None
         if not results.records:
             return
-        print(f"page     {write_speed_page(self.out, results)}")
+        try:
+            print(f"page     {write_speed_page(self.out, results)}")
+        except OSError as error:
+            raise FaultError(f"the page can't be written: {error.filename}: {error.strerror}.") from None
         try:
             mirror_speeds(self.out.resolve().parent, results.records)
         except MirrorError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.regression import Comparison, compare, enough
+from trans4init.bench.suites_here import suite_files
 from trans4init.reports import metrics
 from trans4init.reports.schema import Metric, RunRecord, UnreadableSchemaError
 from trans4init.reports.speed import MISSING_NOTE, THREADS_NOTE
@@ -202,7 +203,7 @@ class _State:
         before = len(list(results.glob("*")))
         done = subprocess.run(
             [str(self.python), *words, "--quick", "--out", str(self.out), *map(str, self.files)],
-            env=_environment(self.links),
+            env=os.environ | {"PYTHONPATH": str(self.links)},
             capture_output=True,
             text=True,
             check=False,
@@ -211,10 +212,6 @@ class _State:
         if done.returncode not in (0, 1) or len(list(results.glob("*"))) == before:
             said = (done.stdout + done.stderr).strip().splitlines()
             raise FaultError(f"{self.name} could not be measured: {said[-1] if said else done.returncode}")
-
-
-def _environment(links: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(links)}
 
 
 @contextmanager
@@ -239,10 +236,7 @@ def _state(side: str, suites: tuple[str, ...], out: Path) -> Iterator[_State]:
 
 
 def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...], out: Path) -> _State:
-    files = {
-        path.stem.removeprefix("bench_").replace("_", "-"): path
-        for path in sorted((tree / "bench" / "suites").glob("bench_*.py"))
-    }
+    files = suite_files(tree / "bench" / "suites")
     missing = [suite for suite in suites if suite not in files]
     if not files or missing:
         raise InputError(f"{name} has no suite {missing[0] if missing else ''}".rstrip() + ".")

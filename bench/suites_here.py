@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parent / "suites"
 _PREFIX = "bench_"
 
 
-def suite_files() -> dict[str, Path]:
-    """The suites' files by name, the machine's own rates first."""
-    files = sorted(_FOLDER.glob(f"{_PREFIX}*.py"), key=lambda path: (path.stem != f"{_PREFIX}machine", path.stem))
+def suite_files(folder: Path = _FOLDER) -> dict[str, Path]:
+    """The suites' files in a folder by name, the machine's own rates first."""
+    files = sorted(folder.glob(f"{_PREFIX}*.py"), key=lambda path: (path.stem != f"{_PREFIX}machine", path.stem))
     return {path.stem.removeprefix(_PREFIX).replace("_", "-"): path for path in files}

@@ -1,12 +1,17 @@
 """A case measured in a process of its own."""
 
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
+from trans4init.bench import measure as measuring
+from trans4init.bench.conditions import Observer
 from trans4init.bench.measure import Plan
 from trans4init.bench.memory import allocations
+from trans4init.bench.suite import Case, Suite
 from trans4init.bench.worker import load_suite, measure_case
 
 PLAN = Plan(rounds=3, sample_seconds=0.001, limit_seconds=20)
@@ -112,3 +117,24 @@ def test_what_a_backward_pass_keeps_of_the_forward_counts_where_that_is_the_oper
         assert timing.status == "ok", timing.error
         found[counted] = timing.peak_bytes
     assert found[True] - found[False] == pytest.approx(2 * 2**20, abs=1000)
+
+
+class Watched(Observer):
+    """Says how long each stretch was."""
+
+    lengths: ClassVar[list[float]] = []
+
+    def close(self):
+        self.lengths.append(self.seconds())
+        return super().close()
+
+
+def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(monkeypatch):
+    monkeypatch.setattr(measuring, "Observer", Watched)
+    monkeypatch.setattr(Watched, "lengths", [])
+    suite = Suite("sleeping", list, lambda case: None, lambda *_: "", baseline="sleep")
+    suite.implementation("sleep")(lambda _: lambda: time.sleep(0.06))
+    messages = []
+    measuring.measure(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
+    assert len([message for message in messages if isinstance(message, measuring.Round)]) == 12
+    assert min(Watched.lengths[1:]) > 0.3  # the first is closed before the rounds begin
