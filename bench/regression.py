@@ -27,8 +27,8 @@ VISIBLE_EFFECT = 0.05
 """Where a difference of this size can't be excluded, there is no word on it."""
 CONFIDENCE = 0.99
 _RESAMPLES = 4000
-_FALSE_ALARMS = 1 / 400
-"""The most comparisons of a state with itself that may be called different: half an alarm is expected in 200."""
+_FALSE_ALARMS = 1 / 200
+"""The most comparisons of a state with itself that may be called different."""
 
 Word = Literal["slower", "faster", "no different", "inconclusive", "too few"]
 
@@ -47,7 +47,7 @@ class Comparison:
 def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Comparison:
     """Compare timings of A and B, one inner sequence per process, in any one unit.
 
-    B is slower where the whole interval is above 1, the ratio is at least 1.03 and the rank test's p at most 1 in 400;
+    B is slower where the whole interval is above 1, the ratio is at least 1.03 and the rank test's p at most 1 in 200;
     faster likewise. Neither is no different where the interval leaves no room for 5 %, else inconclusive. Raises
     ValueError for a side without timings, or a timing that is not positive.
     """
