@@ -132,7 +132,7 @@ def real_keys(lengths_ptr, batch, keys, LENGTHS: tl.constexpr):
     """How many keys of a batch entry are real."""
     count = keys
     if LENGTHS:
-        count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch).to(tl.int32), 0), keys)
+        count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch), 0), keys).to(tl.int32)
     return count
 
 
@@ -250,7 +250,7 @@ def forward_kernel(
             HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, part != 1, UPCAST,
         )  # fmt: skip
 
-    some = norm > 0.0
+    some = norm != 0.0  # of a row that is no number it is none either, and so is what is kept for the way back
     acc = acc / tl.where(some, norm, 1.0)[:, None]
     if DROPOUT:
         acc *= keep_scale

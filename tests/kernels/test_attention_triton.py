@@ -253,6 +253,22 @@ def test_members_of_a_vmap_have_tables_of_their_own():
                 torch.testing.assert_close(a[member], b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_query_that_is_no_number_makes_its_own_row_none():
+    [q, k, v, _], _ = draw_inputs(1, 1, 1, 5, 7, 16, torch.float32)
+    q[0, 0, 2, 3] = torch.nan
+    out, lse = attention(q, k, v, impl="triton", return_lse=True)
+    expected, levels = attention(q, k, v, impl="reference", return_lse=True)
+    for found, right in ((out, expected), (lse, levels)):
+        torch.testing.assert_close(found, right, equal_nan=True, rtol=1e-5, atol=1e-5)
+    assert lse[0, 0].isnan().tolist() == [False, False, True, False, False]
+
+
+def test_a_length_of_keys_beyond_32_bits_is_all_of_them():
+    [q, k, v, _], _ = draw_inputs(2, 1, 1, 5, 7, 16, torch.float32)
+    expected = attention(q, k, v, impl="triton")
+    assert torch.equal(attention(q, k, v, impl="triton", key_lengths=torch.tensor([2**40, 7])), expected)
+
+
 @pytest.mark.parametrize(("randomness", "alike"), [("same", True), ("different", False)])
 def test_dropout_under_vmap_follows_its_randomness(randomness, alike):
     (q, k, v, _), _ = draw_inputs(1, 2, 2, 9, 9, 16, torch.float32)
