@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.availability import DTYPES
-from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, has_products, undifferentiated
+from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, undifferentiated
 from trans4init.kernels.positional_mlp.checks import check_call
 from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
@@ -67,7 +67,7 @@ def positional_mlp(
     compute = _IMPLEMENTATIONS[chosen]
     if impl == "auto" and device == "cpu" and weights[0].shape[0] > 1:
         given = (positions, frequencies, *weights, *biases, *(() if add_to is None else (add_to,)))
-        compute = blocked_chain if undifferentiated(given) and has_products(weights) else compute
+        compute = blocked_chain if undifferentiated(given) else compute
     return compute(positions, frequencies, weights, biases, features=features, activation=activation, add_to=add_to)
 
 
