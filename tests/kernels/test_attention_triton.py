@@ -170,6 +170,24 @@ def test_a_block_meets_once_all_that_it_sees_and_leaves_out_the_mask_where_all_i
                 assert all(tile + step <= real for tile in unmasked), case
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_entries_that_share_a_table_and_a_seed_are_as_a_call_of_their_own(deterministic):
+    """Two tables and two seeds serve four batch entries, forward and in every gradient."""
+    (q, k, v, table), out_grad = draw_inputs(4, 2, 1, 20, 18, 16, torch.float32)
+    tables, seeds, lengths = torch.stack([table, table.flip(1)]), torch.tensor([7, 8]), torch.tensor([18, 5, 9, 18])
+    options = Options(True, None, 0.25, 0.5, deterministic)
+
+    def call(entries, members):
+        given = q[entries], k[entries], v[entries], tables[members], lengths[entries], seeds[members]
+        out, lse = launch.launch_forward(*given, options)
+        gradients = launch.launch_backward(out_grad[entries], torch.ones_like(lse), out, lse, *given, options, True)
+        return out, lse, *gradients
+
+    halves = call(slice(0, 2), slice(0, 1)), call(slice(2, 4), slice(1, 2))
+    for whole, *parts in zip(call(slice(0, 4), slice(0, 2)), *halves, strict=True):
+        assert torch.equal(whole, torch.cat(parts))
+
+
 @pytest.mark.parametrize("scale", [40.0, -40.0])
 def test_scores_in_the_hundreds_overflow_nothing(scale):
     """The largest score is taken off before the exponential, which for a negative scale is the smallest product."""
