@@ -170,6 +170,12 @@ def test_a_block_meets_once_all_that_it_sees_and_leaves_out_the_mask_where_all_i
                 assert all(tile + step <= real for tile in unmasked), case
 
 
+def test_the_deterministic_table_gradient_has_the_corners_of_its_blocks():
+    """Offsets that one corner of a block reaches are seen at the causal and the window's end; and heads share keys."""
+    inputs, out_grad = draw_inputs(1, 4, 2, 40, 41, 16, torch.float32)
+    assert_as_good_as_eager(inputs, out_grad, True, causal=True, window=3, deterministic=True)
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_entries_that_share_a_table_and_a_seed_are_as_a_call_of_their_own(deterministic):
     """Two tables and two seeds serve four batch entries, forward and in every gradient."""
