@@ -194,6 +194,17 @@ def test_entries_that_share_a_table_and_a_seed_are_as_a_call_of_their_own(determ
         assert torch.equal(whole, torch.cat(parts))
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_lengths_past_the_keys_are_all_of_them_and_below_zero_none(deterministic):
+    inputs, out_grad = draw_inputs(2, 1, 1, 9, 7, 16, torch.float32)
+    lengths = torch.tensor([9, -3])
+    found, expected = (
+        run(inputs, out_grad, True, key_lengths=given, impl="triton", deterministic=deterministic)
+        for given in (lengths, lengths.clamp(0, 7))
+    )
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("scale", [40.0, -40.0])
 def test_scores_in_the_hundreds_overflow_nothing(scale):
     """The largest score is taken off before the exponential, which for a negative scale is the smallest product."""
