@@ -205,6 +205,15 @@ def test_lengths_past_the_keys_are_all_of_them_and_below_zero_none(deterministic
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_biases_in_the_hundreds_overflow_nothing(deterministic):
+    """Past the last query the bias alone is the score, and nothing is taken off before its exponential."""
+    inputs, out_grad = draw_inputs(1, 1, 1, 40, 40, 16, torch.float32)
+    inputs[3] += 200
+    found = run(inputs, out_grad, True, impl="triton", deterministic=deterministic)
+    assert all(torch.isfinite(values).all() for values in found.values())
+
+
 @pytest.mark.parametrize("scale", [40.0, -40.0])
 def test_scores_in_the_hundreds_overflow_nothing(scale):
     """The largest score is taken off before the exponential, which for a negative scale is the smallest product."""
