@@ -256,6 +256,40 @@ def test_offsets_pass_two_to_the_31(tmp_path):
         assert torch.equal(gradient, expected[name]), name
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_kernel_touches_memory_outside_its_tensors(deterministic, monkeypatch):
+    """Not even to add a zero to it, where blocks reach past the last query, the last key and the head's width."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    storages, launched, touches = [], launch._run, []
+
+    def remember_storages(*call):
+        tensors = [value for value in call[-1].values() if isinstance(value, torch.Tensor)]
+        storages[:] = [(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()) for tensor in tensors]
+        launched(*call)
+
+    def watch(method, pointers, mask):
+        access = getattr(interpreter_builder, method)
+
+        def watched(*given):
+            touched = given[pointers].data[given[mask].data]
+            inside = [(touched >= start) & (touched < start + size) for start, size in storages]
+            assert sum(inside).all(), (method, touched)
+            touches.append(method)
+            return access(*given)
+
+        monkeypatch.setattr(interpreter_builder, method, watched)
+
+    monkeypatch.setattr(launch, "_run", remember_storages)
+    accesses = {"create_masked_load": (0, 1), "create_masked_store": (0, 2), "create_atomic_rmw": (1, 3)}
+    for method, places in accesses.items():
+        watch(method, *places)
+    inputs, out_grad = draw_inputs(2, 1, 1, 40, 43, 80, torch.float16)
+    options = {"key_lengths": torch.tensor([43, 43]), "dropout_p": 0.5, "deterministic": deterministic}
+    run(inputs, out_grad, True, impl="triton", **options)
+    assert set(touches) == set(accesses)
+
+
 def test_rows_too_far_apart_for_32_bits_are_copied():
     far = torch.empty_strided((1, 1, 2, 16), (0, 0, 2**23, 1), device="meta")
     assert launch.dense_rows(far).is_contiguous()
