@@ -130,7 +130,7 @@ def test_every_combination_is_as_good_as_eager(call):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (113, 203), (239, 1)])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (5, 17), (113, 203), (239, 1)])
 def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype):
     inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, dtype)
     assert_as_good_as_eager(inputs, out_grad, True, deterministic=dtype == torch.bfloat16)
