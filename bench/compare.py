@@ -105,7 +105,7 @@ def _torch(records: Iterable[RunRecord]) -> str:
 def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
     """Times of each implementation of each case, a list per process that measured it; what has no time is left out.
 
-    Of a process that the system interrupted, the samples in which it didn't; all where it always did.
+    Of a process that had to wait for a processor, the samples in which it didn't; all where it always did.
     """
     found: dict[str, list[list[float]]] = {}
     for record in records:

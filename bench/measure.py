@@ -4,15 +4,16 @@ Runs in a process of its own (`worker.py`), and tells how far it is by messages,
 whatever an implementation does to that process.
 """
 
+import contextlib
 import gc
 import math
 import random
-import resource
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ from trans4init.bench.conditions import Conditions, Observer
 from trans4init.bench.memory import Allocations, allocations
 from trans4init.bench.suite import Call, Case, Implementation, MissingError, Suite
 
-__all__ = ["At", "Checked", "Failed", "Plan", "Planned", "Round", "Sample", "Send", "measure"]
+__all__ = ["At", "Checked", "Failed", "Plan", "Planned", "Round", "Sample", "Send", "measure", "seconds_waited"]
 
+_PAUSE_SECONDS = 0.002
+"""Until the process that is told what is measured next has taken note: it takes a processor for that."""
+_INTERRUPTED = 0.01
+"""A sample whose threads waited for a processor for more than this share of its time is marked."""
 _WINDOW_SECONDS = 0.5
 """Rounds are marked together over at least so long: the system counts processor time in hundredths of a second."""
 _FEWEST_ROUNDS = 8
@@ -85,7 +90,7 @@ class Sample:
     round: int
     seconds: float
     interrupted: bool
-    """Whether the system took a processor from this process meanwhile, to give it to another."""
+    """Whether it waited for a processor meanwhile, which the system had given to another process."""
 
 
 @dataclass(frozen=True)
@@ -183,11 +188,12 @@ def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: 
     for round_ in range(-1, rounds):  # the first warms up
         for name in order.sample(sorted(ready), len(ready)):
             send(At(name))
+            time.sleep(_PAUSE_SECONDS)
             call, calls = ready[name].call, ready[name].calls
             try:
-                before = _interruptions()
+                before = seconds_waited()
                 seconds = seconds_per_call(call, calls)
-                interrupted = _interruptions() > before
+                interrupted = seconds_waited() - before > _INTERRUPTED * seconds * calls
             except Exception as error:  # noqa: BLE001  as above
                 send(_failure(name, error))
                 _wait()
@@ -222,9 +228,16 @@ def seconds_per_call(call: Call, calls: int) -> float:
         return (time.perf_counter() - began) / calls
 
 
-def _interruptions() -> int:
-    """How often a thread of this process had to make room for another process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+def seconds_waited() -> float:
+    """For how long the threads of this process were ready and had no processor; 0 where the system doesn't say.
+
+    Of each thread Linux says so (proc(5), `schedstat`): a switch to another process and back may take microseconds.
+    """
+    waited = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has ended
+            waited += int(task.read_text().split()[1])
+    return waited / 1e9
 
 
 def _paced(call: Call, plan: Plan) -> Ready:

@@ -34,7 +34,7 @@ class Timing:
     samples: dict[int, float] = field(default_factory=dict)
     """Seconds of a call, by round."""
     interrupted: set[int] = field(default_factory=set)
-    """Rounds in which the system took a processor away meanwhile."""
+    """Rounds in which it waited for a processor meanwhile."""
     told: bool = False
     """Whether the implementation's own trouble is known: it is not tried again."""
 

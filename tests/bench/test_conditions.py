@@ -2,12 +2,15 @@
 
 import os
 import stat
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from trans4init.bench.conditions import Conditions, GpuSample, GpuSampler, Observer, read_sample
-from trans4init.bench.measure import Round
+from trans4init.bench.measure import Round, seconds_waited
 from trans4init.bench.records import contended_rounds
 from trans4init.bench.suite import Case
 from trans4init.bench.worker import Measured
@@ -108,3 +111,20 @@ def test_rounds_that_were_throttled_or_shared_are_marked():
         Case("twice"), {}, {number: Round(number, seen) for number, seen in enumerate((quiet, shared, hot))}
     )
     assert contended_rounds(measured) == {1, 2}
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says for how long a thread has waited")
+def test_the_time_that_is_waited_for_a_processor_is_what_another_process_takes_of_it():
+    [mine, *_] = allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {mine})
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        before, end = seconds_waited(), time.perf_counter() + 1
+        while time.perf_counter() < end:
+            pass
+        assert 0.1 < seconds_waited() - before < 1.1
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, allowed)
