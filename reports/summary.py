@@ -1,5 +1,6 @@
 """From the runs of a study to what its report says: tables of numbers with intervals, verdicts, what went wrong."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -202,8 +203,8 @@ def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
     """The metrics that a run measures once, at its end, in the order in which they are measured."""
     found: dict[Metric, None] = {}
     for record in runs:
-        names = [m.metric.name for m in record.measurements]
-        found |= dict.fromkeys(m.metric for m in record.measurements if names.count(m.metric.name) == 1)
+        times = Counter(m.metric.name for m in record.measurements)
+        found |= dict.fromkeys(m.metric for m in record.measurements if times[m.metric.name] == 1)
     return list(found)
 
 
