@@ -173,19 +173,22 @@ def run_command(
         write_table(names, measure, sources, arguments.table)
         return
     known = list(dict.fromkeys((*names, *every)))
-    wish_name = arguments.sass if arguments.usage is None else arguments.usage
-    on_nvidia = arguments.usage is None
-    wanted = [name for name in known if name.startswith(wish_name) and (name.startswith("sm_") or not on_nvidia)]
-    if not wanted:
-        gpu = "an NVIDIA GPU" if on_nvidia else "any GPU"
-        parser.error(f"no kernel of {gpu} is named {wish_name!r}; names are the table's, such as {min(names)!r}")
     if arguments.usage is not None:
-        _measured(wanted, measure)
+        _measured(_beginning(parser, known, arguments.usage), measure)
         return
-    for name in wanted:
+    on_nvidia = [name for name in known if name.startswith("sm_")]
+    for name in _beginning(parser, on_nvidia, arguments.sass):
         print(name)
         for loop in inner_loops(build(name)):
             print(f"  {loop.total()} instructions:", ", ".join(f"{count} {kind}" for kind, count in loop.most_common()))
+
+
+def _beginning(parser: argparse.ArgumentParser, names: Collection[str], beginning: str) -> list[str]:
+    """Those of the names that begin so; ends the command with a sentence where none does."""
+    found = [name for name in names if name.startswith(beginning)]
+    if not found:
+        parser.error(f"no kernel that this can be asked of is named {beginning!r}; such a name is {min(names)!r}")
+    return found
 
 
 def write_table(names: Collection[str], measure: Callable[[str], Usage], sources: Sequence[Path], path: Path) -> None:

@@ -67,35 +67,21 @@ def shipped() -> dict[str, Variant]:
 
 def every() -> dict[str, Variant]:
     """Every kernel that a call can ask for by default, of every GPU, by its name."""
-    switches = itertools.product((False, True), repeat=7)
-    variants = (
-        _asked(target, which, head_dim, itemsize, *on)
-        for on in switches
-        for target, which, head_dim, itemsize in itertools.product(ROOMS, PASSES, launch.HEAD_DIMS, (2, 4))
-    )
-    return {str(variant): variant for variant in variants if variant is not None}
+    sizes = itertools.product(ROOMS, PASSES, launch.HEAD_DIMS, (2, 4))
+    return {str(variant): variant for size in sizes for variant in _asked(*size)}
 
 
-def _asked(
-    target: str,
-    which: Pass,
-    head_dim: int,
-    itemsize: int,
-    bias: bool,
-    table: bool,
-    causal: bool,
-    grouped: bool,
-    window: bool,
-    lengths: bool,
-    dropout: bool,
-) -> Variant | None:
-    """The kernel of these switches; none where the pass doesn't know one of them."""
-    if (grouped and which != "key_gradient") or (not bias and which == "table_gradient"):
-        return None
-    if not table and not (bias and which == "query_gradient"):
-        return None
-    case = Case(which, head_dim, itemsize, bias, causal, grouped, masked=window or lengths or dropout)
-    return Variant(target, case, candidates(case, ROOMS[target])[0], window, lengths, dropout, table)
+def _asked(target: str, which: Pass, head_dim: int, itemsize: int) -> Iterator[Variant]:
+    """Every combination of what the pass knows."""
+    either = (False, True)
+    biased = (True,) if which == "table_gradient" else either
+    grouped = either if which == "key_gradient" else (False,)
+    for bias, causal, group, *options in itertools.product(biased, either, grouped, either, either, either):
+        case = Case(which, head_dim, itemsize, bias, causal, group, masked=any(options))
+        variant = Variant(target, case, candidates(case, ROOMS[target])[0], *options)
+        yield variant
+        if bias and which == "query_gradient":
+            yield replace(variant, table=False)
 
 
 def _variants(target: str) -> Iterator[Variant]:

@@ -1,8 +1,5 @@
 """The Triton kernels, interpreted on the CPU, against the float64 reference; and the operators PyTorch sees."""
 
-import itertools
-from types import FunctionType, SimpleNamespace
-
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -11,7 +8,7 @@ from hypothesis import strategies as st
 from trans4init.kernels.attention import RelativeBias, attention, launch
 from trans4init.kernels.attention.configurations import INTERPRETED, Tile
 from trans4init.kernels.attention.launch import HEAD_DIMS, Options
-from trans4init.kernels.attention.reference import kept, visible
+from trans4init.kernels.attention.reference import kept
 from trans4init.kernels.attention.registration import attention_backward, attention_forward
 
 # What a sum of n float32 products may be off by on its own, and the rounding of the result, come on top.
@@ -140,34 +137,6 @@ def test_odd_shapes_are_as_good_as_eager(queries, keys, dtype):
 def test_a_diagonal_that_crosses_block_corners_is_masked_right(queries, keys):
     inputs, out_grad = draw_inputs(1, 1, 1, queries, keys, 16, torch.float32)
     assert_as_good_as_eager(inputs, out_grad, True, causal=True)
-
-
-@pytest.mark.parametrize(("name", "side", "step"), [("keys_of_block", 4, 2), ("queries_of_block", 2, 4)])
-def test_a_block_meets_once_all_that_it_sees_and_leaves_out_the_mask_where_all_is_seen(name, side, step):
-    """In every small case. A program owns `side` rows of the mask (or of its transpose) and walks along its columns."""
-    # Told integers, these functions need no Triton but its max and min.
-    code = launch.kernels(False)[name].fn.__code__
-    ranges = FunctionType(code, {"tl": SimpleNamespace(maximum=max, minimum=min)})
-    cases = itertools.product(range(1, 10), range(1, 10), (False, True), (None, *range(1, 9)), (0, 1, 2, 5))
-    for queries, keys, causal, window, hidden in cases:
-        real = max(keys - hidden, 0)
-        mask = visible(queries, keys, causal=causal, window=window, key_lengths=None, device=torch.device("cpu"))
-        mask = mask & (torch.arange(keys) < real)
-        mask = mask if name == "keys_of_block" else mask.T
-        for row in range(0, mask.shape[0], side):
-            start, first, last, stop = ranges(
-                row, queries, keys, real, window or 0, BLOCK_M=4, BLOCK_N=2, CAUSAL=causal, WINDOW=window is not None
-            )
-            case = (queries, keys, real, causal, window), row, (start, first, last, stop)
-            seen = mask[row : row + side]
-            before, unmasked, after = range(start, first, step), range(first, last, step), range(last, stop, step)
-            met = [tile + place for tile in (*before, *unmasked, *after) for place in range(step)]
-            assert len(met) == len(set(met)), case
-            assert min(met, default=0) >= 0, case
-            assert set(seen.any(0).nonzero().flatten().tolist()) <= set(met) & set(range(start, stop)), case
-            assert all(seen[:, tile : tile + step].all() for tile in unmasked), case
-            if name == "keys_of_block":  # a query that is none may be met, a key may not
-                assert all(tile + step <= real for tile in unmasked), case
 
 
 def test_the_deterministic_table_gradient_has_the_corners_of_its_blocks():
