@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -91,6 +90,8 @@ class Fitted:
 
     def save(self, folder: Path | str) -> Path:
         """Write `net.safetensors` and `card.json` into `folder`."""
+        from safetensors.torch import save  # only what keeps or reads a file needs it
+
         card = {
             "function": self.function.located,
             "shape": self.shape,
@@ -98,7 +99,7 @@ class Fitted:
             **self.net.card(),
             "fidelity": asdict(self.fidelity),
         }
-        return write_checkpoint(Path(folder), card, safetensors.torch.save(self.net.state_dict()))
+        return write_checkpoint(Path(folder), card, save(self.net.state_dict()))
 
 
 def fit(
@@ -309,15 +310,18 @@ def _check_fittable(function: Function) -> None:
 
 def load_fitted(folder: Path | str) -> Fitted:
     """The net that `Fitted.save` wrote; raises InputError where there is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     card, weights = read_checkpoint(Path(folder))
     try:
         net = net_from_card(card)
-        net.load_state_dict(safetensors.torch.load(weights))
+        net.load_state_dict(load(weights))
         fidelity = dict(card["fidelity"])
         fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
         record = Fidelity(**fidelity)
         numbers = all(bool(value.isfinite().all()) for value in net.state_dict().values())
-    except (ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
     if not numbers:
         raise InputError(f"{folder} holds no fitted net: among its weights are some that are no numbers.")

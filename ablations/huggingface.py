@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from trans4init.ablations.errors import InputError, unknown_name
 from trans4init.ablations.functions.position_absolute import LearnedTable
+from trans4init.ablations.settings import ValidationError
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.ablations.validation import sentence
 

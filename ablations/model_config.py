@@ -3,9 +3,15 @@
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-
 from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.settings import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 __all__ = ["Kind", "ModelSize", "TransformerConfig"]
 

@@ -4,12 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.errors import InputError, unknown_name
 from trans4init.ablations.model_config import ModelSize
+from trans4init.ablations.settings import BaseModel, ConfigDict, ValidationError
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.validation import sentence
 

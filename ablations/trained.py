@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from trans4init.ablations.data.codec import Codec, codec_from_json
@@ -19,6 +18,7 @@ from trans4init.ablations.distributed import Team
 from trans4init.ablations.errors import InputError, shown
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.recipe import Recipe
+from trans4init.ablations.settings import ValidationError
 from trans4init.ablations.tasks import TASKS, Task, model_config
 from trans4init.ablations.training import DivergedError, TrainingStep, random_numbers, train_on
 from trans4init.ablations.training_state import (

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trans4init.ablations.errors import InputError, shown
@@ -65,6 +63,8 @@ class Snapshot:
 
 def write_snapshot(path: Path, card: Mapping[str, Any], **parts: Mapping[str, Tensor]) -> Path:
     """Write it under a temporary name, flush it to the disk, and rename: there is always a whole file, old or new."""
+    from safetensors.torch import save  # only what keeps or reads a file needs it
+
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
         for part, held in parts.items()
@@ -88,6 +88,8 @@ def write_snapshot(path: Path, card: Mapping[str, Any], **parts: Mapping[str, Te
 
 def read_snapshot(path: Path) -> Snapshot:
     """The card and all tensors, on the CPU; raises InputError where the file is not one of ours."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})["card"])

@@ -1,8 +1,7 @@
 """One sentence out of a pydantic error: which key, what was expected, what was given, the nearest right word."""
 
-from pydantic import BaseModel, ValidationError
-
 from trans4init.ablations.errors import nearest, unknown_name
+from trans4init.ablations.settings import BaseModel, ValidationError
 
 __all__ = ["sentence"]
 

@@ -6,10 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pooch
-import tokenizers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
 from trans4init.ablations.data.codec import BpeCodec
 from trans4init.ablations.errors import FaultError
 
@@ -22,6 +18,10 @@ def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> Bp
     folder: where they are kept; by default the project's cache. The same texts, size and version of
     `tokenizers` give the same file.
     """
+    import pooch
+    import tokenizers  # with pooch: tasks whose tokens are bytes or symbols do without
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
     folder = folder or Path(pooch.os_cache("trans4init")) / "bpe"
     digest = hashlib.sha256(json.dumps([tokenizers.__version__, size, *texts]).encode())
     path = folder / f"{digest.hexdigest()[:32]}.json"

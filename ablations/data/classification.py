@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from num2words import num2words
-from pydantic import Field
 
 from trans4init.ablations.data.config import Kind, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.data.translation import NUMBER_LANGUAGES
 from trans4init.ablations.errors import InputError, nearest, shown, unknown_name
 from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings import Field
 from trans4init.reports.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
 from trans4init.reports.schema import Metric
 
@@ -99,6 +98,8 @@ def _sst2(name: str) -> Labelled:
 
 def _number_languages() -> Labelled:
     """Numbers of one to four digits, each in one language."""
+    from num2words import num2words  # only number words need it
+
     generator = np.random.default_rng(derived_seed(0, "number languages"))
     numbers = dict.fromkeys(generator.integers(1, 10 ** generator.integers(1, 5, size=3000)).tolist())
     languages = generator.choice(NUMBER_LANGUAGES, size=len(numbers)).tolist()

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trans4init.ablations.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["BpeCodec", "ByteCodec", "CharacterCodec", "Codec", "WordCodec", "codec_from_json"]
 
@@ -108,7 +109,7 @@ class WordCodec(_ListCodec):
 class BpeCodec:
     """Byte-pair encoding (Sennrich et al. 2016) over bytes: every text can be spelled."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
 
     @property
@@ -132,6 +133,8 @@ class BpeCodec:
 def codec_from_json(words: dict[str, Any]) -> Codec:
     """The codec that said these words."""
     if words["kind"] == "bpe":
+        from tokenizers import Tokenizer
+
         return BpeCodec(Tokenizer.from_str(json.dumps(words["tokenizer"])))
     if words["kind"] == "bytes":
         return ByteCodec()

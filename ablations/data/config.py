@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from trans4init.ablations.model_config import Kind
+from trans4init.ablations.settings import BaseModel, ConfigDict
 from trans4init.reports.schema import Metric
 
 __all__ = ["Kind", "Split", "TaskConfig"]

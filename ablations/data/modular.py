@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 
 from trans4init.ablations.data.config import TaskConfig
 from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings import Field, field_validator
 from trans4init.reports.metrics import ACCURACY, VALIDATION_LOSS, of_group
 from trans4init.reports.schema import Metric
 

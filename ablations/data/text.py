@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from trans4init.ablations.data.config import Split, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.errors import InputError, nearest
+from trans4init.ablations.settings import Field
 from trans4init.reports.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
 from trans4init.reports.schema import Metric
 

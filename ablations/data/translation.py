@@ -7,12 +7,11 @@ from functools import cache
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from num2words import num2words
-from pydantic import Field, model_validator
 
 from trans4init.ablations.data.config import Kind, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings import Field, model_validator
 from trans4init.reports.metrics import BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
 from trans4init.reports.schema import Metric
 
@@ -77,6 +76,8 @@ def sentence_pairs(config: TranslationConfig) -> dict[str, Sentences]:
     languages = (config.from_language, config.to_language)
     if config.source == "multi30k":
         return {part: _multi30k(name, *languages) for part, name in _PARTS.items()}
+    from num2words import num2words  # only number words need it
+
     generator = np.random.default_rng(derived_seed(0, "number words"))
     total = config.numbers + 2 * config.held_out
     digits = generator.integers(1, 7, size=4 * total)  # every number of digits alike, not every number

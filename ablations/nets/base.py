@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.functions.base import Takes
 from trans4init.ablations.registry import Registry
+from trans4init.ablations.settings import BaseModel, ConfigDict
 
 __all__ = ["NETS", "Net", "NetSize", "Pieces", "Placed"]
 

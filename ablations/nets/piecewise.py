@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +14,7 @@ from trans4init.ablations.functions import Domain
 from trans4init.ablations.minimax import best_polyline
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
 from trans4init.ablations.relu_minimax import curvature_points, resampled
+from trans4init.ablations.settings import Field
 
 __all__ = ["PiecewiseLinear", "Spline"]
 

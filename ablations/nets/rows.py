@@ -7,12 +7,12 @@ import math
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize
+from trans4init.ablations.settings import Field
 
 __all__ = ["DeepSet"]
 

@@ -8,12 +8,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
 from trans4init.ablations.errors import InputError, nearest, unknown_name
 from trans4init.ablations.model_config import ModelSize
+from trans4init.ablations.settings import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.validation import sentence
 from trans4init.reports.schema import CellKey, Metric
@@ -91,7 +97,7 @@ class TuningSection(_Section):
     """The first tries the study's own settings, the others are drawn from the space; none where there is no space."""
     seed: Annotated[int, Field(ge=1000)] = 1000
     """The seed of every tuning run; evaluation seeds count from 0 and end before 1000."""
-    space: dict[str, Range] = {}
+    space: dict[str, Range] = Field(default={})
 
     @field_validator("space")
     @classmethod

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +16,7 @@ from trans4init.ablations.data.config import Kind, Split, TaskConfig
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.model_config import ModelSize, TransformerConfig
 from trans4init.ablations.registry import Registry
+from trans4init.ablations.settings import ValidationError
 from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
 from trans4init.ablations.validation import sentence
