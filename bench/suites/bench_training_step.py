@@ -1,24 +1,23 @@
 """What an arm costs in training: forward, backward and optimiser step of a small language model, arm by arm.
 
-The nets are fitted in one step: what they cost does not depend on how good they are.
+Of the nets only the last layer is fitted: what they cost does not depend on how good they are, and placing their kinks
+takes scipy.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
-
-import pytest
-
-pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
 
 import torch
 from torch import Tensor
 
 from trans4init.ablations.arms import apply_arm
+from trans4init.ablations.contents import NetContent
 from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.device import choose_device
-from trans4init.ablations.fit import Fitted, fit
+from trans4init.ablations.fidelity import measure
+from trans4init.ablations.fit import Fitted
 from trans4init.ablations.functions import Domain, get_function
+from trans4init.ablations.nets import build_net
 from trans4init.ablations.tasks import TASKS, Batch, Task
 from trans4init.ablations.training import TrainingStep
 from trans4init.ablations.training_config import TrainingConfig
@@ -65,14 +64,23 @@ def _cases() -> list[Case]:
 
 
 def _inputs(case: Case) -> _Inputs:
-    function, config = get_function(case.operator), _config(case.operator)
-    sizes = config.shapes()
-    shape: dict[str, Any] = {name: sizes[name] for name in function.default_shape}
-    domain = Domain(0, config.context - 1, integer=True) if function.domain.integer else None
-    size: dict[str, Any] = {"hidden": (15,)} if _NETS[case.operator] == "mlp-relu" else {}
-    fitted = fit(case.operator, _NETS[case.operator], domain=domain, size=size, steps=1, budget=0, **shape)
+    config = _config(case.operator)
     task = TASKS.get("text")(TextConfig(), config.context, choose_device())
-    return _Inputs(case.operator, config, fitted, task, next(task.batches(0, _BATCH, "evaluate")))
+    batch = next(task.batches(0, _BATCH, "evaluate"))
+    return _Inputs(case.operator, config, _fitted(case.operator, config), task, batch)
+
+
+def _fitted(name: str, config: TransformerConfig) -> Fitted:
+    function, sizes = get_function(name), config.shapes()
+    shape = {argument: sizes[argument] for argument in function.default_shape}
+    domain = Domain(0, config.context - 1, integer=True) if function.domain.integer else function.domain
+    size = {"hidden": (15,)} if _NETS[name] == "mlp-relu" else {}
+    net = build_net(_NETS[name], domain, function.outputs(**shape), **size)
+    points = function.points(domain, **shape)
+    rows = function.as_rows(function.analytic(points, **shape))
+    net.solve_output(points, rows.log() if function.log_values else rows)
+    fidelity = measure(NetContent(function, shape, net), domain, density=None, seconds=0.0)
+    return Fitted(function, shape, net, 0, fidelity)
 
 
 def _check(inputs: _Inputs, implementation: str, loss: Tensor) -> str:
