@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-import pytest
-
-pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
-
 import torch
 from torch import Tensor
 

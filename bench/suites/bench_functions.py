@@ -7,10 +7,6 @@ start: what they cost does not depend on what they have learned. Lines are evalu
 
 from dataclasses import dataclass
 
-import pytest
-
-pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
-
 import torch
 from torch import Tensor
 

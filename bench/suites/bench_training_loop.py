@@ -1,18 +1,14 @@
 """Our training loop against a plain nanoGPT-style one of the same model: windows drawn, both passes, clip, AdamW."""
 
-from dataclasses import dataclass
-
-import pytest
-
-pytest.importorskip("pydantic", reason="the Transformer's sizes need pydantic")
-
 import torch
 from torch import Tensor
 
+from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.device import choose_device
-from trans4init.ablations.recipe import Recipe, load_recipe
+from trans4init.ablations.model_config import ModelSize
 from trans4init.ablations.tasks import TASKS, Task, model_config
 from trans4init.ablations.training import TrainingStep
+from trans4init.ablations.training_config import TrainingConfig
 from trans4init.ablations.transformer import Transformer
 from trans4init.bench.floors import training_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
@@ -21,21 +17,13 @@ from trans4init.bench.yardstick import BATCH, POSITIONS, SIZES, YardstickStep
 
 _VOCABULARY = 256
 """Bytes."""
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    recipe: Recipe
-    task: Task
-
-
-def _recipe() -> Recipe:
-    changes = {f"model.{name}": value for name, value in SIZES.items()} | {"model.position": POSITIONS}
-    return load_recipe("text", changes | {"training.batch": BATCH})
+MODEL = ModelSize(**SIZES, position=POSITIONS)
+TRAINING = TrainingConfig(steps=2000, batch=BATCH)
+"""The yardstick's, and recipe `text`'s."""
 
 
 def _cases() -> list[Case]:
-    floor = training_floor(_recipe().model, _VOCABULARY, BATCH)
+    floor = training_floor(MODEL, _VOCABULARY, BATCH)
     return [
         Case(
             "training loop",
@@ -49,12 +37,11 @@ def _cases() -> list[Case]:
     ]
 
 
-def _inputs(case: Case) -> _Inputs:
-    recipe = _recipe()
-    return _Inputs(recipe, TASKS.get("text")(recipe.task, recipe.model.context, choose_device()))
+def _inputs(case: Case) -> Task:
+    return TASKS.get("text")(TextConfig(), MODEL.context, choose_device())
 
 
-def _check(inputs: _Inputs, implementation: str, loss: Tensor) -> str:
+def _check(task: Task, implementation: str, loss: Tensor) -> str:
     found = loss.item()
     return "" if 0 < found < 10 else f"a loss of {found}"
 
@@ -63,15 +50,15 @@ SUITE = Suite("training-loop", _cases, _inputs, _check, baseline="nanoGPT-style"
 
 
 @SUITE.implementation("nanoGPT-style")
-def _plain(inputs: _Inputs) -> Call:
+def _plain(task: Task) -> Call:
     windows = torch.arange(0, 400_000, SIZES["context"])[:, None]
-    text = inputs.task.collate(("evaluate", windows)).inputs.flatten()
+    text = task.collate(("evaluate", windows)).inputs.flatten()
     return YardstickStep(_VOCABULARY, text.to(choose_device()))
 
 
 @SUITE.implementation("trans4init")
-def _ours(inputs: _Inputs) -> Call:
-    model = Transformer(model_config(inputs.recipe.model, inputs.task)).to(choose_device())
-    step = TrainingStep(model, inputs.task, inputs.recipe.training)
-    batches = inputs.task.batches(0, BATCH, "evaluate")
+def _ours(task: Task) -> Call:
+    model = Transformer(model_config(MODEL, task)).to(choose_device())
+    step = TrainingStep(model, task, TRAINING)
+    batches = task.batches(0, BATCH, "evaluate")
     return lambda: step(next(batches))

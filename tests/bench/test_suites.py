@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.recipe import load_recipe
 from trans4init.bench.suites_here import suite_files
 from trans4init.bench.worker import load_suite
+from trans4init.bench.yardstick import BATCH, POSITIONS, SIZES
 from trans4init.reports.store import load_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -116,6 +119,16 @@ def test_a_wrong_token_is_seen_whichever_implementation_comes_first():
     assert suite.check(inputs, "cache", tokens) == ""
     tokens[2, 5] = (tokens[2, 5] + 1) % 7
     assert "12% of the sequences are other ones" in suite.check(inputs, "cache", tokens)
+
+
+def test_the_training_loop_is_that_of_the_recipe():
+    load_suite(suite_files()["training-loop"])
+    module = sys.modules["trans4init_suite_bench_training_loop"]
+    sizes = {f"model.{name}": value for name, value in SIZES.items()}
+    recipe = load_recipe("text", sizes | {"model.position": POSITIONS, "training.batch": BATCH})
+    assert recipe.model == module.MODEL
+    assert recipe.task == TextConfig()
+    assert recipe.training.model_copy(update={"evaluations": module.TRAINING.evaluations}) == module.TRAINING
 
 
 def test_the_least_bytes_of_attention_are_what_goes_in_and_comes_out():
