@@ -153,7 +153,8 @@ def _cell(speed: Speed | None, show: str) -> str:
         return "–" if speed is None or speed.status in ("missing", "ok") else speed.status
     if show == "ratio":
         interval = speed.ratio_interval
-        return f"{speed.ratio:.2f} [{interval.low:.2f}, {interval.high:.2f}]" if interval else "–"
+        limits = f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else ""
+        return "–" if speed.ratio is None else f"{speed.ratio:.2f}{limits}"
     if show == "MiB":
         return "–" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}"
     if show == "work":

@@ -27,6 +27,8 @@ STUDY = "bench"
 BASELINE_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "missing", "threads"
 """Notes of a benchmark's record: which implementation the others are measured against; what this one would need; on
 how many of the processor's threads PyTorch ran."""
+_FEWEST_FOR_AN_INTERVAL = 3
+"""Rounds: two, drawn again, say little of a third."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Speed:
     ratio: float | None
     """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
     ratio_interval: Interval | None
-    """95 %, by bootstrap of the rounds."""
+    """95 %, by bootstrap of the rounds; None for fewer than three of them."""
     first_call_seconds: float | None
     peak_bytes: float | None
     work: "Work | None"
@@ -197,13 +199,14 @@ def _speed(
     low, middle, high = (float(value) for value in np.quantile(list(samples.values()), [0.25, 0.5, 0.75]))
     shared = sorted(samples.keys() & baseline.keys())
     ratio = bootstrap_median([baseline[number] / samples[number] for number in shared]) if shared else None
+    interval = ratio[1] if ratio and len(shared) >= _FEWEST_FOR_AN_INTERVAL else None
     return Speed(
         record.cell.arm,
         status,
         "",
         Spread(middle, low, high),
         ratio[0] if ratio else None,
-        ratio[1] if ratio else None,
+        interval,
         record.last(metrics.FIRST_CALL_TIME.name),
         record.last(metrics.PEAK_MEMORY.name),
         _work(record, middle),

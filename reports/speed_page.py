@@ -22,6 +22,7 @@ __all__ = ["PAGE", "write_speed_page"]
 PAGE = "bench.html"
 _COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#7F7F7F")
 _MARKS = ("o", "s", "D", "^", "v", "P", "*", "p", "X")
+_TITLE = 70
 _LENGTH = "length"
 """The entry of a case's shape that a suite grows with."""
 
@@ -40,7 +41,7 @@ def write_speed_page(folder: Path, results: Results) -> Path:
 def _figures(suite: SuiteSpeeds) -> dict[str, str]:
     """The drawings that the suite has something for, as SVG by what they show."""
     drawn = {
-        "Times, and how many times as fast as the baseline": _draw_times(suite),
+        "Times, how many times as fast as the baseline, and peak memory": _draw_times(suite),
         "Rates under the machine's ceilings (roofline)": _draw_roofline(suite),
         "Growth with length": _draw_growth(suite),
     }
@@ -48,14 +49,16 @@ def _figures(suite: SuiteSpeeds) -> dict[str, str]:
 
 
 def _draw_times(suite: SuiteSpeeds) -> str | None:
-    """Milliseconds with quartiles, and ratios to the baseline with 95 % intervals, a line an implementation."""
+    """Milliseconds with quartiles, ratios to the baseline with 95 % intervals, memory; a line an implementation."""
     lines = [(case, speed) for case in suite.cases for speed in (None, *_timed(case))]
     if not any(speed for _, speed in lines):
         return None
-    figure = Figure(figsize=(9.6, 0.9 + 0.21 * len(lines)), layout="constrained")
-    compared = any(speed.ratio is not None for _, speed in lines if speed)
-    panels = figure.subplots(1, 1 + compared, sharey=True, squeeze=False, width_ratios=(3, 2)[: 1 + compared])[0]
-    style, left = _styles(suite), panels[0]
+    timed = [speed for _, speed in lines if speed]
+    compared, counted = any(one.ratio is not None for one in timed), any(one.peak_bytes for one in timed)
+    widths = [3, *([2] if compared else []), *([1.5] if counted else [])]
+    figure = Figure(figsize=(10.4, 0.9 + 0.21 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+    style, left, right = _styles(suite), panels[0], panels[-1]
     for line, (case, speed) in enumerate(lines):
         if speed is None or speed.milliseconds is None:
             if case.floor_milliseconds:
@@ -63,20 +66,29 @@ def _draw_times(suite: SuiteSpeeds) -> str | None:
             continue
         spread, look = speed.milliseconds, style[speed.implementation]
         _mark(left, line, spread.median, Interval(spread.low, spread.high), look)
-        if speed.ratio is not None and speed.ratio_interval is not None:
-            _mark(panels[-1], line, speed.ratio, speed.ratio_interval, look)
-    names = [speed.implementation if speed else f"{case.operator} {case.size}".strip()[:58] for case, speed in lines]
-    left.set_yticks(range(len(lines)), names)
+        if speed.ratio is not None:
+            _mark(panels[1], line, speed.ratio, speed.ratio_interval or Interval(speed.ratio, speed.ratio), look)
+        if speed.peak_bytes:
+            right.plot([speed.peak_bytes / 2**20], [line], look[1], color=look[0], markersize=6)
+    left.set_yticks(range(len(lines)), [speed.implementation if speed else _title(case) for case, speed in lines])
     for label, (_, speed) in zip(left.get_yticklabels(), lines, strict=True):
         label.set_fontweight("normal" if speed else "bold")
     left.set_ylim(len(lines) - 0.4, -0.6)
     left.set_xlabel("ms a call: median, quartiles" + ("; | the least" if _has_floor(suite) else ""))
-    _scale(left)
     if compared:
-        panels[-1].axvline(1, color="#999999", linewidth=1, zorder=0)
-        panels[-1].set_xlabel(f"× {suite.baseline}: median, 95 %")
-        _scale(panels[-1])
+        panels[1].axvline(1, color="#999999", linewidth=1, zorder=0)
+        panels[1].set_xlabel(f"× {suite.baseline}: median, 95 %")
+    if counted:
+        right.set_xlabel("MiB above the inputs")
+    for one in panels:
+        _scale(one)
     return _svg(figure)
+
+
+def _title(case: CaseSpeeds) -> str:
+    """A case in as many letters as there is room for beside a drawing."""
+    whole = f"{case.operator} {case.size}".strip()
+    return whole if len(whole) <= _TITLE else whole[: _TITLE - 1] + "…"
 
 
 def _mark(axes: Axes, line: int, value: float, interval: Interval, look: tuple[str, str]) -> None:
@@ -130,14 +142,15 @@ def _draw_roofline(suite: SuiteSpeeds) -> str | None:
 
 
 def _draw_growth(suite: SuiteSpeeds) -> str | None:
-    """Time and memory against length, a line an implementation; None where fewer than two lengths were measured."""
-    lengths = sorted({case.shape[_LENGTH] for case in suite.cases if _LENGTH in case.shape})
-    if len(lengths) < 2:
+    """Time and memory against length, a line an implementation; None where none was measured at two lengths."""
+    grown = {key: points for key, points in _by_length(suite).items() if len({length for length, _ in points}) > 1}
+    if not grown:
         return None
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
+    counted = any(speed.peak_bytes for points in grown.values() for _, speed in points)
+    figure = Figure(figsize=(9.6 if counted else 4.8, 3.6), layout="constrained")
+    axes = figure.subplots(1, 1 + counted, squeeze=False)[0]
     style, named = _styles(suite), set()
-    for (name, _), points in _by_length(suite).items():
+    for (name, _), points in grown.items():
         colour, mark = style[name]
         label = None if name in named else name
         named.add(name)
@@ -146,7 +159,7 @@ def _draw_growth(suite: SuiteSpeeds) -> str | None:
         kept = [(length, speed.peak_bytes / 2**20) for length, speed in points if speed.peak_bytes]
         if kept:
             axes[1].plot(*zip(*kept, strict=True), mark + "-", color=colour, linewidth=1)
-    for one, title in zip(axes, ("ms a call", "MiB above the inputs"), strict=True):
+    for one, title in zip(axes, ("ms a call", "MiB above the inputs"), strict=False):
         one.set_xscale("log", base=2)
         one.set_yscale("log")
         one.set_xlabel("length")

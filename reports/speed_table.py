@@ -1,6 +1,7 @@
 """A benchmark's times as a table for a terminal of 100 columns."""
 
 from collections.abc import Iterable
+from textwrap import wrap
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,7 @@ __all__ = ["print_speeds", "rates_line"]
 
 _NAME, _WIDTHS = 29, (9, 14, 21, 14, 6, 7)
 """Columns of the name, and of what follows it."""
+_WHOLE = _NAME + sum(_WIDTHS)
 
 
 def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
@@ -22,9 +24,8 @@ def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
 
     for suite in suites:
         say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.machine)}; {rates_line(suite)}")
-        if suite.settings:
-            say(escape(suite.settings))
-        say(_cells("", "ms", "quartiles", f"× {suite.baseline} \\[95 %]", "rate", "limit", "MiB"))
+        say(escape("; ".join(filter(None, [suite.settings, f"times as fast as “{suite.baseline}”"]))))
+        say(_cells("", "ms", "quartiles", "× as fast \\[95 %]", "rate", "limit", "MiB"))
         for case in suite.cases:
             floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
             say(f"[bold]{escape(f'{case.operator} {case.size}'.strip())}[/bold]{floor}")
@@ -33,9 +34,11 @@ def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
                 if speed.status == "missing":
                     missing.setdefault(speed.error, []).append(speed.implementation)
                 else:
-                    say(_line(speed))
+                    say(_line(speed, suite))
             for reason, names in missing.items():
-                say(f"  [italic]{escape(reason)}: {escape(', '.join(names))}[/italic]")
+                text = f"{reason}: {'; '.join(names)}"
+                for line in wrap(text, _WHOLE, initial_indent="  ", subsequent_indent="    "):
+                    say(f"[italic]{escape(line)}[/italic]")
             if case.contended:
                 say(f"  [italic]{case.contended} of {case.rounds} rounds contended[/italic]")
 
@@ -47,7 +50,7 @@ def rates_line(suite: SuiteSpeeds) -> str:
     return f"{suite.matmul_rate / 1e9:,.0f} GFLOP/s in matmul, {suite.copy_rate / 1e9:,.1f} GB/s in copying"
 
 
-def _line(speed: Speed) -> str:
+def _line(speed: Speed, suite: SuiteSpeeds) -> str:
     spread, interval = speed.milliseconds, speed.ratio_interval
     name = f"  {speed.implementation}"
     if spread is None:
@@ -56,27 +59,33 @@ def _line(speed: Speed) -> str:
         name,
         _figure(spread.median, 4),
         f"{_figure(spread.low)}–{_figure(spread.high)}",
-        "" if interval is None else _ratio(speed.ratio or 0, interval),
-        _rate(speed),
+        "" if speed.ratio is None else _ratio(speed.ratio, interval),
+        _rate(speed, suite),
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
 
 
-def _ratio(ratio: float, interval: Interval) -> str:
+def _ratio(ratio: float, interval: Interval | None) -> str:
     decimals = 3 if ratio < 0.1 else 2 if ratio < 10 else 1 if ratio < 100 else 0
+    if interval is None:
+        return f"{ratio:.{decimals}f}"
     value, low, high = (f"{one:.{decimals}f}" for one in (ratio, interval.low, interval.high))
     return f"{value} \\[{low}, {high}]"
 
 
-def _rate(speed: Speed) -> str:
-    """The work's rate where it has one; else operations, else bytes, in a second."""
+def _rate(speed: Speed, suite: SuiteSpeeds) -> str:
+    """The work's rate where it has one; else operations or bytes in a second, whichever is nearer to its ceiling."""
     if speed.work is not None:
         rate, unit = speed.work.rate, speed.work.unit.replace("tokens", "tok")
         return f"{rate / 1e6:.3g}M {unit}" if rate >= 1e6 else f"{_figure(rate)} {unit}"
-    if speed.flop_rate is not None:
-        return f"{_figure(speed.flop_rate / 1e9)} GFLOP/s"
-    return "" if speed.byte_rate is None else f"{_figure(speed.byte_rate / 1e9)} GB/s"
+    of_matmul, of_copy = (
+        mine / ceiling if mine and ceiling else 0.0
+        for mine, ceiling in ((speed.flop_rate, suite.matmul_rate), (speed.byte_rate, suite.copy_rate))
+    )
+    if speed.byte_rate is not None and (of_copy > of_matmul or speed.flop_rate is None):
+        return f"{_figure(speed.byte_rate / 1e9)} GB/s"
+    return "" if speed.flop_rate is None else f"{_figure(speed.flop_rate / 1e9)} GFLOP/s"
 
 
 def _figure(value: float, digits: int = 3) -> str:

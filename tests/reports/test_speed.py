@@ -105,6 +105,50 @@ def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys):
     assert max(map(len, shown.splitlines())) <= 100
 
 
+def test_a_ratio_of_few_rounds_has_no_interval(make_speed, capsys):
+    [suite] = speeds([make_speed("slow", [8.0, 8.0]), make_speed("quick", [4.0, 2.0])])
+    [quick] = [speed for speed in suite.cases[0].speeds if speed.implementation == "quick"]
+    assert (quick.ratio, quick.ratio_interval) == (3.0, None)
+    print_speeds([suite], Console(width=100))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  quick")]
+    assert line.split()[3] == "3.00"
+    assert "[" not in line
+
+
+def test_what_is_nearer_to_the_copy_rate_is_given_in_bytes(make_speed, capsys):
+    def bound_by(least_bytes):
+        record = make_speed("slow", [8.0, 8.0, 8.0])
+        kept = [m for m in record.measurements if m.metric not in (metrics.LEAST_BYTES, metrics.TOKENS_PER_CALL)]
+        return dataclasses.replace(record, measurements=(*kept, Measurement(metrics.LEAST_BYTES, least_bytes)))
+
+    for least_bytes, said in ((1e6, "250 GFLOP/s"), (8e7, "10 GB/s")):  # of 1000 GFLOP/s and of 10 GB/s
+        print_speeds(speeds([bound_by(least_bytes)]), Console(width=100))
+        assert said in capsys.readouterr().out
+
+
+def test_a_long_list_of_what_is_missing_is_there_to_its_end(make_speed, capsys):
+    names = [f"implementation number {number}" for number in range(9)]
+    records = [make_speed("slow", [8.0]), *(make_speed(name, [], error="needs a GPU", missing=True) for name in names)]
+    print_speeds(speeds(records), Console(width=100))
+    shown = capsys.readouterr().out
+    assert "; ".join(names) in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_the_page_draws_growth_where_something_grew_and_memory_where_it_was_counted(records, tmp_path):
+    def drawn(some):
+        text = write_speed_page(tmp_path, Results(tuple(some))).read_text()
+        return "Growth with length" in text, "<!-- MiB above the inputs -->" in text
+
+    def uncounted(record):
+        kept = tuple(m for m in record.measurements if m.metric != metrics.PEAK_MEMORY)
+        return dataclasses.replace(record, measurements=kept)
+
+    assert drawn(records) == (True, True)
+    assert drawn(map(uncounted, records)) == (True, False)
+    assert drawn([records[0], records[5]]) == (False, True)  # two lengths, each of another implementation
+
+
 def test_the_page_asks_nothing_of_a_network_and_is_the_same_again(records, tmp_path):
     page = write_speed_page(tmp_path, Results(tuple(records)))
     text = page.read_text()
