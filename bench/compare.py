@@ -29,6 +29,10 @@ _WHAT_DECIDES = ("pyproject.toml", "constraints.txt")
 """The files that say what a state of the source needs installed."""
 
 
+_ALL = ("--quick", "--minutes", "10")
+"""Every quick case, on a slow machine too."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What to compare, and how much to measure where it has to be measured."""
@@ -193,7 +197,9 @@ class _State:
     name: str
     python: Path
     links: Path
-    files: tuple[Path, ...]
+    hooks: Path
+    """Folder of the conftest.py that measures."""
+    files: tuple[str, ...]
     out: Path
 
     def measure(self) -> None:
@@ -202,7 +208,7 @@ class _State:
         results = self.out / "results"
         before = len(list(results.glob("*")))
         done = subprocess.run(
-            [str(self.python), *words, "--quick", "--out", str(self.out), *map(str, self.files)],
+            [str(self.python), *words, "--confcutdir", str(self.hooks), *_ALL, "--out", str(self.out), *self.files],
             env=os.environ | {"PYTHONPATH": str(self.links)},
             capture_output=True,
             text=True,
@@ -245,8 +251,8 @@ def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...], out: Pa
     for floor in FLOORS:
         (links / floor).symlink_to(tree / floor)
     chosen = [files[suite] for suite in suites or files]
-    placed = tuple(links / path.relative_to(tree) for path in chosen)
-    return _State(name, _python(tree, room), links.parent, placed, out)
+    placed = tuple(str(links / path.relative_to(tree)) for path in chosen)
+    return _State(name, _python(tree, room), links.parent, links / "bench", placed, out)
 
 
 def _python(tree: Path, room: Path) -> Path:

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-__all__ = ["suite_files"]
+__all__ = ["HOOKS", "suite_files"]
 
-_FOLDER = Path(__file__).parent / "suites"
+HOOKS = Path(__file__).parent
+"""The folder whose conftest.py measures. pytest has to be told to look there (--confcutdir): where it is started away
+from the sources, it takes the folder of the first file that it is given for the highest one."""
+_FOLDER = HOOKS / "suites"
 _PREFIX = "bench_"
 
 

@@ -65,12 +65,12 @@ def write_side(make_record, tmp_path):
 
 @pytest.fixture
 def compare(tmp_path):
-    """Runs `trans4init bench compare …`: exit code and everything it printed."""
+    """Runs `trans4init bench compare …` in a folder: exit code and everything it printed."""
 
-    def run(*words):
+    def run(*words, folder=tmp_path):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "trans4init.bench.cli", "compare", *words],
-            cwd=tmp_path,
+            cwd=folder,
             env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -197,6 +197,12 @@ def test_revisions_are_measured_in_turn_and_kept(compare, tmp_path, project):
     code, output = compare("HEAD~", "HEAD", "--keep", str(tmp_path / "kept"))
     assert code == 2
     assert "has measurements already; name another folder." in output
+
+
+def test_sources_are_measured_wherever_one_is(compare):
+    code, output = compare(str(ROOT), str(ROOT), "--suite", "machine", "--processes", "1", folder="/")
+    assert code == 0, output
+    assert "machine: copy" in output
 
 
 @pytest.mark.parametrize(
