@@ -264,10 +264,11 @@ class Transformer(Stack):
 
 
 def _check_tokens(tokens: Tensor, vocabulary: int) -> None:
-    """Raise InputError for what is no [B, L] of tokens; their values are looked at on a CPU alone."""
+    """Raise InputError for what is no [B, L] of tokens; values are looked at on a CPU, outside torch.func."""
     if tokens.dim() != 2 or tokens.is_floating_point():
         raise InputError(f"tokens are [batch, length] integers, and {list(tokens.shape)} {tokens.dtype} was given.")
-    if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
+    watched = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    if tokens.device.type == "cpu" and watched and tokens.numel():
         low, high = (int(value) for value in torch.aminmax(tokens))
         if low < 0 or high >= vocabulary:
             raise InputError(f"token {low if low < 0 else high} is not in the vocabulary of {vocabulary}.")

@@ -32,7 +32,9 @@ class Measure:
     """A suite to measure; may be given again."""
     quick: bool = False
     """Few cases and few rounds: under two minutes."""
-    minutes: float = 10
+    minutes: Annotated[
+        float | None, arg(metavar="MINUTES", help_behavior_hint="(default: 10, or 1.5 with --quick)")
+    ] = None
     """No case is begun after so many minutes; those left out are named."""
     out: Path = Path("runs/bench")
     """Folder of the results and the page."""
@@ -41,9 +43,9 @@ class Measure:
         """Measure, then write the page and MLflow's mirror."""
         import pytest
 
-        from trans4init.bench.suites_here import suite_files
+        from trans4init.bench.suites_here import HOOKS, suite_files
 
-        if not self.minutes >= 0:
+        if self.minutes is not None and not self.minutes >= 0:
             raise InputError(f"--minutes {self.minutes:g}: a number of minutes, 0 or more.")
         try:
             (self.out / "results").mkdir(parents=True, exist_ok=True)
@@ -67,8 +69,9 @@ class Measure:
                 "-rf",
                 "--continue-on-collection-errors",
             ),
-            *("--benchmark-quiet", "--no-header", "--out", str(self.out), "--minutes", str(self.minutes)),
+            *("--benchmark-quiet", "--no-header", "--confcutdir", str(HOOKS), "--out", str(self.out)),
             *(["--quick"] if self.quick else []),
+            *([] if self.minutes is None else ["--minutes", str(self.minutes)]),
             *map(str, chosen),
         ]
         process = subprocess.Popen(words)

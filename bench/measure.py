@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,14 @@ Send = Callable[[Message], None]
 
 @dataclass(frozen=True)
 class Ready:
-    """An implementation that can be timed: its call, how many make a sample, and how long a sample takes about."""
+    """An implementation that can be timed."""
 
-    call: Call
+    time: Callable[[], float]
+    """Takes a sample: seconds of one call."""
     calls: int
+    """So many make a sample."""
     seconds: float
+    """About how long a sample takes."""
 
 
 def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
@@ -123,10 +127,14 @@ def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Se
             send(_failure(name, error))
         return
     with Observer(_gpu()) as observer:
+        if case.cold:
+            _measure_cold(suite, case, names, inputs, plan, observer, send)
+            return
         ready = _check_all(suite, case, names, inputs, plan, send)
         rounds = _rounds(ready, plan)
         send(Planned(rounds, torch.get_num_threads()))
-        _take_turns(ready, rounds, observer, send)
+        observer.close()
+        _take_turns(ready, range(-1, rounds), observer, send)  # the first warms up
 
 
 def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send) -> dict[str, Ready]:
@@ -148,6 +156,41 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
             send(_failure(implementation.name, error))
             _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
     return ready
+
+
+def _measure_cold(
+    suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, observer: Observer, send: Send
+) -> None:
+    """Check and time calls that are processes of their own: the first is checked, and is round 0."""
+    send(Planned(plan.rounds, torch.get_num_threads()))
+    ready: dict[str, Ready] = {}
+    for implementation in suite.implementations(case):
+        if implementation.name not in names:
+            continue
+        send(At(implementation.name))
+        try:
+            call = implementation.prepare(inputs)
+            began = time.perf_counter()
+            result = call()
+            seconds = time.perf_counter() - began
+            if complaint := suite.check(inputs, implementation.name, result):
+                send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
+                continue
+        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+            send(_failure(implementation.name, error))
+            continue
+        send(Checked(implementation.name, seconds, None))
+        send(Sample(implementation.name, 0, seconds, interrupted=False))
+        ready[implementation.name] = Ready(partial(_seconds, call), 1, seconds)
+    if ready:
+        send(Round(0, observer.close()))
+    _take_turns(ready, range(1, plan.rounds), observer, send)
+
+
+def _seconds(call: Call) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def _first_call(implementation: Implementation, inputs: Any, *, counted: bool) -> tuple[Call, Any, float, float]:
@@ -180,20 +223,18 @@ def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
     return min(plan.rounds, max(_FEWEST_ROUNDS, int(plan.seconds / taken)))
 
 
-def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: Send) -> None:
-    """Time every call once a round, in an order drawn anew each round."""
+def _take_turns(ready: dict[str, Ready], rounds: range, observer: Observer, send: Send) -> None:
+    """Time every call once a round, in an order drawn anew each round; those before round 0 don't count."""
     order, waiting = random.Random(0), list[int]()
     began = time.monotonic()
-    observer.close()
-    for round_ in range(-1, rounds):  # the first warms up
+    for done, round_ in enumerate(rounds, 1):
         for name in order.sample(sorted(ready), len(ready)):
             send(At(name))
             time.sleep(_PAUSE_SECONDS)
-            call, calls = ready[name].call, ready[name].calls
             try:
                 before = seconds_waited()
-                seconds = seconds_per_call(call, calls)
-                interrupted = seconds_waited() - before > _INTERRUPTED * seconds * calls
+                seconds = ready[name].time()
+                interrupted = seconds_waited() - before > _INTERRUPTED * seconds * ready[name].calls
             except Exception as error:  # noqa: BLE001  as above
                 send(_failure(name, error))
                 _wait()
@@ -202,8 +243,8 @@ def _take_turns(ready: dict[str, Ready], rounds: int, observer: Observer, send: 
             if round_ >= 0:
                 send(Sample(name, round_, seconds, interrupted))
         waiting += [round_] if round_ >= 0 else []
-        to_come = (rounds - 1 - round_) * (time.monotonic() - began) / (round_ + 2)
-        if min(observer.seconds(), to_come) >= _WINDOW_SECONDS or round_ == rounds - 1:
+        to_come = (len(rounds) - done) * (time.monotonic() - began) / done
+        if min(observer.seconds(), to_come) >= _WINDOW_SECONDS or done == len(rounds):
             seen = observer.close()
             for one in waiting:
                 send(Round(one, seen))
@@ -247,9 +288,9 @@ def _paced(call: Call, plan: Plan) -> Ready:
         call()
         _wait()
         if (taken := (time.perf_counter() - start) / tried) > plan.sample_seconds or torch.cuda.is_available():
-            return Ready(call, 1, taken)
+            return Ready(partial(seconds_per_call, call, 1), 1, taken)
     calls = max(1, round(plan.sample_seconds / taken))
-    return Ready(call, calls, calls * taken)
+    return Ready(partial(seconds_per_call, call, calls), calls, calls * taken)
 
 
 def _failure(name: str, error: Exception) -> Failed:

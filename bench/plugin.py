@@ -31,6 +31,8 @@ __all__ = [
 
 QUICK = Plan(rounds=60, seconds=1.5, sample_seconds=0.001, limit_seconds=60)
 FULL = Plan()
+QUICK_MINUTES, FULL_MINUTES = 1.5, 10.0
+"""No case is begun later, where no other number is given."""
 LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
 """Held while a benchmark measures: two at once would measure each other."""
 MACHINE = Path(__file__).parent / "suites" / "bench_machine.py"
@@ -40,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick` and `--out`."""
     group = parser.getgroup("trans4init")
     group.addoption("--quick", action="store_true", help="few cases, few rounds")
-    group.addoption("--minutes", type=float, default=10, help="begin no case after so many minutes")
+    group.addoption("--minutes", type=float, help="begin no case after so many minutes (10, or 1.5 with --quick)")
     group.addoption("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
 
 
@@ -60,8 +62,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quick cases of every suite first: they say most, and time may run out."""
-    items.sort(key=lambda item: getattr(_parts(item)[1], "quick", True) is False)
+    """The quick cases of every suite first, of those the short ones: they say most, and time may run out."""
+    items.sort(key=lambda item: (getattr(_parts(item)[1], "quick", True) is False, _is_cold(item)))
 
 
 @pytest.fixture
@@ -99,11 +101,13 @@ class Session:
     """One command: what it measured so far, which is on the disk as soon as it is known."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.plan = QUICK if config.getoption("quick") else FULL
+        quick, minutes = config.getoption("quick"), config.getoption("minutes")
+        self.plan = QUICK if quick else FULL
         self.folder: Path = config.getoption("out") / "results"
         self.found: list[RunRecord] = []
         self.rates: dict[str, float] = {}
-        self._end = time.monotonic() + 60 * config.getoption("minutes")
+        minutes = (QUICK_MINUTES if quick else FULL_MINUTES) if minutes is None else minutes
+        self._end = time.monotonic() + 60 * minutes
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._measured: dict[tuple[str, str], Measured] = {}
         self._environment: Environment | None = None
@@ -177,6 +181,10 @@ def _accelerator() -> str:
 def _place(file: Path) -> str:
     """The file's own, where links lead to it."""
     return str(file.resolve())
+
+
+def _is_cold(item: pytest.Item) -> bool:
+    return bool(getattr(_parts(item)[1], "cold", False))
 
 
 def _parts(item: Any) -> tuple[Any, Any, str]:

@@ -47,6 +47,10 @@ class Case:
     """How many runs of a study one call makes: speed is given in runs per hour."""
     quick: bool = False
     """Whether it is measured in the quick pass too."""
+    rounds: int | None = None
+    """The most rounds that are worth their time, where calls are long."""
+    cold: bool = False
+    """Whether every call is a process of its own, and nothing warms up: the call that is checked is a sample too."""
     counts_prepared: bool = False
     """Whether peak memory counts what an implementation keeps between calls, where that is part of the operator: the
     values that a forward pass saves for its backward pass, a model with its optimiser's state."""
@@ -74,7 +78,7 @@ class Suite:
     inputs: makes a case's inputs; the same every time. check: what is wrong with an
     implementation's result, in a few words, or nothing.
     baseline: the implementation that the others are measured against. memory: whether what PyTorch allocates in this
-    process says anything. rounds: the most that are worth their time, where calls are long.
+    process says anything.
     """
 
     def __init__(
@@ -86,9 +90,7 @@ class Suite:
         *,
         baseline: str,
         memory: bool = True,
-        rounds: int | None = None,
     ) -> None:
-        self.rounds = rounds
         self.name, self.inputs, self.check, self.baseline, self.memory = name, inputs, check, baseline, memory
         self._cases = cases
         self._implementations: dict[str, Implementation] = {}

@@ -38,6 +38,7 @@ def _cases() -> list[Case]:
                     bytes=floor.bytes,
                     tokens=_BATCH * length,
                     quick=position == "sinusoidal" and length == 64,
+                    rounds=8,
                 )
             )
     return cases
@@ -66,7 +67,7 @@ def _check(inputs: _Inputs, implementation: str, tokens: Tensor) -> str:
     return "" if same == 1 else f"{1 - same:.0%} of the sequences are other ones"
 
 
-SUITE = Suite("decoding", _cases, _inputs, _check, baseline="no cache", rounds=8)
+SUITE = Suite("decoding", _cases, _inputs, _check, baseline="no cache")
 
 
 @SUITE.implementation("no cache")

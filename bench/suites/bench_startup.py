@@ -1,14 +1,13 @@
 """How long the command keeps a person waiting: importing, `--help`, a finished study, a report of much."""
 
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from trans4init.bench.commands import run_python
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
+from trans4init.bench.suite import Call, Case, Suite, scratch_folder
 from trans4init.reports import metrics
 from trans4init.reports.environment import capture
 from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
@@ -59,11 +58,11 @@ class _Inputs:
 
 def _cases() -> list[Case]:
     return [
-        Case("python -c 'import torch'", quick=True),
-        Case("import trans4init.ablations.transformer", quick=True),
-        Case("trans4init --help", quick=True),
-        Case("trans4init run", "a study of which nothing is left to run", quick=True),
-        Case("trans4init report", f"{_ROWS:,} rows", {"rows": _ROWS}),
+        Case("python -c 'import torch'", quick=True, rounds=3, cold=True),
+        Case("import trans4init.ablations.transformer", rounds=5, cold=True),
+        Case("trans4init --help", quick=True, rounds=5, cold=True),
+        Case("trans4init run", "a study of which nothing is left to run", quick=True, rounds=3, cold=True),
+        Case("trans4init report", f"{_ROWS:,} rows", {"rows": _ROWS}, rounds=3, cold=True),
     ]
 
 
@@ -86,7 +85,7 @@ def _finished_study(folder: Path) -> _Inputs:
     (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(4000)))
     (folder / "finished.toml").write_text(_STUDY)
     words = ["-c", _COMMAND, "run", "finished.toml", "--executor", "inline"]
-    first = subprocess.run([sys.executable, "-P", *words], cwd=folder, capture_output=True, text=True, check=False)
+    first = run_python(words, folder)
     if first.returncode:
         raise RuntimeError(first.stderr)
     return _Inputs(words, folder, "Nothing left to run")
@@ -130,14 +129,9 @@ def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedPro
     return "" if inputs.says in result.stdout else f"{inputs.says!r} is not in what it said"
 
 
-SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", memory=False, rounds=5)
+SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", memory=False)
 
 
 @SUITE.implementation("a new process")
 def _new_process(inputs: _Inputs) -> Call:
-    if not sys.executable:
-        raise MissingError("needs to know where Python is")
-    words = [sys.executable, "-P", *inputs.words]
-    return lambda: subprocess.run(
-        words, cwd=inputs.folder, env=os.environ.copy(), capture_output=True, text=True, check=False
-    )
+    return lambda: run_python(inputs.words, inputs.folder)

@@ -1,21 +1,35 @@
-"""Studies from their command: runs one after the other, a process each, and as arrays of trials where there are any."""
+"""How many runs an hour: studies from their command, and runs and fits one after the other or as one tensor program."""
 
 import shutil
 import string
 import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pytest
+import torch
+from torch import Tensor
 
-pytest.importorskip("pydantic", reason="a study's sizes need pydantic")
-
-from trans4init.ablations.model_config import ModelSize
+from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.device import choose_device
+from trans4init.ablations.fit import Fitted, Wanted, fit, fit_many
+from trans4init.ablations.functions import get_function
+from trans4init.ablations.model_config import TransformerConfig
+from trans4init.ablations.nets import build_net
+from trans4init.ablations.tasks import TASKS, Batch
+from trans4init.ablations.threads import threads
+from trans4init.ablations.training import TrainingStep
+from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.transformer import Transformer
+from trans4init.bench.commands import run_python
 from trans4init.bench.floors import training_floor
 from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
+from trans4init.bench.trial_array import TrialArray
 
+STUDY, TRAINING, FITS = "a study", "training runs", "fits"
 _COMMAND = "import sys; from trans4init.ablations.cli import main\nif __name__ == '__main__': main(sys.argv[1:])"
 _STUDY = string.Template("""
 name = "timed"
@@ -27,14 +41,14 @@ arms = ["analytic", "none", "free-table"]
 source = "text.txt"
 
 [model]
-layers = 2
-width = 64
+layers = $layers
+width = $width
 heads = 4
-context = 64
+context = $context
 
 [training]
 steps = $steps
-batch = 12
+batch = $batch
 
 [evaluation]
 seeds = $seeds
@@ -43,72 +57,203 @@ margin = 0.05
 [throughput]
 rounds = 2
 """)
-_ARMS, _LAYERS, _WIDTH, _CONTEXT, _BATCH, _VOCABULARY = 3, 2, 64, 64, 12, 256
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    folder: Path
-    runs: int
+_ARMS = 3
+_MODEL = TransformerConfig(layers=2, width=64, heads=4, context=64)
+_BATCH = 12
+_SMALL = TransformerConfig(layers=2, width=32, heads=4, context=32)
+_SMALL_BATCH = 8
+_TOGETHER = 8
+"""Runs or fits, each from another seed."""
+_FUNCTION, _NET, _SIZE = "gelu", "mlp-gelu", {"hidden": (16,)}
+_TOLERANCE = {TRAINING: 1e-3, FITS: 0.05}
+"""How far losses may be from those of a run by itself, and errors from those of a fit by itself, as a share of them:
+sums of float32 in another order, and what ten steps, or a hundred, make of that."""
 
 
 def _cases() -> list[Case]:
-    return [_case(seeds=1, steps=20, quick=True), _case(seeds=4, steps=100, quick=False)]
+    return [
+        _study(seeds=1, steps=20, rounds=1, quick=True),
+        _training(steps=10),
+        _fits(steps=100),
+        _study(seeds=4, steps=100, rounds=3, quick=False),
+    ]
 
 
-def _case(*, seeds: int, steps: int, quick: bool) -> Case:
+def _study(*, seeds: int, steps: int, rounds: int, quick: bool) -> Case:
     runs = _ARMS * seeds
-    model = ModelSize(layers=_LAYERS, width=_WIDTH, heads=4, context=_CONTEXT)
-    step = training_floor(model, _VOCABULARY, _BATCH)
+    step = training_floor(_MODEL, _MODEL.vocabulary, _BATCH)
     return Case(
-        "a study",
-        f"{runs} runs of {steps} steps, decoder {_LAYERS}×{_WIDTH}, its report included",
+        STUDY,
+        f"{runs} runs of {steps} steps, decoder {_MODEL.layers}×{_MODEL.width}, its report included",
         {"runs": runs, "seeds": seeds, "steps": steps},
         flop=runs * steps * step.flop,
         bytes=runs * steps * step.bytes,
         runs=runs,
         quick=quick,
+        rounds=rounds,
+        cold=True,
     )
 
 
-def _inputs(case: Case) -> _Inputs:
+def _training(*, steps: int) -> Case:
+    step = training_floor(_SMALL, _SMALL.vocabulary, _SMALL_BATCH)
+    return Case(
+        TRAINING,
+        f"{_TOGETHER} of {steps} steps, decoder {_SMALL.layers}×{_SMALL.width}, batch {_SMALL_BATCH}",
+        {"runs": _TOGETHER, "steps": steps},
+        flop=_TOGETHER * steps * step.flop,
+        bytes=_TOGETHER * steps * step.bytes,
+        runs=_TOGETHER,
+        quick=True,
+        rounds=5,
+    )
+
+
+def _fits(*, steps: int) -> Case:
+    function = get_function(_FUNCTION)
+    net, points = build_net(_NET, function.domain, 1, **_SIZE), len(function.points(function.domain))
+    return Case(
+        FITS,
+        f"{_TOGETHER} of {steps} steps, {_FUNCTION} by {_NET} {_SIZE['hidden'][0]}, their errors included",
+        {"runs": _TOGETHER, "steps": steps},
+        flop=3.0 * _TOGETHER * steps * points * net.flops(),
+        bytes=4.0 * _TOGETHER * steps * (2 * points + 6 * net.parameter_count()),
+        runs=_TOGETHER,
+        rounds=5,
+    )
+
+
+@dataclass(frozen=True)
+class _Study:
+    folder: Path
+    runs: int
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Models from seeds of their own, and each one's batches."""
+
+    config: TrainingConfig
+    batches: list[list[Batch]]
+    """[steps][runs]"""
+    task: Any
+
+    def models(self) -> list[Transformer]:
+        return [Transformer(_SMALL, seed=seed).to(choose_device()) for seed in range(_TOGETHER)]
+
+
+@dataclass(frozen=True)
+class _Fits:
+    steps: int
+
+
+def _inputs(case: Case) -> _Study | _Training | _Fits:
+    if case.operator == STUDY:
+        return _study_folder(case)
+    if case.operator == FITS:
+        return _Fits(case.shape["steps"])
+    task = TASKS.get("text")(TextConfig(), _SMALL.context, choose_device())
+    streams = [task.batches(seed, _SMALL_BATCH, "evaluate") for seed in range(_TOGETHER)]
+    batches = [[next(stream) for stream in streams] for _ in range(case.shape["steps"])]
+    return _Training(TrainingConfig(steps=10**6, batch=_SMALL_BATCH), batches, task)
+
+
+def _study_folder(case: Case) -> _Study:
     folder = scratch_folder()
     (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(40_000)))
-    (folder / "timed.toml").write_text(_STUDY.substitute(case.shape))
+    sizes = {"layers": _MODEL.layers, "width": _MODEL.width, "context": _MODEL.context, "batch": _BATCH}
+    (folder / "timed.toml").write_text(_STUDY.substitute(case.shape, **sizes))
     (folder / "command.py").write_text(_COMMAND)
-    return _Inputs(folder, case.shape["runs"])
+    return _Study(folder, case.shape["runs"])
 
 
-def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedProcess[str]) -> str:
-    runs = len(list((inputs.folder / "runs" / "timed" / "results").glob("evaluate-*.parquet")))
-    if result.returncode or runs != inputs.runs:
-        return f"exit code {result.returncode}, {runs} of {inputs.runs} runs: {result.stderr.strip()[-200:]}"
-    return ""
+def _check(inputs: _Study | _Training | _Fits, implementation: str, result: Any) -> str:
+    if isinstance(inputs, _Study):
+        runs = len(list((inputs.folder / "runs" / "timed" / "results").glob("evaluate-*.parquet")))
+        if result.returncode or runs != inputs.runs:
+            return f"exit code {result.returncode}, {runs} of {inputs.runs} runs: {result.stderr.strip()[-200:]}"
+        return ""
+    if isinstance(inputs, _Training):
+        return _wrong(TRAINING, result, _one_training(inputs)())
+    return _wrong(FITS, _errors(result), _errors(_one_fit(inputs)()))
 
 
-SUITE = Suite("studies", _cases, _inputs, _check, baseline="one at a time", memory=False, rounds=3)
+def _wrong(operator: str, found: Tensor, expected: Tensor) -> str:
+    if found.shape != expected.shape:
+        return f"{tuple(found.shape)} values, not {tuple(expected.shape)}"
+    off = ((found - expected).abs() / expected.abs()).max().item()
+    allowed = _TOLERANCE[operator]
+    return "" if off <= allowed else f"off by {off:.1e} of one by itself, at most {allowed:g} allowed"
 
 
-@SUITE.implementation("one at a time")
-def _inline(inputs: _Inputs) -> Call:
-    return _study(inputs, "inline")
+def _errors(fits: list[Fitted]) -> Tensor:
+    return torch.tensor([one.fidelity.regions[0].rms_error for one in fits])
 
 
-@SUITE.implementation("a process each")
-def _processes(inputs: _Inputs) -> Call:
-    return _study(inputs, "process")
+SUITE = Suite("studies", _cases, _inputs, _check, baseline="one at a time", memory=False)
 
 
-@SUITE.implementation("trial arrays")
-def _arrays(inputs: _Inputs) -> Call:
-    raise MissingError("not available: a study trains its runs one model at a time")
+def _one_training(inputs: _Training) -> Call:
+    steps = [TrainingStep(model, inputs.task, inputs.config) for model in inputs.models()]
+
+    def call() -> Tensor:
+        with threads(1):  # as runs of a study
+            runs = [[step(row[run]) for row in inputs.batches] for run, step in enumerate(steps)]
+        return torch.stack([torch.stack(losses) for losses in runs])
+
+    return call
 
 
-def _study(inputs: _Inputs, executor: str) -> Call:
-    words = [sys.executable, "-P", "command.py", "run", "timed.toml", "--executor", executor]
+def _training_array(inputs: _Training) -> Call:
+    array = TrialArray(inputs.models(), inputs.task, inputs.config)
+
+    def call() -> Tensor:
+        with threads(1):
+            return torch.stack([array(row) for row in inputs.batches], dim=1)
+
+    return call
+
+
+def _one_fit(inputs: _Fits) -> Call:
+    return lambda: [fit(_FUNCTION, _NET, seed=seed, size=_SIZE, steps=inputs.steps) for seed in range(_TOGETHER)]
+
+
+def _fit_array(inputs: _Fits) -> Call:
+    wanted = [Wanted(_FUNCTION, _NET, _SIZE, seed=seed) for seed in range(_TOGETHER)]
+
+    def call() -> list[Fitted]:
+        found = dict(fit_many(wanted, steps=inputs.steps))
+        return [one for _, one in sorted(found.items()) if isinstance(one, Fitted)]
+
+    return call
+
+
+def _command(inputs: _Study, executor: str) -> Call:
+    words = ["command.py", "run", "timed.toml", "--executor", executor]
 
     def call() -> subprocess.CompletedProcess[str]:
         shutil.rmtree(inputs.folder / "runs", ignore_errors=True)
-        return subprocess.run(words, cwd=inputs.folder, capture_output=True, text=True, check=False)
+        return run_python(words, inputs.folder)
 
     return call
+
+
+def _no_array(inputs: _Study) -> Call:
+    raise MissingError("not available: a study trains its runs one model at a time")
+
+
+_WAYS: dict[str, dict[type, Callable[[Any], Call]]] = {
+    "one at a time": {_Study: partial(_command, executor="inline"), _Training: _one_training, _Fits: _one_fit},
+    "a process each": {_Study: partial(_command, executor="process")},
+    "trial arrays": {_Study: _no_array, _Training: _training_array, _Fits: _fit_array},
+}
+_OPERATORS = {_Study: STUDY, _Training: TRAINING, _Fits: FITS}
+
+
+def _declare(name: str, ways: dict[type, Callable[[Any], Call]]) -> None:
+    operators = [_OPERATORS[kind] for kind in ways]
+    SUITE.implementation(name, operators=operators)(lambda inputs: ways[type(inputs)](inputs))
+
+
+for _name, _ways in _WAYS.items():
+    _declare(_name, _ways)

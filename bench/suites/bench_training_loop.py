@@ -32,6 +32,7 @@ def _cases() -> list[Case]:
             bytes=floor.bytes,
             tokens=BATCH * SIZES["context"],
             quick=True,
+            rounds=40,
             counts_prepared=True,  # the model, and its optimiser's state
         )
     ]
@@ -46,7 +47,7 @@ def _check(task: Task, implementation: str, loss: Tensor) -> str:
     return "" if 0 < found < 10 else f"a loss of {found}"
 
 
-SUITE = Suite("training-loop", _cases, _inputs, _check, baseline="nanoGPT-style", rounds=40)
+SUITE = Suite("training-loop", _cases, _inputs, _check, baseline="nanoGPT-style")
 
 
 @SUITE.implementation("nanoGPT-style")

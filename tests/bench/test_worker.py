@@ -1,5 +1,7 @@
 """A case measured in a process of its own."""
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -138,3 +140,61 @@ def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(monkeypat
     measuring.measure(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
     assert len([message for message in messages if isinstance(message, measuring.Round)]) == 12
     assert min(Watched.lengths[1:]) > 0.3  # the first is closed before the rounds begin
+
+
+def cold_suite(calls, results):
+    """Implementations that note when they are called, and what each gives."""
+    suite = Suite("commands", list, lambda case: None, lambda _, name, result: result, baseline="first")
+    for name, result in results.items():
+
+        def prepare(_, name=name, result=result):
+            return lambda: calls.append(name) or result
+
+        suite.implementation(name)(prepare)
+    return suite
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_call_that_is_a_process_is_checked_and_timed_at_once(rounds):
+    calls, messages = [], []
+    suite = cold_suite(calls, {"first": "", "second": "", "wrong": "it is another"})
+    names = ["first", "second", "wrong"]
+    measuring.measure(suite, Case("run", cold=True), names, Plan(rounds=rounds), messages.append)
+    assert sorted(calls) == sorted(["first", "second"] * rounds + ["wrong"])
+    samples = [message for message in messages if isinstance(message, measuring.Sample)]
+    assert sorted((one.implementation, one.round) for one in samples) == [
+        (name, number) for name in ("first", "second") for number in range(rounds)
+    ]
+    assert [m.round for m in messages if isinstance(m, measuring.Round)] == list(range(rounds))
+    [failed] = [message for message in messages if isinstance(message, measuring.Failed)]
+    assert (failed.implementation, failed.error) == ("wrong", "wrong result, so no time: it is another")
+
+
+def test_a_case_says_how_many_rounds_are_worth_their_time(suite_file):
+    file = suite_file()
+    file.write_text(file.read_text().replace("quick=True)", "quick=True, rounds=2)"))
+    suite = load_suite(file)
+    measured = measure_case(file, suite, suite.cases(quick=True)[0], ["plus"], PLAN)
+    assert sorted(measured.timings["plus"].samples) == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="workers are not forked there")
+def test_workers_are_forked_from_a_process_that_has_imported_torch(suite_file):
+    file = suite_file(NOTING)
+    suite = load_suite(file)
+    case = suite.cases(quick=True)[0]
+    for _ in range(2):
+        assert measure_case(file, suite, case, ["noting"], PLAN).timings["noting"].status == "ok"
+    first, second = (line.split() for line in Path(f"{file}.processes").read_text().splitlines())
+    assert first[0] != second[0]
+    assert first[1] == second[1] != str(os.getpid())
+
+
+NOTING = """
+
+@SUITE.implementation("noting")
+def noting(inputs):
+    with open(__file__ + ".processes", "a") as file:
+        print(os.getpid(), os.getppid(), file=file)
+    return lambda: inputs * 2
+"""

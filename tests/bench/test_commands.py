@@ -1,0 +1,16 @@
+"""Commands of Python as benchmarks measure them."""
+
+import pytest
+
+from trans4init.bench.commands import run_python
+from trans4init.bench.suite import MissingError
+
+
+def test_what_a_command_prints_and_how_it_ends_is_told(tmp_path):
+    done = run_python(["-c", "import os; print(os.getcwd()); raise SystemExit(3)"], tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (3, str(tmp_path.resolve()))
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path):
+    with pytest.raises(MissingError, match="needs not_there"):
+        run_python(["-c", "import not_there.inner"], tmp_path)
