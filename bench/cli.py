@@ -33,7 +33,7 @@ class Measure:
     quick: bool = False
     """Few cases and few rounds: under two minutes."""
     minutes: Annotated[
-        float | None, arg(metavar="MINUTES", help_behavior_hint="(default: 10, or 1.5 with --quick)")
+        float | None, arg(metavar="MINUTES", help_behavior_hint="(default: 10, or 1.25 with --quick)")
     ] = None
     """No case is begun after so many minutes; those left out are named."""
     out: Path = Path("runs/bench")

@@ -31,7 +31,7 @@ __all__ = [
 
 QUICK = Plan(rounds=60, seconds=1.5, sample_seconds=0.001, limit_seconds=60)
 FULL = Plan()
-QUICK_MINUTES, FULL_MINUTES = 1.5, 10.0
+QUICK_MINUTES, FULL_MINUTES = 1.25, 10.0
 """No case is begun later, where no other number is given."""
 LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
 """Held while a benchmark measures: two at once would measure each other."""
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick` and `--out`."""
     group = parser.getgroup("trans4init")
     group.addoption("--quick", action="store_true", help="few cases, few rounds")
-    group.addoption("--minutes", type=float, help="begin no case after so many minutes (10, or 1.5 with --quick)")
+    group.addoption("--minutes", type=float, help="begin no case after so many minutes (10, or 1.25 with --quick)")
     group.addoption("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
 
 

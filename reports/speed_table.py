@@ -11,7 +11,7 @@ from trans4init.reports.statistics import Interval
 
 __all__ = ["print_speeds", "rates_line"]
 
-_NAME, _WIDTHS = 29, (9, 14, 21, 14, 6, 7)
+_NAME, _WIDTHS = 28, (9, 14, 21, 15, 6, 7)
 """Columns of the name, and of what follows it."""
 _WHOLE = _NAME + sum(_WIDTHS)
 
