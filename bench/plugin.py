@@ -1,6 +1,5 @@
 """pytest's hooks for the suites: which cases there are, measuring them when first asked for, writing what was found."""
 
-import importlib.util
 import tempfile
 import time
 import uuid
@@ -80,15 +79,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"left out, since the time was up: {'; '.join(session.left_out)}")
     if not session.found:
         return
-    if importlib.util.find_spec("rich"):
-        from rich.console import Console
+    from trans4init.reports.speed import speeds
+    from trans4init.reports.speed_table import print_speeds
 
-        from trans4init.reports.speed import speeds
-        from trans4init.reports.speed_table import print_speeds
-
-        print_speeds(speeds(session.found), Console(width=100))
-    else:
-        terminalreporter.write_line("Without rich there is no table here; the results hold it all.")
+    print_speeds(speeds(session.found))
     terminalreporter.write_line(f"results  {session.folder}")
 
 

@@ -1,12 +1,10 @@
-"""A benchmark's times as a table for a terminal of 100 columns."""
+"""A benchmark's times as a table for a terminal of 100 columns, in colour where rich is installed."""
 
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
-from rich.console import Console
-from rich.markup import escape
-
-from trans4init.reports.speed import Speed, SuiteSpeeds
+from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds
 from trans4init.reports.statistics import Interval
 
 __all__ = ["print_speeds", "rates_line"]
@@ -14,33 +12,48 @@ __all__ = ["print_speeds", "rates_line"]
 _NAME, _WIDTHS = 28, (9, 14, 21, 15, 6, 7)
 """Columns of the name, and of what follows it."""
 _WHOLE = _NAME + sum(_WIDTHS)
+_Line = list[tuple[str, str]]
+"""Pieces of text, each with its style in rich's words."""
 
 
-def print_speeds(suites: Iterable[SuiteSpeeds], console: Console) -> None:
+def print_speeds(suites: Iterable[SuiteSpeeds]) -> None:
     """Print every suite: a line for each implementation, also for one that has no time."""
+    lines = (line for suite in suites for line in _lines(suite))
+    if importlib.util.find_spec("rich") is None:
+        for line in lines:
+            print("".join(text for text, _ in line)[:_WHOLE].rstrip())
+        return
+    from rich.console import Console
+    from rich.text import Text
 
-    def say(line: str) -> None:
-        console.print(line.rstrip(), highlight=False, no_wrap=True, overflow="ellipsis", crop=True)
+    console = Console(width=_WHOLE)
+    for line in lines:
+        console.print(Text.assemble(*line), highlight=False, no_wrap=True, overflow="ellipsis", crop=True)
 
-    for suite in suites:
-        say(f"\n[bold]{suite.suite}[/bold] on {escape(suite.machine)}; {rates_line(suite)}")
-        say(escape("; ".join(filter(None, [suite.settings, f"times as fast as “{suite.baseline}”"]))))
-        say(_cells("", "ms", "quartiles", "× as fast \\[95 %]", "rate", "limit", "MiB"))
-        for case in suite.cases:
-            floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
-            say(f"[bold]{escape(f'{case.operator} {case.size}'.strip())}[/bold]{floor}")
-            missing: dict[str, list[str]] = {}
-            for speed in case.speeds:
-                if speed.status == "missing":
-                    missing.setdefault(speed.error, []).append(speed.implementation)
-                else:
-                    say(_line(speed, suite))
-            for reason, names in missing.items():
-                text = f"{reason}: {'; '.join(names)}"
-                for line in wrap(text, _WHOLE, initial_indent="  ", subsequent_indent="    "):
-                    say(f"[italic]{escape(line)}[/italic]")
-            if case.contended:
-                say(f"  [italic]{case.contended} of {case.rounds} rounds contended[/italic]")
+
+def _lines(suite: SuiteSpeeds) -> Iterator[_Line]:
+    yield []
+    yield [(suite.suite, "bold"), (f" on {suite.machine}; {rates_line(suite)}", "")]
+    yield [("; ".join(filter(None, [suite.settings, f"times as fast as “{suite.baseline}”"])), "")]
+    yield [(_cells("", "ms", "quartiles", "× as fast [95 %]", "rate", "limit", "MiB"), "")]
+    for case in suite.cases:
+        yield from _case_lines(case, suite)
+
+
+def _case_lines(case: CaseSpeeds, suite: SuiteSpeeds) -> Iterator[_Line]:
+    floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
+    yield [(f"{case.operator} {case.size}".strip(), "bold"), (floor, "")]
+    missing: dict[str, list[str]] = {}
+    for speed in case.speeds:
+        if speed.status == "missing":
+            missing.setdefault(speed.error, []).append(speed.implementation)
+        else:
+            yield _line(speed, suite)
+    for reason, names in missing.items():
+        for text in wrap(f"{reason}: {'; '.join(names)}", _WHOLE, initial_indent="  ", subsequent_indent="    "):
+            yield [(text, "italic")]
+    if case.contended:
+        yield [(f"  {case.contended} of {case.rounds} rounds contended", "italic")]
 
 
 def rates_line(suite: SuiteSpeeds) -> str:
@@ -50,12 +63,12 @@ def rates_line(suite: SuiteSpeeds) -> str:
     return f"{suite.matmul_rate / 1e9:,.0f} GFLOP/s in matmul, {suite.copy_rate / 1e9:,.1f} GB/s in copying"
 
 
-def _line(speed: Speed, suite: SuiteSpeeds) -> str:
+def _line(speed: Speed, suite: SuiteSpeeds) -> _Line:
     spread, interval = speed.milliseconds, speed.ratio_interval
     name = f"  {speed.implementation}"
     if spread is None:
-        return f"{escape(name):<{_NAME}} [italic]{speed.status}: {escape(speed.error)}[/italic]"
-    return _cells(
+        return [(f"{name:<{_NAME}} ", ""), (f"{speed.status}: {speed.error}", "italic")]
+    cells = _cells(
         name,
         _figure(spread.median, 4),
         f"{_figure(spread.low)}–{_figure(spread.high)}",
@@ -64,6 +77,7 @@ def _line(speed: Speed, suite: SuiteSpeeds) -> str:
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
+    return [(cells, "")]
 
 
 def _ratio(ratio: float, interval: Interval | None) -> str:
@@ -71,7 +85,7 @@ def _ratio(ratio: float, interval: Interval | None) -> str:
     if interval is None:
         return f"{ratio:.{decimals}f}"
     value, low, high = (f"{one:.{decimals}f}" for one in (ratio, interval.low, interval.high))
-    return f"{value} \\[{low}, {high}]"
+    return f"{value} [{low}, {high}]"
 
 
 def _rate(speed: Speed, suite: SuiteSpeeds) -> str:
@@ -94,8 +108,5 @@ def _figure(value: float, digits: int = 3) -> str:
 
 
 def _cells(name: str, *values: str) -> str:
-    """Right-aligned values behind a name; an escaped bracket counts as the one letter that is seen."""
-    line = f"{name:<{_NAME}}"
-    for value, width in zip(values, _WIDTHS, strict=True):
-        line += f"{value:>{width + value.count(chr(92))}}"
-    return line
+    """Right-aligned values behind a name."""
+    return f"{name:<{_NAME}}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))

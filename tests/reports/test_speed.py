@@ -1,11 +1,12 @@
 """What a benchmark's rows say: the summary, the table, the page, the mirror."""
 
 import dataclasses
+import importlib.util
 import re
+import sys
 from datetime import timedelta
 
 import pytest
-from rich.console import Console
 
 from trans4init.reports import metrics
 from trans4init.reports.mirror import open_store
@@ -90,8 +91,12 @@ def test_the_newest_measurement_of_a_suite_counts(records, make_speed):
     assert len(speeds([*records, other])) == 2
 
 
-def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys):
-    print_speeds(speeds(records), Console(width=100))
+@pytest.mark.parametrize("rich", [True, False])
+def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys, monkeypatch, rich):
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    print_speeds(speeds(records))
     shown = capsys.readouterr().out
     for said in (
         "needs a GPU: gone",
@@ -109,7 +114,7 @@ def test_a_ratio_of_few_rounds_has_no_interval(make_speed, capsys):
     [suite] = speeds([make_speed("slow", [8.0, 8.0]), make_speed("quick", [4.0, 2.0])])
     [quick] = [speed for speed in suite.cases[0].speeds if speed.implementation == "quick"]
     assert (quick.ratio, quick.ratio_interval) == (3.0, None)
-    print_speeds([suite], Console(width=100))
+    print_speeds([suite])
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  quick")]
     assert line.split()[3] == "3.00"
     assert "[" not in line
@@ -122,14 +127,14 @@ def test_what_is_nearer_to_the_copy_rate_is_given_in_bytes(make_speed, capsys):
         return dataclasses.replace(record, measurements=(*kept, Measurement(metrics.LEAST_BYTES, least_bytes)))
 
     for least_bytes, said in ((1e6, "250 GFLOP/s"), (8e7, "10 GB/s")):  # of 1000 GFLOP/s and of 10 GB/s
-        print_speeds(speeds([bound_by(least_bytes)]), Console(width=100))
+        print_speeds(speeds([bound_by(least_bytes)]))
         assert said in capsys.readouterr().out
 
 
 def test_a_long_list_of_what_is_missing_is_there_to_its_end(make_speed, capsys):
     names = [f"implementation number {number}" for number in range(9)]
     records = [make_speed("slow", [8.0]), *(make_speed(name, [], error="needs a GPU", missing=True) for name in names)]
-    print_speeds(speeds(records), Console(width=100))
+    print_speeds(speeds(records))
     shown = capsys.readouterr().out
     assert "; ".join(names) in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 100
