@@ -35,12 +35,13 @@ class Report:
         return [path for path in (self.html, self.markdown, self.drawing) if path is not None]
 
 
-def write_report(folder: Path) -> Report:
+def write_report(folder: Path, results: Results | None = None) -> Report:
     """Render `report.html`, `report.md` and `report.svg` into a study's folder from its `results/*.parquet`.
 
+    results: what these hold, where they were read already.
     Raises NoResultsError where there is none, and UnreadableSchemaError for results of another version.
     """
-    results = load_results(folder / "results")
+    results = results or load_results(folder / "results")
     if not results.records:
         raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
     summary = summarise(results.records)

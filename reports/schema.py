@@ -175,6 +175,8 @@ _OF_THE_RUN = (
     "run_id", "study", "spec_hash", "task", "model", "trial", "seed", "phase", "status", "device", "created_at"
 )  # fmt: skip
 _OF_THE_CELL = ("function", "arm", "net")
+_ROWS_AT_ONCE = 100_000
+"""Of a digest, whose text is several times as large as the table."""
 
 
 def to_table(records: Sequence[RunRecord]) -> pa.Table:
@@ -204,13 +206,37 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
     }
     arrays = [pa.array(columns[column.name], type=column.type) for column in ROWS]
     table = pa.Table.from_arrays(arrays, schema=ROWS)
-    return table.replace_schema_metadata(metadata | {"digest": _digest(table.to_pylist(), metadata)})
+    return table.replace_schema_metadata(metadata | {"digest": _digest(table, metadata)})
 
 
-def _digest(rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of everything that is written: Parquet's own checksums leave the metadata out."""
-    content = [sorted(metadata.items()), [list(row.values()) for row in rows]]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+def _digest(table: pa.Table, metadata: Mapping[str, str]) -> str:
+    """SHA-256 of everything that is written, as JSON: Parquet's own checksums leave the metadata out.
+
+    As of `json.dumps([sorted(metadata.items()), rows], default=str)`, column by column: values repeat.
+    """
+    found = hashlib.sha256(f"[{json.dumps(sorted(metadata.items()))}, [".encode())
+    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+        columns = [_said(column) for column in table.slice(start, _ROWS_AT_ONCE).itercolumns()]
+        rows = ", ".join(f"[{', '.join(row)}]" for row in zip(*columns, strict=True))
+        found.update(f"{', ' if start else ''}{rows}".encode())
+    found.update(b"]]")
+    return found.hexdigest()
+
+
+def _said(column: pa.ChunkedArray) -> list[str]:
+    """A column's values as JSON."""
+    if pa.types.is_floating(column.type):  # 0 and −0 may be one entry of a dictionary
+        return [json.dumps(value) for value in column.to_pylist()]
+    words, places = _encoded(column)
+    said = [json.dumps(word, default=str) for word in words]
+    return [said[place] for place in places]
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[Any], list[int]]:
+    """A column's different values, None the last, and the place of each row's among them."""
+    encoded = column.combine_chunks().dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    return [*words, None], encoded.indices.fill_null(len(words)).to_pylist()
 
 
 def from_table(table: pa.Table) -> list[RunRecord]:
@@ -222,29 +248,41 @@ def from_table(table: pa.Table) -> list[RunRecord]:
     version = metadata.get("schema_version", "none")
     if version != str(SCHEMA_VERSION):
         raise UnreadableSchemaError(f"schema version {version}; this trans4init reads version {SCHEMA_VERSION}")
-    rows = table.to_pylist()
-    if metadata.pop("digest") != _digest(rows, metadata):
+    if metadata.pop("digest") != _digest(table, metadata):
         raise DigestError("the content does not match its digest")
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
     spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
-    rows_of: dict[str, list[dict[str, Any]]] = {run_id: [] for run_id in runs}
-    for row in rows:
-        rows_of[row["run_id"]].append(row)
+    first, measured = _by_run(table)
     return [
         RunRecord(
-            **{name: own[0][name] for name in _OF_THE_RUN},
-            cell=CellKey(*(own[0][name] for name in _OF_THE_CELL)),
-            measurements=tuple(
-                Measurement(Metric(row["metric"], row["unit"], row["higher_is_better"]), row["value"], row["step"])
-                for row in own
-            ),
+            **{name: first[run_id][name] for name in _OF_THE_RUN},
+            cell=CellKey(*(first[run_id][name] for name in _OF_THE_CELL)),
+            measurements=tuple(measured[run_id]),
             environment=environment,
             card=card,
             spec=spec,
-            **runs[run_id],
+            **facts,
         )
-        for run_id, own in rows_of.items()
+        for run_id, facts in runs.items()
     ]
+
+
+def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[Measurement]]]:
+    """Of every run its first row, and what was measured."""
+    ids, places = _encoded(table["run_id"])
+    kinds = [_encoded(table[name]) for name in ("metric", "unit", "higher_is_better")]
+    metrics: dict[tuple[int, ...], Metric] = {}
+    first: dict[int, int] = {}
+    measured: list[list[Measurement]] = [[] for _ in ids]
+    rows = zip(places, *(own for _, own in kinds), table["value"].to_pylist(), table["step"].to_pylist(), strict=True)
+    for number, (place, *kind, value, step) in enumerate(rows):
+        first.setdefault(place, number)
+        key = tuple(kind)
+        if key not in metrics:
+            metrics[key] = Metric(*(words[at] for (words, _), at in zip(kinds, kind, strict=True)))
+        measured[place].append(Measurement(metrics[key], value, step))
+    whole = table.take(list(first.values())).to_pylist()
+    return {row["run_id"]: row for row in whole}, {ids[place]: measured[place] for place in first}
 
 
 def _card(fields: dict[str, Any] | None) -> StudyCard | None:

@@ -34,7 +34,7 @@ class Report:
             results = load_results(self.folder / "results")
             if results.records and results.records[0].study == STUDY:
                 return self._benchmarks(results)
-            report = write_report(self.folder)
+            report = write_report(self.folder, results)
             if self.publish is not None:
                 write_bundle(report.results.records, self.publish / "results")
                 report = write_report(self.publish)

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import errno
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trans4init.reports.schema import ROWS, CellKey, Measurement, Metric, RunRecord, UnreadableSchemaError, to_table
+from trans4init.reports import schema
+from trans4init.reports.metrics import PERPLEXITY, VALIDATION_LOSS
+from trans4init.reports.schema import (
+    ROWS,
+    CellKey,
+    Measurement,
+    Metric,
+    RunRecord,
+    UnreadableSchemaError,
+    from_table,
+    to_table,
+)
 from trans4init.reports.store import (
     CorruptResultError,
     load_results,
@@ -190,3 +203,36 @@ def test_the_file_of_a_run_is_named_after_it(tmp_path, make_record):
 def test_a_record_that_breaks_the_words_is_refused(make_record, change, message):
     with pytest.raises(ValueError, match=message):
         make_record(**change)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 100_000])
+def test_the_digest_is_that_of_the_rows_as_json(make_record, monkeypatch, rows_at_once):
+    """As it was first written, so that older files can be read: floats by their shortest text, None as null."""
+    monkeypatch.setattr(schema, "_ROWS_AT_ONCE", rows_at_once)
+    values = (0.0, -0.0, 1 / 3, float("inf"), float("nan"), None, 0.0)
+    found = tuple(Measurement(VALIDATION_LOSS, value, step) for step, value in enumerate(values))
+    table = to_table([make_record(run_id=f"run-{n}", measurements=found) for n in range(2)])
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    stated = metadata.pop("digest")
+    content = [sorted(metadata.items()), [list(row.values()) for row in table.to_pylist()]]
+    assert stated == hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def test_runs_whose_rows_are_mixed_come_back_whole(make_record):
+    records = [
+        make_record(
+            run_id=f"run-{n}",
+            seed=n,
+            measurements=(Measurement(VALIDATION_LOSS, float(n), 1), Measurement(PERPLEXITY, n + 0.5, 2)),
+        )
+        for n in range(3)
+    ]
+    table = to_table(records)
+    mixed = table.take([4, 0, 3, 2, 1, 5])
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    del metadata["digest"]
+    mixed = mixed.replace_schema_metadata(metadata | {"digest": schema._digest(mixed, metadata)})
+    found = {record.run_id: record for record in from_table(mixed)}
+    for record in records:
+        assert sorted(found[record.run_id].measurements, key=lambda m: m.step) == list(record.measurements)
+        assert (found[record.run_id].seed, found[record.run_id].cell) == (record.seed, record.cell)
