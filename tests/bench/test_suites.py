@@ -131,6 +131,19 @@ def test_the_training_loop_is_that_of_the_recipe():
     assert recipe.training.model_copy(update={"evaluations": module.TRAINING.evaluations}) == module.TRAINING
 
 
+@pytest.mark.parametrize("operator", ["sinusoidal", "gelu"])
+def test_a_step_without_its_update_is_seen(operator):
+    suite = load_suite(suite_files()["training-step"])
+    [case] = [case for case in suite.cases(quick=False) if case.operator == operator]
+    inputs = suite.inputs(case)
+    for one in suite.implementations(case):
+        if one.name in ("analytic", "learned-frozen", "corrected"):
+            call = one.prepare(inputs)
+            (first, _), second = call(), call()
+            assert suite.check(inputs, one.name, second) == ""
+            assert "relative error of the loss" in suite.check(inputs, one.name, (first, 2))
+
+
 def test_the_least_bytes_of_attention_are_what_goes_in_and_comes_out():
     suite = load_suite(suite_files()["attention"])
     module = sys.modules[type(suite.inputs(suite.cases(quick=True)[0])).__module__]
