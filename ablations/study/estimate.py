@@ -26,8 +26,11 @@ _WARM_UP_STEPS, _STEPS = 10, 20
 _FIT_STEPS = 100
 _START_SECONDS = 0.3
 """Of a worker process, until it trains."""
-_BYTES_PER_RUN, _BYTES_PER_STUDY = 60_000, 7_000_000
-"""Of a run in Parquet and MLflow, and of a study's report, databases and checkpoints: measured on positional-text."""
+_UNSHARED = 0.35
+"""Of what is imported, the share that a forked worker makes its own: measured on positional-text."""
+_BYTES_PER_STUDY, _BYTES_PER_RUN, _BYTES_PER_LOGGED_STEP = 10_500_000, 46_000, 1_300
+"""Of a study's report, twice since MLflow keeps it too, databases and checkpoints; of a run, and of each loss that it
+logs, in Parquet and MLflow: measured on positional-text and positional-text-full."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,14 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> Estimate:
     rounds = (spec.throughput.rounds + 2) * spec.throughput.steps_per_round
     timing = len(spec.cells()) * rounds * pace.step * 4 / 3
     seconds = (fits * pace.fit + runs * run) / workers + timing
-    return Estimate(fits, runs, run, timing, seconds, _BYTES_PER_STUDY + _BYTES_PER_RUN * (runs + fits))
+    per_run = _BYTES_PER_RUN + _BYTES_PER_LOGGED_STEP * (spec.training.steps // spec.training.log_every)
+    return Estimate(fits, runs, run, timing, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
 
 
 def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
     """Print the cells and an estimate; raises InputError for a study that can't be run."""
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
+    imported = _held()
     check_study(study, file)
     console.print(_cells(spec))
     pace = _measure(study)
@@ -84,21 +89,29 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
         f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
         f"About {duration(found.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
         f"{found.disk_bytes / 1e6:.0f} MB of disk"
-        f"{_memory(workers)}.",
+        f"{_memory(workers, imported)}.",
         highlight=False,
     )
 
 
-def _memory(workers: int) -> str:
-    """What this process held at most while it measured, for it and each worker."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    held = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (workers + 1)
+def _memory(workers: int, imported: float) -> str:
+    """Of this process with its report, the server that workers are forked from, and each worker's own.
+
+    imported: bytes that this process held before it measured.
+    """
+    held = 2 * imported + workers * (_held() - imported + _UNSHARED * imported)
     on_gpu = (
         f" and {torch.cuda.max_memory_reserved() * workers / 1e9:.1f} GB of the GPU's"
         if torch.cuda.is_available()
         else ""
     )
     return f", {held / 1e9:.1f} GB of memory{on_gpu}"
+
+
+def _held() -> float:
+    """The most bytes that this process had at a time."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _cells(spec: StudySpec) -> Table:
