@@ -74,12 +74,12 @@ def _draw_times(suite: SuiteSpeeds) -> str | None:
     for label, (_, speed) in zip(left.get_yticklabels(), lines, strict=True):
         label.set_fontweight("normal" if speed else "bold")
     left.set_ylim(len(lines) - 0.4, -0.6)
-    left.set_xlabel("ms a call: median, quartiles" + ("; | the least" if _has_floor(suite) else ""))
+    left.set_xlabel("ms a call\nmedian, quartiles" + ("; | the least" if _has_floor(suite) else ""))
     if compared:
         panels[1].axvline(1, color="#999999", linewidth=1, zorder=0)
-        panels[1].set_xlabel(f"× {suite.baseline}: median, 95 %")
+        panels[1].set_xlabel(f"× {suite.baseline}\nmedian, 95 %")
     if counted:
-        right.set_xlabel("MiB above the inputs")
+        right.set_xlabel("MiB\nabove the inputs")
     for one in panels:
         _scale(one)
     return _svg(figure)

@@ -143,7 +143,7 @@ def test_a_long_list_of_what_is_missing_is_there_to_its_end(make_speed, capsys):
 def test_the_page_draws_growth_where_something_grew_and_memory_where_it_was_counted(records, tmp_path):
     def drawn(some):
         text = write_speed_page(tmp_path, Results(tuple(some))).read_text()
-        return "Growth with length" in text, "<!-- MiB above the inputs -->" in text
+        return "Growth with length" in text, "<!-- above the inputs -->" in text
 
     def uncounted(record):
         kept = tuple(m for m in record.measurements if m.metric != metrics.PEAK_MEMORY)
