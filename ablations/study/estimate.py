@@ -1,10 +1,12 @@
 """`--dry-run`: what a study would run, and how long and how much that takes, from a few steps measured here."""
 
 import resource
+import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
@@ -16,13 +18,16 @@ from trans4init.ablations.study.live import duration
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_function
+from trans4init.ablations.tasks import Task
 from trans4init.ablations.threads import threads
 from trans4init.ablations.training import TrainingStep
 from trans4init.reports.environment import capture
+from trans4init.reports.schema import CellKey
 
 __all__ = ["Estimate", "Pace", "estimate", "print_plan"]
 
-_WARM_UP_STEPS, _STEPS = 10, 20
+_WARM_UP_STEPS, _FEWEST_STEPS, _MOST_STEPS, _SECONDS = 5, 5, 20, 0.5
+"""Steps of a cell: first some that are not timed, then as many as there is time for."""
 _FIT_STEPS = 100
 _START_SECONDS = 0.3
 """Of a worker process, until it trains."""
@@ -35,7 +40,7 @@ logs, in Parquet and MLflow: measured on positional-text and positional-text-ful
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds on this machine, on the study's number of threads."""
+    """Seconds on this machine, on the study's number of threads: the means of all cells, and of all fits."""
 
     step: float
     evaluation: float
@@ -124,25 +129,41 @@ def _cells(spec: StudySpec) -> Table:
 
 
 def _measure(study: ResolvedStudy) -> Pace:
-    """Time a few steps of the reference, its evaluations, and the beginning of a fit."""
+    """Time a few steps of every cell, the reference's evaluation, and the beginning of each fit."""
     spec = study.spec
     task = build_task(study)
-    model, record = build_model(study, spec.reference(), 0, task)
-    step = TrainingStep(model, task, spec.training, record.moves)
-    batches = task.batches(0, spec.training.batch, "evaluate", unit=spec.training.batch_unit)
-    with threads(spec.training.threads):
-        for _ in range(_WARM_UP_STEPS):
-            step(next(batches)).item()
-        start = time.perf_counter()
-        for _ in range(_STEPS):
-            step(next(batches)).item()
-        per_step = (time.perf_counter() - start) / _STEPS
+    with TemporaryDirectory(prefix="trans4init-estimate-") as folder, threads(spec.training.threads):
+        study = replace(study, folder=Path(folder))  # of nets that are hardly fitted: they cost what fitted ones do
+        fits = [_fit_seconds(study, net) for net in study.fits_needed()]
+        steps = [_step_seconds(study, cell, task) for cell in spec.cells()]
+        model, _ = build_model(study, spec.reference(), 0, task)
         start = time.perf_counter()
         task.evaluate(model, "tune", 0, final=False)
         evaluation = time.perf_counter() - start
-    fit = 0.0
-    for net in study.fits_needed()[:1]:
-        start = time.perf_counter()
-        fit_function(study, net, _FIT_STEPS)
-        fit = (time.perf_counter() - start) * spec.fit.steps / _FIT_STEPS
-    return Pace(per_step, evaluation, evaluation * len(MULTIPLES), fit)
+    step = statistics.fmean(steps)
+    evaluation *= step / steps[0]  # what makes a cell's steps longer does so with its evaluations
+    return Pace(step, evaluation, evaluation * len(MULTIPLES), statistics.fmean(fits) if fits else 0.0)
+
+
+def _fit_seconds(study: ResolvedStudy, net: str) -> float:
+    """Of a whole fit, by the beginning of one, which is kept."""
+    start = time.perf_counter()
+    fitted = fit_function(study, net, _FIT_STEPS)
+    seconds = time.perf_counter() - start
+    fitted.save(study.checkpoint(net))
+    return seconds * study.spec.fit.steps / _FIT_STEPS
+
+
+def _step_seconds(study: ResolvedStudy, cell: CellKey, task: Task) -> float:
+    """Of a training step of a cell."""
+    training = study.spec.training
+    model, record = build_model(study, cell, 0, task)
+    step = TrainingStep(model, task, training, record.moves)
+    batches = task.batches(0, training.batch, "evaluate", unit=training.batch_unit)
+    for _ in range(_WARM_UP_STEPS):
+        step(next(batches)).item()
+    start, done = time.perf_counter(), 0
+    while done < _FEWEST_STEPS or (time.perf_counter() - start < _SECONDS and done < _MOST_STEPS):
+        step(next(batches)).item()
+        done += 1
+    return (time.perf_counter() - start) / done
