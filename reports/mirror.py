@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
+    "OF_MODELS",
     "BackgroundMirror",
     "Mirror",
     "MirrorError",
@@ -29,6 +30,8 @@ __all__ = [
     "translated",
 ]
 
+OF_MODELS = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags of an experiment that MLflow's pages show as a list of runs; without them they show traces of a chat."""
 _RUN_TAG = "trans4init.run_id"
 _MADE_TAG = "trans4init.created_at"
 _PARENT_TAG = "trans4init.spec_hash"
@@ -96,9 +99,7 @@ class Mirror:
             return str(known.experiment_id)
         local = tracking_uri(runs).startswith("sqlite:")
         place = (runs.resolve() / "mlartifacts" / self._study).as_uri() if local else None
-        created: str = self._client.create_experiment(
-            self._study, artifact_location=place, tags={"mlflow.experimentKind": "custom_model_development"}
-        )
+        created: str = self._client.create_experiment(self._study, artifact_location=place, tags=OF_MODELS)
         return created
 
     def _read_runs(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trans4init.reports.mirror import open_store, translated
+from trans4init.reports.mirror import OF_MODELS, open_store, translated
 from trans4init.reports.schema import RunRecord
 from trans4init.reports.speed import STUDY, SuiteSpeeds, speeds
 
@@ -30,6 +30,8 @@ def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
         client = open_store(runs)
         known = client.get_experiment_by_name(STUDY)
         experiment = known.experiment_id if known else client.create_experiment(STUDY)
+        for name, value in OF_MODELS.items():
+            client.set_experiment_tag(experiment, name, value)
         there, token = set(), None
         while True:
             page = client.search_runs([experiment], max_results=1000, page_token=token)

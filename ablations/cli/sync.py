@@ -34,10 +34,12 @@ class Sync:
             )
         try:
             if records[0].study == STUDY:
-                mirror_speeds(self.folder.resolve().parent, records)
+                new = mirror_speeds(self.folder.resolve().parent, records)
+                done = f"all suites of {self.folder}, {new} of them new,"
             else:
                 sync(self.folder, records)
+                done = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
             raise FaultError(f"MLflow could not be written: {error}") from error
-        print(f"{len(records)} runs of {records[0].study} are in {tracking_uri(self.folder.resolve().parent)}")
+        print(f"{done} are in {tracking_uri(self.folder.resolve().parent)}")
         return 0

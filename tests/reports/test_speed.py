@@ -172,6 +172,7 @@ def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_spe
     experiment = client.get_experiment_by_name("bench")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 2
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"  # shown as runs, not as chats
     values = next(run.data.metrics for run in runs if run.data.tags["trans4init.session"] == "one")
     assert values["twice/length 64/quick/ms"] == 4.0
     assert values["twice/length 64/quick/ratio"] == 2.0
