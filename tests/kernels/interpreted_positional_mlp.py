@@ -88,13 +88,16 @@ def assert_as_good_as_eager(dtype, **sizes):
     exact = values_and_gradients(call, "reference", dtype, exact=True)
     eager = values_and_gradients(call, "reference", dtype)
     found = values_and_gradients(call, "triton", dtype)
+    # Sums are float32's, and their order is the processor's: eager's may be all but exact by chance.
+    longest = max(max(weight.shape[1:]) for weight in call["weights"])
+    summed = torch.finfo(torch.float32).eps * longest**0.5
     for name, truth in exact.items():
         size = truth.norm() + 1e-30
         error, allowed = ((other[name] - truth).norm() / size for other in (found, eager))
         key = (str(dtype).removeprefix("torch."), name.split()[0])
         LARGEST[key] = max(LARGEST.get(key, (0.0, 0.0)), (error.item(), allowed.item()))
         said = f"{name}: relative RMS error {error:.2e}, eager's {allowed:.2e}"
-        assert error <= 2 * allowed + ULPS * torch.finfo(dtype).eps, said
+        assert error <= 2 * allowed + ULPS * torch.finfo(dtype).eps + summed, said
         assert error <= CAP[dtype] * farther, said
 
 
