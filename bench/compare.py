@@ -27,10 +27,8 @@ __all__ = ["Found", "Request", "compare_sides", "timings_of"]
 FLOORS = ("ablations", "bench", "kernels", "reports")
 _WHAT_DECIDES = ("pyproject.toml", "constraints.txt")
 """The files that say what a state of the source needs installed."""
-
-
-_ALL = ("--quick", "--minutes", "10")
-"""Every quick case, on a slow machine too."""
+_EVERY_QUICK_CASE = ("--quick", "--minutes", "10")
+"""On a slow machine too."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +202,12 @@ class _State:
 
     def measure(self) -> None:
         """One process of every suite; raises FaultError where that fails."""
+        known = ["--confcutdir", str(self.hooks), "--out", str(self.out)]
         words = ["-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--benchmark-quiet"]
         results = self.out / "results"
         before = len(list(results.glob("*")))
         done = subprocess.run(
-            [str(self.python), *words, "--confcutdir", str(self.hooks), *_ALL, "--out", str(self.out), *self.files],
+            [str(self.python), *words, *_EVERY_QUICK_CASE, *known, *self.files],
             env=os.environ | {"PYTHONPATH": str(self.links)},
             capture_output=True,
             text=True,

@@ -146,9 +146,7 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
         send(At(implementation.name))
         try:
             call, result, first, kept = _first_call(implementation, inputs, counted=case.counts_prepared)
-            if complaint := suite.check(inputs, implementation.name, result):
-                send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
-                continue
+            _check(suite, inputs, implementation.name, result)
             del result
             send(Checked(implementation.name, first, kept + _most(call) if implementation.memory else None))
             ready[implementation.name] = _paced(call, plan)
@@ -161,36 +159,48 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
 def _measure_cold(
     suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, observer: Observer, send: Send
 ) -> None:
-    """Check and time calls that are processes of their own: the first is checked, and is round 0."""
+    """Time calls that are processes of their own, and check every one: that costs little beside them."""
     send(Planned(plan.rounds, torch.get_num_threads()))
     ready: dict[str, Ready] = {}
     for implementation in suite.implementations(case):
         if implementation.name not in names:
             continue
-        send(At(implementation.name))
         try:
-            call = implementation.prepare(inputs)
-            began = time.perf_counter()
-            result = call()
-            seconds = time.perf_counter() - began
-            if complaint := suite.check(inputs, implementation.name, result):
-                send(Failed(implementation.name, "failed", f"wrong result, so no time: {complaint}"))
-                continue
+            call = _Cold(suite, inputs, implementation, send)
         except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
             send(_failure(implementation.name, error))
             continue
-        send(Checked(implementation.name, seconds, None))
-        send(Sample(implementation.name, 0, seconds, interrupted=False))
-        ready[implementation.name] = Ready(partial(_seconds, call), 1, seconds)
-    if ready:
-        send(Round(0, observer.close()))
-    _take_turns(ready, range(1, plan.rounds), observer, send)
+        ready[implementation.name] = Ready(call, 1, 0.0)
+    observer.close()
+    _take_turns(ready, range(plan.rounds), observer, send)
 
 
-def _seconds(call: Call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+class _WrongError(Exception):
+    """A result that is not what the operator gives."""
+
+
+def _check(suite: Suite, inputs: Any, name: str, result: Any) -> None:
+    if complaint := suite.check(inputs, name, result):
+        raise _WrongError(complaint)
+
+
+class _Cold:
+    """A call that is a process of its own, timed and checked."""
+
+    def __init__(self, suite: Suite, inputs: Any, implementation: Implementation, send: Send) -> None:
+        self.suite, self.inputs, self.name, self.send = suite, inputs, implementation.name, send
+        self.call, self.told = implementation.prepare(inputs), False
+
+    def __call__(self) -> float:
+        """Seconds of a call."""
+        began = time.perf_counter()
+        result = self.call()
+        seconds = time.perf_counter() - began
+        _check(self.suite, self.inputs, self.name, result)
+        if not self.told:
+            self.send(Checked(self.name, seconds, None))
+            self.told = True
+        return seconds
 
 
 def _first_call(implementation: Implementation, inputs: Any, *, counted: bool) -> tuple[Call, Any, float, float]:
@@ -294,6 +304,8 @@ def _paced(call: Call, plan: Plan) -> Ready:
 
 
 def _failure(name: str, error: Exception) -> Failed:
+    if isinstance(error, _WrongError):
+        return Failed(name, "failed", f"wrong result, so no time: {error}")
     if isinstance(error, MissingError):
         return Failed(name, "missing", str(error))
     # On a CPU PyTorch has no error of its own for it.

@@ -50,7 +50,7 @@ class Case:
     rounds: int | None = None
     """The most rounds that are worth their time, where calls are long."""
     cold: bool = False
-    """Whether every call is a process of its own, and nothing warms up: the call that is checked is a sample too."""
+    """Whether every call is a process of its own, and nothing warms up: each is timed and checked, `rounds` in all."""
     counts_prepared: bool = False
     """Whether peak memory counts what an implementation keeps between calls, where that is part of the operator: the
     values that a forward pass saves for its backward pass, a model with its optimiser's state."""

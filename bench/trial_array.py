@@ -18,14 +18,19 @@ __all__ = ["TrialArray"]
 class TrialArray:
     """R models that are alike, with an optimiser: a call trains each on its batch as `TrainingStep` trains one.
 
-    In float32, on whole batches, without dropout. The models themselves stay as they are.
+    On whole batches, without dropout or autocast. The models themselves stay as they are. Raises ValueError for a
+    configuration that asks for more.
     """
 
     def __init__(self, models: Sequence[Transformer], task: Task, config: TrainingConfig) -> None:
+        if config.precision != "float32" or config.accumulate > 1 or config.compile:
+            raise ValueError("a trial array has no precision but its models' own, no accumulation, no compilation")
         self.config, self.steps = config, 0
-        values, self._buffers = stack_module_state(list(models))  # type: ignore[arg-type]
-        self._values = {name: value.detach().clone() for name, value in values.items()}
+        values, buffers = stack_module_state(list(models))  # type: ignore[arg-type]
         names = {parameter: name for name, parameter in models[0].named_parameters()}
+        moves = {name for parameter, name in names.items() if parameter.requires_grad}
+        self._values = {name: value.detach().clone() for name, value in values.items() if name in moves}
+        self._fixed = {name: value.detach() for name, value in values.items() if name not in moves} | buffers
         single = TrainingStep(models[0], task, config).optimiser
         groups = [
             group | {"params": [self._values[names[parameter]] for parameter in group["params"]]}
@@ -34,8 +39,8 @@ class TrialArray:
         self._optimiser = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2))
         skeleton = copy.deepcopy(models[0])
 
-        def loss(values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            model = _Called(skeleton, values | buffers)
+        def loss(values: dict[str, Tensor], fixed: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            model = _Called(skeleton, values | fixed)
             return task.loss(model, Batch(inputs, targets), config.label_smoothing)
 
         self._gradients = vmap(grad_and_value(loss))
@@ -43,7 +48,7 @@ class TrialArray:
     def __call__(self, batches: Sequence[Batch]) -> Tensor:
         """Train each run on its batch, all of one shape; their losses before the update, [R]."""
         inputs, targets = (torch.stack([getattr(one, name) for one in batches]) for name in ("inputs", "targets"))
-        found, losses = self._gradients(self._values, self._buffers, inputs, targets)
+        found, losses = self._gradients(self._values, self._fixed, inputs, targets)
         norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in found.values()]).norm(dim=0)
         shares = (self.config.clip / (norms + 1e-6)).clamp(max=1)  # as clip_grad_norm_, each run by itself
         for name, value in self._values.items():

@@ -116,15 +116,14 @@ def _attempt(
     finally:
         if worker.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(worker.pid) == worker.pid:
-                    os.killpg(worker.pid, signal.SIGKILL)  # with what it started
+                os.killpg(worker.pid, signal.SIGKILL)  # with what it started, also where it is gone itself
             worker.kill()
             worker.join()
         here.close()
 
 
 def _context() -> SpawnContext | ForkServerContext:
-    """Forked from a process that has done nothing but import, where that is safe: not with a GPU, not on macOS."""
+    """Forked from a process that has done nothing but import, where that works: CUDA is none to fork, nor is macOS."""
     if sys.platform != "linux" or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

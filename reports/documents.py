@@ -24,6 +24,7 @@ from trans4init.reports.pages import verdict_in
 from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds, speeds
 from trans4init.reports.store import load_results
 from trans4init.reports.trained_table import trained_table
+from trans4init.reports.wording import figure
 
 __all__ = ["DOCUMENTS", "RESULTS", "MarkError", "filled"]
 
@@ -159,9 +160,7 @@ def _cell(speed: Speed | None, show: str) -> str:
         return "–" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}"
     if show == "work":
         return "–" if speed.work is None else f"{speed.work.rate:,.0f} {speed.work.unit}"
-    return (
-        f"{speed.milliseconds.median:,.0f}" if speed.milliseconds.median >= 1000 else f"{speed.milliseconds.median:.3g}"
-    )
+    return figure(speed.milliseconds.median)
 
 
 def _named(case: CaseSpeeds) -> str:

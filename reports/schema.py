@@ -253,6 +253,8 @@ def from_table(table: pa.Table) -> list[RunRecord]:
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
     spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
     first, measured = _by_run(table)
+    if first.keys() != runs.keys():
+        raise DigestError("its rows are not those of its runs")
     return [
         RunRecord(
             **{name: first[run_id][name] for name in _OF_THE_RUN},

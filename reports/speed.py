@@ -27,8 +27,8 @@ STUDY = "bench"
 BASELINE_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "missing", "threads"
 """Notes of a benchmark's record: which implementation the others are measured against; what this one would need; on
 how many of the processor's threads PyTorch ran."""
-_FEWEST_FOR_AN_INTERVAL = 3
-"""Rounds: two, drawn again, say little of a third."""
+_FEWEST_FOR_AN_INTERVAL = 6
+"""Rounds: a median's widest interval is from the least to the greatest of n, which covers 1 − 2/2^n: 95 % from 6 on."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Speed:
     ratio: float | None
     """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
     ratio_interval: Interval | None
-    """95 %, by bootstrap of the rounds; None for fewer than three of them."""
+    """95 %, by bootstrap of the rounds; None for fewer than six of them."""
     first_call_seconds: float | None
     peak_bytes: float | None
     work: "Work | None"

@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from trans4init.reports.speed import CaseSpeeds, Speed, SuiteSpeeds
 from trans4init.reports.statistics import Interval
+from trans4init.reports.wording import figure
 
 __all__ = ["print_speeds", "rates_line"]
 
@@ -70,8 +71,8 @@ def _line(speed: Speed, suite: SuiteSpeeds) -> _Line:
         return [(f"{name:<{_NAME}} ", ""), (f"{speed.status}: {speed.error}", "italic")]
     cells = _cells(
         name,
-        _figure(spread.median, 4),
-        f"{_figure(spread.low)}–{_figure(spread.high)}",
+        figure(spread.median, 4),
+        f"{figure(spread.low)}–{figure(spread.high)}",
         "" if speed.ratio is None else _ratio(speed.ratio, interval),
         _rate(speed, suite),
         "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
@@ -92,21 +93,17 @@ def _rate(speed: Speed, suite: SuiteSpeeds) -> str:
     """The work's rate where it has one; else operations or bytes in a second, whichever is nearer to its ceiling."""
     if speed.work is not None:
         rate, unit = speed.work.rate, speed.work.unit.replace("tokens", "tok")
-        return f"{rate / 1e6:.3g}M {unit}" if rate >= 1e6 else f"{_figure(rate)} {unit}"
+        return f"{figure(rate / 1e6)}M {unit}" if rate >= 1e6 else f"{figure(rate)} {unit}"
     of_matmul, of_copy = (
         mine / ceiling if mine and ceiling else 0.0
         for mine, ceiling in ((speed.flop_rate, suite.matmul_rate), (speed.byte_rate, suite.copy_rate))
     )
     if speed.byte_rate is not None and (of_copy > of_matmul or speed.flop_rate is None):
-        return f"{_figure(speed.byte_rate / 1e9)} GB/s"
-    return "" if speed.flop_rate is None else f"{_figure(speed.flop_rate / 1e9)} GFLOP/s"
-
-
-def _figure(value: float, digits: int = 3) -> str:
-    """So many digits, without an exponent for what is large."""
-    return f"{value:,.0f}" if value >= 10**digits else f"{value:.{digits}g}"
+        return f"{figure(speed.byte_rate / 1e9)} GB/s"
+    return "" if speed.flop_rate is None else f"{figure(speed.flop_rate / 1e9)} GFLOP/s"
 
 
 def _cells(name: str, *values: str) -> str:
-    """Right-aligned values behind a name."""
-    return f"{name:<{_NAME}}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))
+    """Right-aligned values behind a name, of which there is as much as there is room for."""
+    shown = name if len(name) < _NAME else f"{name[: _NAME - 2]}…"
+    return f"{shown:<{_NAME}}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))

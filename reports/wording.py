@@ -97,7 +97,12 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+    return figure(value, digits).replace(",", "")
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """So many significant digits, thousands set apart, without an exponent for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def signed(value: float | None) -> str:

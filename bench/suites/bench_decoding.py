@@ -38,7 +38,7 @@ def _cases() -> list[Case]:
                     bytes=floor.bytes,
                     tokens=_BATCH * length,
                     quick=position == "sinusoidal" and length == 64,
-                    rounds=8 if length == 64 else 4,
+                    rounds=8 if length == 64 else 6,
                 )
             )
     return cases

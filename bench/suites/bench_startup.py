@@ -125,7 +125,7 @@ def _write_rows(folder: Path) -> None:
 
 def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedProcess[str]) -> str:
     if result.returncode:
-        return f"exit code {result.returncode}: {result.stderr.strip().splitlines()[-1]}"
+        return f"exit code {result.returncode}: {result.stderr.strip()[-200:]}"
     return "" if inputs.says in result.stdout else f"{inputs.says!r} is not in what it said"
 
 

@@ -32,7 +32,6 @@ def _cases() -> list[Case]:
             bytes=floor.bytes,
             tokens=BATCH * SIZES["context"],
             quick=True,
-            rounds=40,
             counts_prepared=True,  # the model, and its optimiser's state
         )
     ]

@@ -160,6 +160,7 @@ def test_a_call_that_is_a_process_is_checked_and_timed_at_once(rounds):
     suite = cold_suite(calls, {"first": "", "second": "", "wrong": "it is another"})
     names = ["first", "second", "wrong"]
     measuring.measure(suite, Case("run", cold=True), names, Plan(rounds=rounds), messages.append)
+    assert [message for message in messages if isinstance(message, measuring.Sample)]
     assert sorted(calls) == sorted(["first", "second"] * rounds + ["wrong"])
     samples = [message for message in messages if isinstance(message, measuring.Sample)]
     assert sorted((one.implementation, one.round) for one in samples) == [
@@ -168,6 +169,46 @@ def test_a_call_that_is_a_process_is_checked_and_timed_at_once(rounds):
     assert [m.round for m in messages if isinstance(m, measuring.Round)] == list(range(rounds))
     [failed] = [message for message in messages if isinstance(message, measuring.Failed)]
     assert (failed.implementation, failed.error) == ("wrong", "wrong result, so no time: it is another")
+
+
+def test_a_call_that_is_wrong_in_a_later_round_has_no_time():
+    results, messages = iter(["", "", "it stopped half way"]), []
+    suite = Suite("commands", list, lambda case: None, lambda _, name, result: result, baseline="failing")
+    suite.implementation("failing")(lambda _: lambda: next(results))
+    measuring.measure(suite, Case("run", cold=True), ["failing"], Plan(rounds=5), messages.append)
+    [failed] = [message for message in messages if isinstance(message, measuring.Failed)]
+    assert failed.error == "wrong result, so no time: it stopped half way"
+
+
+def test_the_order_of_commands_is_drawn_from_the_first_round_on():
+    calls, messages = [], []
+    suite = cold_suite(calls, dict.fromkeys("abcdefgh", ""))
+    measuring.measure(suite, Case("run", cold=True), "abcdefgh", Plan(rounds=1), messages.append)
+    assert sorted(calls) == list("abcdefgh") != calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
+def test_what_an_implementation_started_ends_with_it_also_where_it_crashed(suite_file):
+    file = suite_file(LEAVING)
+    suite = load_suite(file)
+    measured = measure_case(file, suite, suite.cases(quick=True)[0], ["leaving", "plus"], PLAN)
+    assert (measured.timings["leaving"].status, measured.timings["plus"].status) == ("failed", "ok")
+    state = Path(f"/proc/{Path(f'{file}.started').read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # gone, or nobody has asked how it ended
+
+
+LEAVING = """
+
+import subprocess
+
+
+@SUITE.implementation("leaving")
+def leaving(inputs):
+    child = subprocess.Popen(["sleep", "600"])
+    with open(__file__ + ".started", "w") as file:
+        file.write(str(child.pid))
+    os._exit(3)
+"""
 
 
 def test_a_case_says_how_many_rounds_are_worth_their_time(suite_file):
@@ -188,13 +229,21 @@ def test_workers_are_forked_from_a_process_that_has_imported_torch(suite_file):
     first, second = (line.split() for line in Path(f"{file}.processes").read_text().splitlines())
     assert first[0] != second[0]
     assert first[1] == second[1] != str(os.getpid())
+    assert first[2] == second[2] == "True"
 
 
 NOTING = """
 
+import importlib.util
+import sys
+
+# What a worker has imported before it was given this file's suite.
+PRELOADED = ["torch._dynamo" in sys.modules]
+
+
 @SUITE.implementation("noting")
 def noting(inputs):
     with open(__file__ + ".processes", "a") as file:
-        print(os.getpid(), os.getppid(), file=file)
+        print(os.getpid(), os.getppid(), *PRELOADED, file=file)
     return lambda: inputs * 2
 """

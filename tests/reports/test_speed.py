@@ -16,6 +16,7 @@ from trans4init.reports.speed_mirror import mirror_speeds
 from trans4init.reports.speed_page import write_speed_page
 from trans4init.reports.speed_table import print_speeds
 from trans4init.reports.store import Results
+from trans4init.reports.wording import figure
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def make_speed(make_record):
 @pytest.fixture
 def records(make_speed):
     return [
-        make_speed("slow", [8.0, 16.0, 8.0]),
-        make_speed("quick", [4.0, 4.0, 4.0]),
+        make_speed("slow", [8.0, 16.0, 8.0, 8.0, 16.0, 8.0]),
+        make_speed("quick", [4.0, 4.0, 4.0, 4.0, 4.0, 4.0]),
         make_speed("gone", [], error="needs a GPU", missing=True),
         make_speed("broken", [], error="Traceback\nRuntimeError: no"),
         make_speed("slow", [16.0, 16.0, 16.0], size="length 128", length=128),
@@ -69,12 +70,12 @@ def test_times_ratios_and_limits_are_those_of_the_rows(records):
     [suite] = speeds(records)
     assert (suite.suite, suite.baseline, suite.matmul_rate, suite.copy_rate) == ("doubling", "slow", 1e12, 1e10)
     case = suite.cases[0]
-    assert (case.rounds, case.contended, case.floor_milliseconds) == (3, 1, 2.0)  # 2e9 FLOP take longer than 1e6 bytes
+    assert (case.rounds, case.contended, case.floor_milliseconds) == (6, 1, 2.0)  # 2e9 FLOP take longer than 1e6 bytes
     by_name = {speed.implementation: speed for speed in case.speeds}
     assert by_name["slow"].ratio is None
     quick = by_name["quick"]
     assert quick.milliseconds.median == 4.0
-    assert quick.ratio == 2.0  # the median of 2, 4 and 2, round by round
+    assert quick.ratio == 2.0  # the median of 2, 4, 2, 2, 4 and 2, round by round
     assert quick.floor_share == 0.5
     assert (quick.work.rate, quick.work.unit) == (25_000, "tokens/s")
     assert (quick.flop_rate, quick.byte_rate) == (5e11, 2.5e8)
@@ -103,14 +104,22 @@ def test_the_table_fits_a_hundred_columns_and_names_everything(records, capsys, 
         "failed: RuntimeError: no",
         "2.00 [2.00, 4.00]",
         "25,000 tok/s",
-        "1 of 3 rounds contended",
+        "1 of 6 rounds contended",
         "50%",
     ):
         assert said in shown
     assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_a_ratio_of_few_rounds_has_no_interval(make_speed, capsys):
+@pytest.mark.parametrize("rounds", [5, 6])
+def test_a_ratio_of_few_rounds_has_no_interval(make_speed, rounds):
+    [suite] = speeds([make_speed("slow", [8.0] * rounds), make_speed("quick", [4.0] * rounds)])
+    [quick] = [speed for speed in suite.cases[0].speeds if speed.implementation == "quick"]
+    assert quick.ratio == 2.0
+    assert (quick.ratio_interval is None) == (rounds < 6)  # 2 / 2^6 is less than 5 %
+
+
+def test_a_ratio_without_an_interval_is_printed_without(make_speed, capsys):
     [suite] = speeds([make_speed("slow", [8.0, 8.0]), make_speed("quick", [4.0, 2.0])])
     [quick] = [speed for speed in suite.cases[0].speeds if speed.implementation == "quick"]
     assert (quick.ratio, quick.ratio_interval) == (3.0, None)
@@ -138,6 +147,21 @@ def test_a_long_list_of_what_is_missing_is_there_to_its_end(make_speed, capsys):
     shown = capsys.readouterr().out
     assert "; ".join(names) in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_name_that_is_too_long_takes_no_figure_away(make_speed, capsys):
+    print_speeds(speeds([make_speed("slow", [8.0]), make_speed("an implementation with a long name", [1234.5])]))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "implementation" in line]
+    assert line.split()[-1] == "1.0"
+    assert "1234 " in line
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "said"),
+    [(999.6, 3, "1,000"), (9999.7, 4, "10,000"), (999.4, 3, "999"), (1234.5, 4, "1234"), (0.01234, 3, "0.0123")],
+)
+def test_a_figure_has_its_digits_and_no_exponent(value, digits, said):
+    assert figure(value, digits) == said
 
 
 def test_the_page_draws_growth_where_something_grew_and_memory_where_it_was_counted(records, tmp_path):
@@ -178,7 +202,7 @@ def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_spe
     assert values["twice/length 64/quick/ratio"] == 2.0
     assert values["twice/length 64/quick/MiB"] == 1.0
     assert values["machine/matmul GFLOP per s"] == 1000.0
-    assert values["machine/contended share of rounds"] == pytest.approx(1 / 3)
+    assert values["machine/contended share of rounds"] == pytest.approx(2 / 9)
 
 
 def test_machines_without_a_gpu_are_told_apart_by_their_processors(make_speed):
