@@ -26,7 +26,7 @@ class TrialArray:
         if config.precision != "float32" or config.accumulate > 1 or config.compile:
             raise ValueError("a trial array has no precision but its models' own, no accumulation, no compilation")
         self.config, self.steps = config, 0
-        values, buffers = stack_module_state(list(models))  # type: ignore[arg-type]
+        values, buffers = stack_module_state(list(models))
         names = {parameter: name for name, parameter in models[0].named_parameters()}
         moves = {name for parameter, name in names.items() if parameter.requires_grad}
         self._values = {name: value.detach().clone() for name, value in values.items() if name in moves}
