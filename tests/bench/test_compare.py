@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -222,6 +223,18 @@ def test_what_cannot_be_compared_is_one_sentence(write_side, compare, words, sai
     assert code == 2
     assert said in output
     assert output.count("\n") == 1
+
+
+def test_five_percent_that_were_planted_in_a_training_step_were_found(compare):
+    """Of two states of this project, the second with 1.6 ms of waiting in a step of 31: one implementation has it."""
+    sides = [str(ROOT / "bench" / "results" / "amd-epyc-2-cores" / "planted-slowdown" / side) for side in "ab"]
+    code, output = compare(*sides)
+    assert code == 1
+    words = re.findall(r"(slower|faster|no different|inconclusive|too few) *$", output, re.MULTILINE)
+    assert sorted(words) == ["inconclusive", "inconclusive", "no different", "slower"]
+    [found] = [line for line in output.splitlines() if "slower" in line]
+    assert found.startswith("training-loop: training loop 4×128, context")
+    assert "trans4init" in output.splitlines()[output.splitlines().index(found) + 1]
 
 
 def test_every_process_counts_once(write_side, tmp_path):
