@@ -1,5 +1,6 @@
 """Memory between training steps."""
 
+import os
 import subprocess
 import sys
 
@@ -25,8 +26,18 @@ KEEP = "from trans4init.ablations.memory import keep_freed_memory; keep_freed_me
 
 
 def pages(call):
-    """How many pages five steps take from the system, in a process of their own: it is never taken back there."""
-    done = subprocess.run([sys.executable, "-c", STEPS.format(call=call)], capture_output=True, text=True, check=True)
+    """How many pages five steps take from the system, in a process of their own: it is never taken back there.
+
+    The threshold of mapped blocks is glibc's first one, and stands: it would grow with what is freed, and whether the
+    heap's end is returned would be decided by what lies there by chance.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS.format(call=call)],
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(done.stdout)
 
 
