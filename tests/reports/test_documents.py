@@ -38,8 +38,8 @@ def results(make_record, tmp_path):
         )
 
     records = [
-        make("twice", "slow", 8.0, 8.0, 8.0),
-        make("twice", "quick", 4.0, 4.0, 4.0),
+        make("twice", "slow", *[8.0] * 6),
+        make("twice", "quick", *[4.0] * 6),
         make("twice", "absent", missing="needs a GPU"),
         make("thrice", "slow", 2000.0, 2000.0, 2000.0),
     ]
@@ -63,7 +63,7 @@ def test_a_table_has_what_has_a_time_and_says_where_it_is_from(results):
         "| twice L=8 | 8 | 4 | 1 |",
         "| thrice L=8 | 2,000 | – | 1 |",
         "",
-        "Milliseconds, medians; a processor, 2 cores; commit abc, 2026-01-02; 2 of 6 rounds contended.",
+        "Milliseconds, medians; a processor, 2 cores; commit abc, 2026-01-02; 2 of 9 rounds contended.",
     ]
 
 
@@ -71,7 +71,7 @@ def test_a_mark_chooses_operators_columns_and_what_is_shown(results):
     chosen = ' operators="twice" columns="quick; slow" show='
     assert made(results, chosen + "work")[2] == "| L=8 | 25,000 tokens/s | 12,500 tokens/s |"
     assert made(results, chosen + "MiB")[2] == "| L=8 | 3.0 | 3.0 |"
-    assert made(results, chosen + "ratio")[:3] == ["| twice | quick |", "| --- | ---: |", "| L=8 | 2.00 |"]
+    assert made(results, chosen + "ratio")[:3] == ["| twice | quick |", "| --- | ---: |", "| L=8 | 2.00 [2.00, 2.00] |"]
 
 
 def test_filling_again_changes_nothing(results):
