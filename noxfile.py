@@ -67,12 +67,12 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """The report of a study: `nox -s report [-- DIR]`; then the documents' figures, from what bench/results has."""
+    """The report of a study: `nox -s report [-- DIR]`; then the documents' figures, from the published results."""
     if session.posargs or Path("runs/positional-text").exists():
         trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
     else:
         install(session, "-e", ".")
-    session.run("python", "-P", "-m", "trans4init.reports.documents")
+    session.run("python", "-P", "-m", "trans4init.reports.documents.fill")
 
 
 @nox.session

@@ -43,7 +43,7 @@ class Measure:
         """Measure, then write the page and MLflow's mirror."""
         import pytest
 
-        from trans4init.bench.suites_here import HOOKS, suite_files
+        from trans4init.bench.suite import HOOKS, suite_files
 
         if self.minutes is not None and not self.minutes >= 0:
             raise InputError(f"--minutes {self.minutes:g}: a number of minutes, 0 or more.")
@@ -80,11 +80,11 @@ class Measure:
         return 130 if code in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT) else int(code != 0)
 
     def _present(self) -> None:
-        from trans4init.reports.mirror import MirrorError
-        from trans4init.reports.schema import UnreadableSchemaError
-        from trans4init.reports.speed_mirror import mirror_speeds
-        from trans4init.reports.speed_page import write_speed_page
-        from trans4init.reports.store import load_results
+        from trans4init.reports.mirror.runs import MirrorError
+        from trans4init.reports.mirror.speeds import mirror_speeds
+        from trans4init.reports.records.schema import UnreadableSchemaError
+        from trans4init.reports.records.store import load_results
+        from trans4init.reports.speed.page import write_speed_page
 
         try:
             results = load_results(self.out / "results")
@@ -125,8 +125,8 @@ class Compare:
         from rich.markup import escape
         from rich.table import Table
 
-        from trans4init.bench.compare import Request, compare_sides
-        from trans4init.bench.regression import CONFIDENCE
+        from trans4init.bench.comparing.regression import CONFIDENCE
+        from trans4init.bench.comparing.sides import Request, compare_sides
 
         found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

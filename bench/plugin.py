@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
-from trans4init.bench.measure import Plan
+from trans4init.bench.measuring.rounds import Plan
+from trans4init.bench.measuring.worker import Measured, load_suite, measure_case
 from trans4init.bench.records import facts, records
-from trans4init.bench.worker import Measured, load_suite, measure_case
-from trans4init.reports.environment import Environment, capture
-from trans4init.reports.schema import RunRecord
-from trans4init.reports.store import write_together
+from trans4init.reports.machine import Environment, capture
+from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.store import write_together
 
 __all__ = [
     "LOCK",
@@ -79,8 +79,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"left out, since the time was up: {'; '.join(session.left_out)}")
     if not session.found:
         return
-    from trans4init.reports.speed import speeds
-    from trans4init.reports.speed_table import print_speeds
+    from trans4init.reports.speed.speeds import speeds
+    from trans4init.reports.speed.table import print_speeds
 
     print_speeds(speeds(session.found))
     terminalreporter.write_line(f"results  {session.folder}")

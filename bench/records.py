@@ -7,12 +7,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from trans4init.bench.worker import Measured, Timing
-from trans4init.reports import metrics
-from trans4init.reports.environment import Environment
-from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
-from trans4init.reports.speed import BASELINE_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
-from trans4init.reports.vocabulary import Status
+from trans4init.bench.measuring.worker import Measured, Timing
+from trans4init.reports.machine import Environment
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement, Metric, RunRecord
+from trans4init.reports.records.vocabulary import Status
+from trans4init.reports.speed.speeds import BASELINE_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
 
 __all__ = ["CONTENDED", "contended_rounds", "facts", "records"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOM", "Call", "Case", "Implementation", "MissingError", "Suite", "scratch_folder"]
+__all__ = ["HOOKS", "ROOM", "Call", "Case", "Implementation", "MissingError", "Suite", "scratch_folder", "suite_files"]
 
 Call = Callable[[], Any]
 """One run of an implementation on inputs that are already there; its result is what is checked."""
@@ -119,3 +119,20 @@ class Suite:
             one for one in self._implementations.values() if one.operators is None or case.operator in one.operators
         ]
         return sorted(found, key=lambda one: one.name != self.baseline)
+
+
+HOOKS = Path(__file__).parent
+"""The folder whose conftest.py measures. pytest has to be told to look there (--confcutdir): where it is started away
+from the sources, it takes the folder of the first file that it is given for the highest one."""
+
+
+_FOLDER = HOOKS / "suites"
+
+
+_PREFIX = "bench_"
+
+
+def suite_files(folder: Path = _FOLDER) -> dict[str, Path]:
+    """The suites' files in a folder by name, the machine's own rates first."""
+    files = sorted(folder.glob(f"{_PREFIX}*.py"), key=lambda path: (path.stem != f"{_PREFIX}machine", path.stem))
+    return {path.stem.removeprefix(_PREFIX).replace("_", "-"): path for path in files}

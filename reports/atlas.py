@@ -13,8 +13,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trans4init.reports.schema import RunRecord
-from trans4init.reports.store import load_results
+from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.store import load_results
 
 __all__ = ["PAGE", "write_atlas"]
 

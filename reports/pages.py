@@ -1,28 +1,31 @@
-"""A report's files: what they are called, whether they are up to date, what they say. Imports nothing heavy."""
+"""The pages' templates, and writing a page in one step."""
 
 from pathlib import Path
 
-__all__ = ["DRAWING", "HTML", "MARKDOWN", "MARKS", "is_current", "verdict_in"]
+import jinja2
 
-HTML, MARKDOWN, DRAWING = "report.html", "report.md", "report.svg"
-MARKS = ("Verdict", "Controls", "Limits")
-"""What the verdict's paragraphs begin with in the Markdown page, each in bold and with a full stop."""
+from trans4init.reports import formats
 
-
-def is_current(folder: Path) -> bool:
-    """Whether the report is there and newer than every result."""
-    pages = [folder / name for name in (HTML, MARKDOWN)]
-    if not all(page.exists() for page in pages):
-        return False
-    written = min(page.stat().st_mtime_ns for page in pages)
-    results = folder / "results"
-    return all(path.stat().st_mtime_ns < written for path in (results, *results.iterdir()))
+__all__ = ["templates", "write_page"]
 
 
-def verdict_in(folder: Path) -> str:
-    """The verdict's paragraphs out of a report that is there, a line each; empty where it has none."""
-    marked = {f"**{mark}.** ": "" if mark == MARKS[0] else f"{mark}: " for mark in MARKS}
-    lines = (folder / MARKDOWN).read_text(encoding="utf-8").splitlines()
-    return "\n".join(
-        word + line.removeprefix(mark) for line in lines for mark, word in marked.items() if line.startswith(mark)
+def templates() -> jinja2.Environment:
+    """The templates of this folder; HTML is escaped, an unknown name is an error."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    filters = ("count", "interval", "limits", "number", "signed", "value", "words")
+    pages.filters |= {name: getattr(formats, name) for name in filters}
+    return pages
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Write the page under its name when it is whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path

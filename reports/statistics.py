@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Estimate",
     "Interval",
     "bca_interval",
     "bootstrap_median",
@@ -146,3 +147,12 @@ def smallest_visible_effect(
 
     quantiles = stats.t.ppf(1 - level / (2 * max(1, comparisons)), freedom) + stats.t.ppf(power, freedom)
     return float(quantiles * sample.std(ddof=1) / np.sqrt(sample.size))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, from `count` values."""
+
+    value: float
+    interval: Interval | None
+    count: int

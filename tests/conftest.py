@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from trans4init.reports import metrics
-from trans4init.reports.environment import Environment
-from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
+from trans4init.reports.machine import Environment
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")

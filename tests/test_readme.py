@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trans4init.reports.documents import DOCUMENTS, RESULTS, filled
-from trans4init.reports.pages import verdict_in
-from trans4init.reports.vocabulary import ARMS
+from trans4init.reports.documents.fill import DOCUMENTS, RESULTS, filled
+from trans4init.reports.records.vocabulary import ARMS
+from trans4init.reports.study_report.report_files import verdict_in
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,12 +86,12 @@ def section(name):
 
 
 def published():
-    return ROOT / Path(re.search(r"!\[[^\]]*\]\((bench/results/[^)]+)\)", README)[1]).parent
+    return ROOT / Path(re.search(r"!\[[^\]]*\]\((reports/published/[^)]+)\)", README)[1]).parent
 
 
 def test_the_figure_and_the_verdict_are_those_of_published_results(tmp_path):
     """Rendered again from the committed Parquet files, the words of the README come out."""
-    from trans4init.reports.report import write_report
+    from trans4init.reports.study_report.report import write_report
 
     folder = published()
     assert (folder / "report.svg").exists()
@@ -106,7 +106,7 @@ def test_the_figure_and_the_verdict_are_those_of_published_results(tmp_path):
 def test_the_figures_are_those_of_published_results(name):
     """`nox -s report` would change nothing."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert filled(text, ROOT / RESULTS) == text
+    assert filled(text, tuple(ROOT / folder for folder in RESULTS)) == text
 
 
 def test_no_speed_is_typed():

@@ -32,7 +32,7 @@ def _findings() -> Iterator[tuple[str, str]]:
 
     from trans4init.ablations.data.datasets import DATASETS, FOLDER_VARIABLE
     from trans4init.kernels.polyline import native_refusal
-    from trans4init.reports.environment import capture
+    from trans4init.reports.machine import capture
 
     environment = capture()
     yield "python", f"{environment.python} on {environment.system}"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from trans4init.ablations.fidelity import Fidelity
-    from trans4init.ablations.fit import Fitted, OnStep
+    from trans4init.ablations.fit import Fidelity, Fitted
+    from trans4init.ablations.fit.jobs import OnStep
     from trans4init.ablations.functions import Domain
 
 __all__ = ["Fit", "fidelity_table"]
@@ -139,8 +139,8 @@ class Fit:
 
     def _keep(self, fitted: "Fitted", console: "Console") -> None:
         from trans4init.ablations.errors import FaultError
-        from trans4init.ablations.fidelity_figure import draw_fidelity
-        from trans4init.ablations.fit_records import keep
+        from trans4init.ablations.fit.figure import draw_fidelity
+        from trans4init.ablations.fit.records import keep
 
         how = {"steps": self.steps} | {key: value for key, value in self._how().items() if value != _DEFAULTS.get(key)}
         if self.density is not None:
@@ -156,8 +156,8 @@ class Fit:
     def _atlas(self, console: "Console") -> int:
         from rich.progress import track
 
-        from trans4init.ablations.atlas import entries, make
         from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.ablations.fit.atlas import entries, make
         from trans4init.reports.atlas import write_atlas
 
         taken = ("function", "all", "out")
@@ -179,7 +179,8 @@ class Fit:
 
     def _fit(self, console: "Console") -> "Fitted":
         from trans4init.ablations.errors import FaultError
-        from trans4init.ablations.fit import FitDivergedError, fit, refinement_budget
+        from trans4init.ablations.fit import fit, refinement_budget
+        from trans4init.ablations.fit.jobs import FitDivergedError
 
         function, how = self._function(), self._how()
         total = self.steps + (refinement_budget(self.steps) if self.budget is None else self.budget)

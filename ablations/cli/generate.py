@@ -35,8 +35,8 @@ class Generate:
         """Go on with the prompt, or with every line."""
         from trans4init.ablations.cli.lines import answer_lines
         from trans4init.ablations.errors import InputError
-        from trans4init.ablations.trained import load_trained
-        from trans4init.ablations.use import Sampling, generate
+        from trans4init.ablations.training.inference import Sampling, generate
+        from trans4init.ablations.training.run import load_trained
 
         trained = load_trained(self.checkpoint)
         if self.tokens < 1:

@@ -56,7 +56,7 @@ def _nets() -> list[tuple[str, str]]:
 
 
 def _arms() -> list[tuple[str, str]]:
-    from trans4init.reports.vocabulary import ARMS
+    from trans4init.reports.records.vocabulary import ARMS
 
     return [(arm.name, f"holds {arm.holds}; training moves {arm.moves}") for arm in ARMS]
 
@@ -68,7 +68,7 @@ def _tasks() -> list[tuple[str, str]]:
 
 
 def _recipes() -> list[tuple[str, str]]:
-    from trans4init.ablations.recipe import load_recipe, shipped_recipes
+    from trans4init.ablations.training.recipe import load_recipe, shipped_recipes
 
     return [(name, load_recipe(name).about) for name in shipped_recipes()]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from trans4init.reports.store import Results
+    from trans4init.reports.records.store import Results
 
 __all__ = ["Report"]
 
@@ -24,11 +24,11 @@ class Report:
     def run(self, command: str) -> int:
         """Render, and say where."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.pages import verdict_in
-        from trans4init.reports.report import NoResultsError, write_report
-        from trans4init.reports.schema import UnreadableSchemaError
-        from trans4init.reports.speed import STUDY
-        from trans4init.reports.store import load_results, write_bundle
+        from trans4init.reports.records.schema import UnreadableSchemaError
+        from trans4init.reports.records.store import load_results, write_bundle
+        from trans4init.reports.speed.speeds import STUDY
+        from trans4init.reports.study_report.report import NoResultsError, write_report
+        from trans4init.reports.study_report.report_files import verdict_in
 
         try:
             results = load_results(self.folder / "results")
@@ -50,9 +50,9 @@ class Report:
 
     def _benchmarks(self, results: "Results") -> int:
         """The benchmarks' page, in the folder that is published to where there is one."""
-        from trans4init.reports.speed import speeds
-        from trans4init.reports.speed_page import write_speed_page
-        from trans4init.reports.store import load_results, write_bundle
+        from trans4init.reports.records.store import load_results, write_bundle
+        from trans4init.reports.speed.page import write_speed_page
+        from trans4init.reports.speed.speeds import speeds
 
         if self.publish is None:
             print(write_speed_page(self.folder, results))

@@ -18,11 +18,11 @@ class Sync:
     def run(self, command: str) -> int:
         """Write what MLflow doesn't have yet."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.mirror import MirrorError, sync, tracking_uri
-        from trans4init.reports.schema import UnreadableSchemaError
-        from trans4init.reports.speed import STUDY
-        from trans4init.reports.speed_mirror import mirror_speeds
-        from trans4init.reports.store import load_results
+        from trans4init.reports.mirror.runs import MirrorError, sync, tracking_uri
+        from trans4init.reports.mirror.speeds import mirror_speeds
+        from trans4init.reports.records.schema import UnreadableSchemaError
+        from trans4init.reports.records.store import load_results
+        from trans4init.reports.speed.speeds import STUDY
 
         try:
             records = load_results(self.folder / "results").records

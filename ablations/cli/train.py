@@ -14,9 +14,9 @@ from tyro.conf import Positional, UseAppendAction, arg
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trans4init.ablations.recipe import Recipe
-    from trans4init.ablations.trained import Outcome
-    from trans4init.reports.schema import Measurement
+    from trans4init.ablations.training.recipe import Recipe
+    from trans4init.ablations.training.run import Outcome
+    from trans4init.reports.records.schema import Measurement
 
 __all__ = ["Train"]
 
@@ -56,11 +56,11 @@ class Train:
         recipe = self._recipe()  # a mistake is answered before torch is there
         from rich.console import Console
 
-        from trans4init.ablations.contents import OutsideDomainError
-        from trans4init.ablations.distributed import joined_team
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.ablations.folders import held
-        from trans4init.ablations.training import DivergedError, StoppedError
+        from trans4init.ablations.lock import held
+        from trans4init.ablations.slots.contents import OutsideDomainError
+        from trans4init.ablations.training.distributed import joined_team
+        from trans4init.ablations.training.loop import DivergedError, StoppedError
 
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
         with (
@@ -92,8 +92,8 @@ class Train:
 
     def _recipe(self) -> "Recipe":
         from trans4init.ablations.errors import InputError
-        from trans4init.ablations.model_config import TransformerConfig
-        from trans4init.ablations.recipe import load_recipe
+        from trans4init.ablations.settings.model import TransformerConfig
+        from trans4init.ablations.training.recipe import load_recipe
 
         changes: dict[str, Any] = {}
         if self.preset is not None:
@@ -151,7 +151,7 @@ def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: 
     """Train with a bar on a terminal; at each evaluation a line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from trans4init.ablations.trained import train_recipe
+    from trans4init.ablations.training.run import train_recipe
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -31,8 +31,8 @@ class Translate:
         """Answer every line."""
         from trans4init.ablations.cli.lines import answer_lines
         from trans4init.ablations.errors import InputError
-        from trans4init.ablations.trained import load_trained
-        from trans4init.ablations.use import translate
+        from trans4init.ablations.training.inference import translate
+        from trans4init.ablations.training.run import load_trained
 
         trained = load_trained(self.checkpoint)
         if self.maximum < 1:

@@ -24,7 +24,7 @@ class Ui:
     def run(self, command: str) -> int:
         """Start the servers and wait."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.mirror import MirrorError, experiments, tracking_uri
+        from trans4init.reports.mirror.runs import MirrorError, experiments, tracking_uri
 
         if not 0 < self.port < 2**16:
             raise InputError(f"--port must be from 1 to 65535, and {self.port} was given.")

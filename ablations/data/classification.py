@@ -14,9 +14,9 @@ from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.data.translation import NUMBER_LANGUAGES
 from trans4init.ablations.errors import InputError, nearest, shown, unknown_name
 from trans4init.ablations.seeding import derived_seed
-from trans4init.ablations.settings import Field
-from trans4init.reports.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
-from trans4init.reports.schema import Metric
+from trans4init.ablations.settings.base import Field
+from trans4init.reports.records.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["ClassificationConfig", "labelled_texts"]
 

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from trans4init.ablations.model_config import Kind
-from trans4init.ablations.settings import BaseModel, ConfigDict
-from trans4init.reports.schema import Metric
+from trans4init.ablations.settings.base import BaseModel, ConfigDict
+from trans4init.ablations.settings.model import Kind
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["Kind", "Split", "TaskConfig"]
 

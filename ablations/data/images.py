@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from trans4init.ablations.data.config import Kind, TaskConfig
-from trans4init.reports.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
-from trans4init.reports.schema import Metric
+from trans4init.reports.records.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["ImagesConfig"]
 

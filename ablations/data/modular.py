@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from trans4init.ablations.data.config import TaskConfig
 from trans4init.ablations.seeding import derived_seed
-from trans4init.ablations.settings import Field, field_validator
-from trans4init.reports.metrics import ACCURACY, VALIDATION_LOSS, of_group
-from trans4init.reports.schema import Metric
+from trans4init.ablations.settings.base import Field, field_validator
+from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, of_group
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["GROKKED", "GROKKING_STEP", "ModularConfig", "split_table", "whole_table"]
 

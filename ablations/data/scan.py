@@ -8,8 +8,8 @@ import numpy as np
 from trans4init.ablations.data.config import Kind, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.seeding import derived_seed
-from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
-from trans4init.reports.schema import Metric
+from trans4init.reports.records.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["ScanConfig", "commands", "scan_pairs"]
 

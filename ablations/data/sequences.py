@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from trans4init.ablations.data.config import Kind, Split, TaskConfig
 from trans4init.ablations.data.pairs import Pairs, Sequences
 from trans4init.ablations.seeding import derived_seed
-from trans4init.ablations.settings import Field, model_validator
-from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
-from trans4init.reports.schema import Metric
+from trans4init.ablations.settings.base import Field, model_validator
+from trans4init.reports.records.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["AdditionConfig", "CopyConfig", "ReverseConfig", "SequenceConfig", "SortConfig"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from trans4init.ablations.data.config import Kind, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
 from trans4init.ablations.seeding import derived_seed
-from trans4init.ablations.settings import Field, model_validator
-from trans4init.reports.metrics import BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
-from trans4init.reports.schema import Metric
+from trans4init.ablations.settings.base import Field, model_validator
+from trans4init.reports.records.metrics import BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["NUMBER_LANGUAGES", "TranslationConfig", "sentence_pairs"]
 

@@ -7,8 +7,8 @@ from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize
 from trans4init.ablations.registry import import_all
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.settings import ValidationError
-from trans4init.ablations.validation import sentence
+from trans4init.ablations.settings.base import ValidationError
+from trans4init.ablations.settings.error_sentence import sentence
 
 __all__ = ["Net", "NetSize", "build_net", "list_nets", "net_class", "net_from_card"]
 

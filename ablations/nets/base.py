@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.functions.base import Takes
 from trans4init.ablations.registry import Registry
-from trans4init.ablations.settings import BaseModel, ConfigDict
+from trans4init.ablations.settings.base import BaseModel, ConfigDict
 
 __all__ = ["NETS", "Net", "NetSize", "Pieces", "Placed"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Placed
-from trans4init.ablations.settings import Field
+from trans4init.ablations.settings.base import Field
 
 __all__ = ["Fourier", "Linear", "Rational"]
 

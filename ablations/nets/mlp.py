@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import best_relu_units, resampled
-from trans4init.ablations.settings import Field
+from trans4init.ablations.nets.best_relu import best_relu_units, resampled
+from trans4init.ablations.settings.base import Field
 from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES, positional_mlp
 
 __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]

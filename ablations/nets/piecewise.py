@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.minimax import best_polyline
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
-from trans4init.ablations.relu_minimax import curvature_points, resampled
-from trans4init.ablations.settings import Field
+from trans4init.ablations.nets.best_polyline import best_polyline
+from trans4init.ablations.nets.best_relu import curvature_points, resampled
+from trans4init.ablations.settings.base import Field
 
 __all__ = ["PiecewiseLinear", "Spline"]
 

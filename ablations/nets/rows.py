@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize
-from trans4init.ablations.settings import Field
+from trans4init.ablations.settings.base import Field
 
 __all__ = ["DeepSet"]
 

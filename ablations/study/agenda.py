@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.schema import CellKey, RunRecord
-from trans4init.reports.vocabulary import arm_named
+from trans4init.reports.records.schema import CellKey, RunRecord
+from trans4init.reports.records.vocabulary import arm_named
 
 __all__ = ["Agenda", "Propose", "best_trial"]
 

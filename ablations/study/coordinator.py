@@ -10,13 +10,13 @@ import sqlalchemy.exc
 
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
-from trans4init.ablations.study.executors import Died, Event, Executor, Progress
-from trans4init.ablations.study.live import Display
+from trans4init.ablations.study.display import Display
+from trans4init.ablations.study.executors.protocol import Died, Event, Executor, Progress
 from trans4init.ablations.study.requests import Request
 from trans4init.ablations.study.tuner import Tuner
-from trans4init.reports.mirror import BackgroundMirror
-from trans4init.reports.schema import Measurement, RunRecord
-from trans4init.reports.store import write_run
+from trans4init.reports.mirror.runs import BackgroundMirror
+from trans4init.reports.records.schema import Measurement, RunRecord
+from trans4init.reports.records.store import write_run
 
 __all__ = ["MIRROR_PATIENCE", "Coordinator"]
 

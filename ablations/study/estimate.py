@@ -13,16 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from trans4init.ablations.data.text import MULTIPLES
-from trans4init.ablations.device import parallel_runs
-from trans4init.ablations.study.live import duration
+from trans4init.ablations.device import parallel_runs, threads
+from trans4init.ablations.study.display import duration
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_function
 from trans4init.ablations.tasks import Task
-from trans4init.ablations.threads import threads
-from trans4init.ablations.training import TrainingStep
-from trans4init.reports.environment import capture
-from trans4init.reports.schema import CellKey
+from trans4init.ablations.training.loop import TrainingStep
+from trans4init.reports.machine import capture
+from trans4init.reports.records.schema import CellKey
 
 __all__ = ["Estimate", "Pace", "estimate", "print_plan"]
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from trans4init.ablations.study.spec import StudySpec, spec_hash
-from trans4init.reports.environment import Environment
-from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
-from trans4init.reports.vocabulary import Phase, Status, arm_named
+from trans4init.reports.machine import Environment
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
+from trans4init.reports.records.vocabulary import Phase, Status, arm_named
 
 __all__ = ["Request", "ResolvedStudy"]
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from rich.console import Console
 
-from trans4init.ablations.checkpoint import is_whole
 from trans4init.ablations.errors import InputError, shown
-from trans4init.ablations.folders import held
+from trans4init.ablations.lock import held
+from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.environment import capture
-from trans4init.reports.pages import HTML, is_current, verdict_in
-from trans4init.reports.schema import RunRecord, UnreadableSchemaError
-from trans4init.reports.store import load_results, remove_leftovers
+from trans4init.reports.machine import capture
+from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
+from trans4init.reports.records.store import load_results, remove_leftovers
+from trans4init.reports.study_report.report_files import HTML, is_current, verdict_in
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
@@ -77,10 +77,10 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     """Run the agenda; whether it was all, and what MLflow complained of."""
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
-    from trans4init.ablations.study.executors import make_executor, warm_up
-    from trans4init.ablations.study.live import make_display
+    from trans4init.ablations.study.display import make_display
+    from trans4init.ablations.study.executors.choose import make_executor, warm_up
     from trans4init.ablations.study.tuner import Tuner
-    from trans4init.reports.mirror import BackgroundMirror
+    from trans4init.reports.mirror.runs import BackgroundMirror
 
     study = agenda.study
     if options.executor == "process":
@@ -108,7 +108,7 @@ def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:
     if not is_current(folder):
         if not agenda.finished:
             return 0
-        from trans4init.reports.report import write_report
+        from trans4init.reports.study_report.report import write_report
 
         report = write_report(folder)
         if not mirror_error:
@@ -125,7 +125,7 @@ def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:
 
 
 def _mirror(folder: Path, records: Sequence[RunRecord]) -> str:
-    from trans4init.reports.mirror import MirrorError, sync
+    from trans4init.reports.mirror.runs import MirrorError, sync
 
     try:
         sync(folder, records)

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
 from trans4init.ablations.errors import InputError, nearest, unknown_name
-from trans4init.ablations.model_config import ModelSize
-from trans4init.ablations.settings import (
+from trans4init.ablations.settings.base import (
     BaseModel,
     ConfigDict,
     Field,
@@ -20,11 +19,12 @@ from trans4init.ablations.settings import (
     field_validator,
     model_validator,
 )
-from trans4init.ablations.training_config import TrainingConfig
-from trans4init.ablations.validation import sentence
-from trans4init.reports.schema import CellKey, Metric
-from trans4init.reports.speed import STUDY
-from trans4init.reports.vocabulary import ARMS, REFERENCE_ARM, arm_named
+from trans4init.ablations.settings.error_sentence import sentence
+from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.reports.records.schema import CellKey, Metric
+from trans4init.reports.records.vocabulary import ARMS, REFERENCE_ARM, arm_named
+from trans4init.reports.speed.speeds import STUDY
 
 __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
 

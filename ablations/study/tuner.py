@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.schema import CellKey, RunRecord
+from trans4init.reports.records.schema import CellKey, RunRecord
 
 __all__ = ["Tuner"]
 

@@ -8,21 +8,23 @@ from collections.abc import Callable
 
 import torch
 
-from trans4init.ablations.arms import ArmRecord, apply_arm
+from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted, refinement_budget
+from trans4init.ablations.fit import Fitted, fit, load_fitted, refinement_budget
+from trans4init.ablations.fit.jobs import FitDivergedError, OnStep
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
+from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.tasks import TASKS, Task, model_config
-from trans4init.ablations.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
-from trans4init.ablations.training import DivergedError, TrainingStep, train
+from trans4init.ablations.training.loop import DivergedError, TrainingStep, train
+from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.reports import metrics
-from trans4init.reports.schema import CellKey, Measurement, RunRecord
-from trans4init.reports.vocabulary import Status, arm_named
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
+from trans4init.reports.records.vocabulary import Status, arm_named
 
 __all__ = ["OnProgress", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
 

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from trans4init.ablations.data.codec import Codec
 from trans4init.ablations.data.config import Kind, Split, TaskConfig
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.model_config import ModelSize, TransformerConfig
 from trans4init.ablations.registry import Registry
-from trans4init.ablations.settings import ValidationError
-from trans4init.ablations.training_config import BatchUnit
+from trans4init.ablations.settings.base import ValidationError
+from trans4init.ablations.settings.error_sentence import sentence
+from trans4init.ablations.settings.model import ModelSize, TransformerConfig
+from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.transformer import Transformer
-from trans4init.ablations.validation import sentence
-from trans4init.reports.schema import Measurement, Metric
+from trans4init.reports.records.schema import Measurement, Metric
 
 __all__ = ["IGNORED", "TASKS", "Batch", "Task", "evaluating", "model_config"]
 

@@ -13,13 +13,13 @@ from trans4init.ablations.data.buckets import epochs
 from trans4init.ablations.data.classification import ClassificationConfig, Labelled, labelled_texts
 from trans4init.ablations.data.codec import BpeCodec
 from trans4init.ablations.data.config import Kind, Split
+from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.tasks.base import TASKS, Batch, Task
 from trans4init.ablations.tasks.labels import label_scores
 from trans4init.ablations.tasks.pairs import padded
-from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
-from trans4init.reports.schema import Measurement
+from trans4init.reports.records.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.schema import Measurement
 
 __all__ = ["Classification"]
 

@@ -12,12 +12,12 @@ from trans4init.ablations.data.buckets import epochs
 from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.images import ImagesConfig
 from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.tasks.base import TASKS, Batch, Task
 from trans4init.ablations.tasks.labels import label_scores
-from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
-from trans4init.reports.schema import Measurement
+from trans4init.reports.records.metrics import ACCURACY, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.schema import Measurement
 
 __all__ = ["Images"]
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from trans4init.ablations.tasks.base import Batch, Task, evaluating
-from trans4init.reports.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
-from trans4init.reports.schema import Metric
+from trans4init.reports.records.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.schema import Metric
 
 __all__ = ["label_scores"]
 

@@ -11,11 +11,11 @@ from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.modular import GROKKED, GROKKING_STEP, ModularConfig, split_table
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import keyed_generator
+from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.tasks.base import TASKS, Batch, Task, evaluating
-from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import ACCURACY, VALIDATION_LOSS, of_group
-from trans4init.reports.schema import Measurement
+from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, of_group
+from trans4init.reports.records.schema import Measurement
 
 __all__ = ["ModularAddition"]
 

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trans4init.ablations.contents import Content, OutsideDomainError, TrainableTable
 from trans4init.ablations.data.buckets import epochs
 from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.pairs import BEGIN, END, PADDING, SEPARATOR, SPECIALS, Pairs
-from trans4init.ablations.decoding import greedy
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.settings.training import BatchUnit
+from trans4init.ablations.slots.contents import Content, OutsideDomainError, TrainableTable
 from trans4init.ablations.tasks.base import IGNORED, Batch, Task, evaluating
-from trans4init.ablations.training_config import BatchUnit
-from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
-from trans4init.reports.schema import Measurement
+from trans4init.ablations.transformer import Transformer, greedy
+from trans4init.reports.records.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
+from trans4init.reports.records.schema import Measurement
 
 __all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", "prompts", "readable"]
 

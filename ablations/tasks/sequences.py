@@ -11,9 +11,9 @@ from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.pairs import Pairs
 from trans4init.ablations.data.sequences import SequenceConfig
 from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.tasks.base import TASKS, Batch
 from trans4init.ablations.tasks.pairs import PairTask, pairs_as_batch, vocabulary
-from trans4init.ablations.training_config import BatchUnit
 
 __all__ = ["Addition", "Copy", "Reverse", "Sort"]
 

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trans4init.ablations.contents import OutsideDomainError
 from trans4init.ablations.data.codec import ByteCodec, CharacterCodec, Codec
 from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.text import BITS_PER_BYTE, MULTIPLES, SPLITS, Text, TextConfig, read_text
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import keyed_generator
+from trans4init.ablations.settings.training import BatchUnit
+from trans4init.ablations.slots.contents import OutsideDomainError
 from trans4init.ablations.tasks.base import TASKS, Batch, Task, evaluating
-from trans4init.ablations.training_config import BatchUnit
 from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
-from trans4init.reports.schema import Measurement
+from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
+from trans4init.reports.records.schema import Measurement
 
 _TOKENS_AT_ONCE = 4096
 

@@ -10,12 +10,11 @@ from trans4init.ablations.data.codec import BpeCodec
 from trans4init.ablations.data.config import Kind, Split
 from trans4init.ablations.data.pairs import END, Pairs
 from trans4init.ablations.data.translation import Sentences, TranslationConfig, sentence_pairs
-from trans4init.ablations.decoding import beam_search
 from trans4init.ablations.tasks.base import TASKS
 from trans4init.ablations.tasks.pairs import Decode, Prompts, StoredPairTask, decode_greedily, summed, vocabulary
-from trans4init.ablations.transformer import Transformer
-from trans4init.reports.metrics import BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
-from trans4init.reports.schema import Measurement
+from trans4init.ablations.transformer import Transformer, beam_search
+from trans4init.reports.records.metrics import BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS
+from trans4init.reports.records.schema import Measurement
 
 __all__ = ["Translation", "bleu"]
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trans4init.ablations.decoding import greedy
 from trans4init.ablations.device import choose_device
-from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.bench.floors import decoding_floor
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.ablations.transformer import Transformer, TransformerConfig, greedy
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
+from trans4init.bench.suites.lower_bounds import decoding_floor
 
 _BATCH, _PROMPT = 8, 16
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
 
 _ON_GPU = torch.cuda.is_available()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trans4init.bench.commands import run_python
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite, scratch_folder
-from trans4init.reports import metrics
-from trans4init.reports.environment import capture
-from trans4init.reports.schema import CellKey, Measurement, RunRecord, StudyCard
-from trans4init.reports.store import write_together
+from trans4init.bench.suites.processes import run_python
+from trans4init.reports.machine import capture
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
+from trans4init.reports.records.store import write_together
 
 _ROWS = 1_000_000
 _RUNS = 200

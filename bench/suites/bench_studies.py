@@ -12,21 +12,20 @@ import torch
 from torch import Tensor
 
 from trans4init.ablations.data.text import TextConfig
-from trans4init.ablations.device import choose_device
+from trans4init.ablations.device import choose_device, threads
 from trans4init.ablations.fit import Fitted, Wanted, fit, fit_many
 from trans4init.ablations.functions import get_function
-from trans4init.ablations.model_config import TransformerConfig
 from trans4init.ablations.nets import build_net
+from trans4init.ablations.settings.model import TransformerConfig
+from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.tasks import TASKS, Batch
-from trans4init.ablations.threads import threads
-from trans4init.ablations.training import TrainingStep
-from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer
-from trans4init.bench.commands import run_python
-from trans4init.bench.floors import training_floor
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
-from trans4init.bench.trial_array import TrialArray
+from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.bench.suites.processes import run_python
+from trans4init.bench.suites.trial_array import TrialArray
 
 STUDY, TRAINING, FITS = "a study", "training runs", "fits"
 _COMMAND = "import sys; from trans4init.ablations.cli import main\nif __name__ == '__main__': main(sys.argv[1:])"

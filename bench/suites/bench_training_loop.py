@@ -5,15 +5,15 @@ from torch import Tensor
 
 from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.device import choose_device
-from trans4init.ablations.model_config import ModelSize
+from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.tasks import TASKS, Task, model_config
-from trans4init.ablations.training import TrainingStep
-from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer
-from trans4init.bench.floors import training_floor
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
-from trans4init.bench.yardstick import BATCH, POSITIONS, SIZES, YardstickStep
+from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.bench.suites.nano_gpt import BATCH, POSITIONS, SIZES, YardstickStep
 
 _VOCABULARY = 256
 """Bytes."""

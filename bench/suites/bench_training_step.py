@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from trans4init.ablations.arms import apply_arm
-from trans4init.ablations.contents import NetContent
 from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.device import choose_device
-from trans4init.ablations.fidelity import measure
 from trans4init.ablations.fit import Fitted
+from trans4init.ablations.fit.fidelity import measure
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
+from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.ablations.slots.contents import NetContent
 from trans4init.ablations.tasks import TASKS, Batch, Task
-from trans4init.ablations.training import TrainingStep
-from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.bench.floors import training_floor
-from trans4init.bench.ledger import test_implementation  # noqa: F401  pytest finds it here
+from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
-from trans4init.reports.vocabulary import ARMS, REFERENCE_ARM, arm_named
+from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.reports.records.vocabulary import ARMS, REFERENCE_ARM, arm_named
 
 _BATCH = 12
 _NETS = {"sinusoidal": "fourier-mlp", "gelu": "mlp-relu", "layernorm-rsqrt": "mlp-relu", "softmax-exp": "mlp-relu"}

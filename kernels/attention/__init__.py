@@ -1,6 +1,7 @@
-"""Attention with a relative bias."""
+"""Attention with a relative bias: the specification, PyTorch's implementations, and Triton kernels."""
 
-from trans4init.kernels.attention.op import IMPLEMENTATIONS, attention
+from trans4init.kernels.attention.checks import IMPLEMENTATIONS
+from trans4init.kernels.attention.op import attention
 from trans4init.kernels.attention.reference import RelativeBias
 
 __all__ = ["IMPLEMENTATIONS", "RelativeBias", "attention"]

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.kernels.ahead_of_time import CODE_OPTIONS
 from trans4init.kernels.attention.configurations import INTERPRETED, ROW_TERMS, Case, Pass, Tile, choose
-from trans4init.kernels.compilation import CODE_OPTIONS
 
 __all__ = ["HEAD_DIMS", "Options", "block_dim", "launch_backward", "launch_forward"]
 

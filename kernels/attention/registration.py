@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trans4init.kernels.attention import launch
 from trans4init.kernels.attention.launch import Options
-from trans4init.kernels.followed import followed
+from trans4init.kernels.torch_operators import followed
 
 __all__ = ["attention_backward", "attention_forward", "fused_attention"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.kernels.ahead_of_time import CODE_OPTIONS
 from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal, on_device_of
-from trans4init.kernels.compilation import CODE_OPTIONS
 
 __all__ = ["BLOCK", "WARPS", "constants_of", "triton_polyline", "triton_refusal"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.kernels.ahead_of_time import CODE_OPTIONS
 from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal, on_device_of
-from trans4init.kernels.compilation import CODE_OPTIONS
-from trans4init.kernels.followed import followed
+from trans4init.kernels.torch_operators import followed
 
 __all__ = [
     "BACKWARD_REGISTERS",

@@ -6,16 +6,18 @@ import math
 import pytest
 import torch
 
-from trans4init.ablations.arms import FrozenGuard, FrozenMovedError, apply_arm
-from trans4init.ablations.contents import FoldedKnots, OutsideDomainError
+from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import Slot, observed_ranges, slots_named
+from trans4init.ablations.slots import Slot, slots_named
+from trans4init.ablations.slots.contents import FoldedKnots, OutsideDomainError
+from trans4init.ablations.slots.guard import FrozenGuard, FrozenMovedError
+from trans4init.ablations.slots.slot import observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.reports.vocabulary import ARMS, arm_named
+from trans4init.reports.records.vocabulary import ARMS, arm_named
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
 SMALL_NETS = {

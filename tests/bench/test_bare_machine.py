@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trans4init.bench.suites_here import suite_files
-from trans4init.reports.store import load_results
+from trans4init.bench.suite import suite_files
+from trans4init.reports.records.store import load_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INSTALLED = ("torch", "triton", "pandas", "pyarrow", "pytest", "pytest-benchmark")

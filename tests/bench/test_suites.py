@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from trans4init.ablations.data.text import TextConfig
-from trans4init.ablations.recipe import load_recipe
-from trans4init.bench.suites_here import suite_files
-from trans4init.bench.worker import load_suite
-from trans4init.bench.yardstick import BATCH, POSITIONS, SIZES
-from trans4init.reports.store import load_results
+from trans4init.ablations.training.recipe import load_recipe
+from trans4init.bench.measuring.worker import load_suite
+from trans4init.bench.suite import suite_files
+from trans4init.bench.suites.nano_gpt import BATCH, POSITIONS, SIZES
+from trans4init.reports.records.store import load_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WITHOUT_FLOOR = {"startup"}

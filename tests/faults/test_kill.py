@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trans4init.reports.store import load_results
+from trans4init.reports.records.store import load_results
 
 
 def results(folder):

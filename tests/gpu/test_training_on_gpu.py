@@ -7,9 +7,9 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
+from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.tasks.text import TextTask
-from trans4init.ablations.training import train
-from trans4init.ablations.training_config import TrainingConfig
+from trans4init.ablations.training.loop import train
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 pytestmark = [

@@ -1,0 +1,180 @@
+"""Fidelity: how far a net is from its function, inside and outside what it was fitted on, and what it costs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import benchmark
+
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.slots.contents import Content, Folded, FoldedKnots, NetContent
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import Measurement
+
+__all__ = ["QUANTITIES", "Fidelity", "RegionErrors", "measure", "region_errors"]
+
+_POINTS = 4001
+"""Real inputs of a region: an odd number, so that most fall between those that a net was fitted on."""
+
+
+@dataclass(frozen=True)
+class RegionErrors:
+    """How far a net is from its function on one region of inputs. Errors are in units of the function's values.
+
+    None stands for an error that isn't a finite number, as where the function itself has no value.
+    """
+
+    region: str
+    fitted: bool
+    max_error: float | None
+    rms_error: float | None
+    relative_error: float | None
+    """RMS error over the RMS of the function on the same inputs."""
+    max_relative_error: float | None
+    """Largest error over the value, where the value is at least 2^-23 of the largest: not at a zero of the function."""
+    max_ulp_error: float | None
+    """Largest error in units in the last place of the value as a float32, at the same inputs."""
+    derivative_max_error: float | None
+    derivative_rms_error: float | None
+    derivative_relative_error: float | None
+    derivative_max_relative_error: float | None = None
+    """As of the value; None in records of before it was measured."""
+    derivative_max_ulp_error: float | None = None
+
+
+QUANTITIES = tuple(name for name in RegionErrors.__dataclass_fields__ if name not in ("region", "fitted"))
+"""The errors of a region, in their order."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well a net stands in for its function, and what it costs."""
+
+    regions: tuple[RegionErrors, ...]
+    """The fitted region first, then 1 to 2 and 2 to 4 times as far, then the observed density where there is one."""
+    parameters: int
+    flops: int
+    """Per input."""
+    inputs_per_call: int
+    call_microseconds: float
+    """One call on all inputs of the fitted region, float32, one thread."""
+    folded_call_microseconds: float | None
+    """The same from a table or from knots; None for a net that doesn't fold."""
+    analytic_call_microseconds: float
+    """The same by the closed form, from a table where positions are finite: as a slot holds it."""
+    fit_seconds: float
+    folded_by: str = ""
+    """What the folded call is: "table", or the implementation of `kernels.polyline`; empty for what doesn't fold."""
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The record as rows."""
+        rows = [
+            Measurement(metrics.over_region(quantity, errors.region), getattr(errors, quantity))
+            for errors in self.regions
+            for quantity in QUANTITIES
+        ]
+        rows += [
+            Measurement(metrics.NET_PARAMETERS, self.parameters),
+            Measurement(metrics.NET_FLOPS, self.flops),
+            Measurement(metrics.CALL_TIME, self.call_microseconds),
+            Measurement(metrics.ANALYTIC_CALL_TIME, self.analytic_call_microseconds),
+            Measurement(metrics.FIT_TIME, self.fit_seconds),
+        ]
+        if self.folded_call_microseconds is not None:
+            rows.append(Measurement(metrics.FOLDED_CALL_TIME, self.folded_call_microseconds))
+        return tuple(rows)
+
+
+def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds: float) -> Fidelity:
+    """The record of a net that was fitted on `domain` in `seconds`; density: inputs [N] that a slot really got."""
+    function, shape, net = content.function, content.shape, content.net
+    regions = []
+    for region in (domain, *domain.beyond(function.support)):
+        points = function.points(region, _POINTS, **shape)
+        regions.append(region_errors(content, points, str(region), fitted=region is domain))
+    if density is not None:
+        regions.append(region_errors(content, density.detach().double().flatten(), "observed", fitted=True))
+    inputs = function.points(domain, **shape).float()
+    folded, folded_by, calls = None, "", inputs
+    closed: Content = _Closed(content)
+    if domain.integer:
+        calls = inputs.long()
+        folded, closed = _microseconds(Folded(content, domain), calls), Folded(closed, domain)
+        folded_by = "table"
+    elif FoldedKnots.foldable(content):
+        knots = FoldedKnots(content)
+        folded, folded_by = _microseconds(knots, inputs), knots.evaluation(inputs)
+    return Fidelity(
+        regions=tuple(regions),
+        parameters=net.parameter_count(),
+        flops=net.flops(),
+        inputs_per_call=len(inputs),
+        call_microseconds=_microseconds(content, inputs),
+        folded_call_microseconds=folded,
+        analytic_call_microseconds=_microseconds(closed, calls),
+        fit_seconds=seconds,
+        folded_by=folded_by,
+    )
+
+
+class _Closed(Content):
+    """The closed form of the function that a net stands in for."""
+
+    def __init__(self, content: NetContent) -> None:
+        super().__init__(content.function, content.shape)
+
+    def value(self, inputs: Tensor) -> Tensor:
+        return self.function.analytic(inputs, **self.shape)
+
+
+def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool) -> RegionErrors:
+    """The errors of a content on inputs [N] float64, against the closed form of its function."""
+    function, shape = content.function, content.shape
+    values, slopes = torch.func.jvp(content.value, (points,), (function.direction(points),))  # type: ignore[misc]
+    exact, slope = function.analytic(points, **shape), function.derivative(points, **shape)
+    if function.takes == "rows":  # what is no part of a row is no part of its error
+        seen = points > -math.inf
+        values, slopes, exact, slope = values[seen], slopes[seen], exact[seen], slope[seen]
+    error, slope_error = (values.detach() - exact).abs(), (slopes.detach() - slope).abs()
+    relative, ulp = _worst_by_value(error, exact)
+    slope_relative, slope_ulp = _worst_by_value(slope_error, slope)
+    return RegionErrors(
+        region=region,
+        fitted=fitted,
+        max_error=_finite(error.max()),
+        rms_error=_finite(_rms(error)),
+        relative_error=_finite(_rms(error) / _rms(exact)),
+        max_relative_error=relative,
+        max_ulp_error=ulp,
+        derivative_max_error=_finite(slope_error.max()),
+        derivative_rms_error=_finite(_rms(slope_error)),
+        derivative_relative_error=_finite(_rms(slope_error) / _rms(slope)),
+        derivative_max_relative_error=slope_relative,
+        derivative_max_ulp_error=slope_ulp,
+    )
+
+
+def _worst_by_value(error: Tensor, exact: Tensor) -> tuple[float | None, float | None]:
+    """Largest error over the value, and in its units in the last place as a float32; not at zeros of the function."""
+    some = exact.abs() > exact.abs().max() * 2**-23
+    if not some.any():
+        return None, None
+    error, size = error[some], exact[some].abs()
+    ulp = torch.from_numpy(np.spacing(size.float().numpy())).double()
+    return _finite((error / size).max()), _finite((error / ulp).max())
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()
+
+
+def _finite(value: Tensor) -> float | None:
+    return value.item() if math.isfinite(value.item()) else None
+
+
+def _microseconds(content: Content, inputs: Tensor) -> float:
+    with torch.no_grad():
+        timer = benchmark.Timer("content(inputs)", globals={"content": content, "inputs": inputs})
+        return float(timer.blocked_autorange(min_run_time=0.02).median * 1e6)

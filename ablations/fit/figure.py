@@ -1,0 +1,97 @@
+"""The figure of a fit: the net on its function, its error and that of the slope, in range and beyond."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from trans4init.ablations.fit.fitted import Fitted
+from trans4init.ablations.functions import Domain
+from trans4init.ablations.slots.contents import NetContent
+
+__all__ = ["draw_fidelity"]
+
+_POINTS = 1201
+"""Reals of a stretch."""
+_NET, _FUNCTION, _SLOPE, _OUTSIDE = "#D55E00", "#000000", "#0072B2", "#EEEEEE"
+
+Floats = NDArray[np.float64]
+
+
+def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
+    """Write the figure as SVG; where it is, or None for a function whose inputs are no numbers.
+
+    It reaches twice as far as the fitted range; what lies outside is shaded. Of several outputs the values are of the
+    one with the largest error in range, the errors the largest of all.
+    """
+    if fitted.function.takes != "numbers":
+        return None
+    domain, function = fitted.net.domain, fitted.function
+    near = [one for one in domain.beyond(function.support) if domain.low == one.high or one.low in _after(domain)]
+    points = torch.cat([function.points(stretch, _POINTS, **fitted.shape) for stretch in (domain, *near)])
+    points = points.sort().values
+    inside = ((points >= domain.low) & (points <= domain.high)).numpy()
+    exact, value, error, slope_error = _errors(fitted, points, inside)
+    with rc_context(
+        {"svg.hashsalt": "trans4init", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+        above, middle, below = figure.subplots(3, sharex=True, height_ratios=(3, 2, 2))
+        x = points.numpy()
+        above.plot(x, exact, color=_FUNCTION, linewidth=2.5, alpha=0.35, label=function.name)
+        size = f"{fitted.net.parameter_count():,} values"
+        above.plot(x, value, color=_NET, linewidth=1, label=f"{fitted.net.name}, {size}")
+        above.set(title=f"{fitted.net.name} → {function.name}, fitted on {domain}", ylabel="value")
+        above.legend(frameon=False, fontsize=7)
+        if function.log_values:
+            above.set_yscale("log")
+        else:
+            _scale(above, np.concatenate([exact[inside], value[inside]]), exact)
+        middle.plot(x, error, color=_NET, linewidth=0.9)
+        middle.set(yscale="log", ylabel="error")
+        below.plot(x, slope_error, color=_SLOPE, linewidth=0.9)
+        below.set(yscale="log", ylabel="error of the slope", xlabel="position" if domain.integer else "input")
+        for axes in (above, middle, below):
+            axes.grid(color="#eeeeee")
+            axes.set_xlim(x[0], x[-1])
+            if domain.log:
+                axes.set_xscale("log")
+            for low, high in ((x[0], domain.low), (domain.high, x[-1])):
+                if low < high:
+                    axes.axvspan(low, high, color=_OUTSIDE, zorder=0, linewidth=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+    return path
+
+
+def _errors(fitted: Fitted, points: torch.Tensor, inside: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats]:
+    """The function and the net at points [N], and the errors of value and slope; zeros and what isn't finite as NaN."""
+    function, shape = fitted.function, fitted.shape
+    content = NetContent(function, shape, fitted.net)
+    found = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))
+    truth = function.analytic(points, **shape), function.derivative(points, **shape)
+    (value, slope), (exact, true_slope) = (
+        [function.as_rows(part.detach()).numpy() for part in parts] for parts in (found, truth)
+    )
+    errors = [np.abs(value - exact), np.abs(slope - true_slope)]  # [N, outputs]
+    worst = int(np.nan_to_num(errors[0][inside]).max(axis=0).argmax())
+    largest = [np.where(np.isfinite(error), error, 0).max(axis=1) for error in errors]
+    error, slope_error = (np.where(one > 0, one, np.nan) for one in largest)
+    return exact[:, worst], value[:, worst], error, slope_error
+
+
+def _after(domain: Domain) -> tuple[float, ...]:
+    """Where the stretch that follows it begins."""
+    return (domain.high + 1,) if domain.integer else (domain.high,)
+
+
+def _scale(axes: Axes, inside: Floats, exact: Floats) -> None:
+    """What the function does everywhere is seen, and what the net does in range; a net that runs off is cut."""
+    seen = np.concatenate([inside, exact])
+    seen = seen[np.isfinite(seen)]
+    room = 0.08 * (np.ptp(seen) or 1.0)
+    axes.set_ylim(seen.min() - room, seen.max() + room)

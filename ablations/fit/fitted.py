@@ -1,0 +1,75 @@
+"""A net that was fitted to a function: called, folded to a table, saved and loaded."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.fit.fidelity import Fidelity, RegionErrors
+from trans4init.ablations.functions import Function, get_function
+from trans4init.ablations.net_files import read_checkpoint, write_checkpoint
+from trans4init.ablations.nets import Net, net_from_card
+from trans4init.ablations.slots.contents import Content, Folded, FoldedKnots, NetContent
+
+__all__ = ["Fitted", "load_fitted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A net that was fitted to a function."""
+
+    function: Function
+    shape: dict[str, int]
+    net: Net
+    seed: int
+    fidelity: Fidelity
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The net's values for inputs [...], in float32 or float64 as they are; integers count as float32."""
+        exact = inputs if inputs.is_floating_point() else inputs.float()
+        return NetContent(self.function, self.shape, self.net).value(exact)
+
+    def fold(self) -> Content:
+        """The net as a table over its finite domain, or as the knots that it is; raises InputError otherwise."""
+        content = NetContent(self.function, self.shape, self.net)
+        if self.net.domain.integer:
+            return Folded(content, self.net.domain)
+        if FoldedKnots.foldable(content):
+            return FoldedKnots(content)
+        raise InputError(
+            f"{self.net.name} on the reals {self.net.domain} doesn't fold: it is no table and no polyline."
+        )
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `net.safetensors` and `card.json` into `folder`."""
+        from safetensors.torch import save  # only what keeps or reads a file needs it
+
+        card = {
+            "function": self.function.located,
+            "shape": self.shape,
+            "seed": self.seed,
+            **self.net.card(),
+            "fidelity": asdict(self.fidelity),
+        }
+        return write_checkpoint(Path(folder), card, save(self.net.state_dict()))
+
+
+def load_fitted(folder: Path | str) -> Fitted:
+    """The net that `Fitted.save` wrote; raises InputError where there is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    card, weights = read_checkpoint(Path(folder))
+    try:
+        net = net_from_card(card)
+        net.load_state_dict(load(weights))
+        fidelity = dict(card["fidelity"])
+        fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
+        record = Fidelity(**fidelity)
+        numbers = all(bool(value.isfinite().all()) for value in net.state_dict().values())
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no fitted net: {error}") from error
+    if not numbers:
+        raise InputError(f"{folder} holds no fitted net: among its weights are some that are no numbers.")
+    return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], record)

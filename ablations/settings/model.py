@@ -1,0 +1,240 @@
+"""The sizes of a Transformer: what a study file or a caller may set. Imports no torch."""
+
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.settings.base import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+__all__ = ["Kind", "ModelSize", "TransformerConfig"]
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Kind = Literal["decoder", "encoder-decoder", "encoder", "image"]
+
+_KINDS_OF: dict[str, tuple[Kind, ...]] = {
+    "encoder_layers": ("encoder-decoder",),
+    "source_vocabulary": ("encoder-decoder",),
+    "tied_output": ("decoder", "encoder-decoder", "encoder"),
+    "embedding_scale": ("decoder", "encoder-decoder", "encoder"),
+    "segments": ("encoder",),
+    "classes": ("encoder", "image"),
+    "pooling": ("encoder", "image"),
+    "output_transform": ("encoder",),
+    "image_size": ("image",),
+    "patch": ("image",),
+    "channels": ("image",),
+}
+"""The kinds that a size is for, where it isn't for all of them."""
+
+
+class ModelSize(BaseModel):
+    """A Transformer but for its vocabulary. `feed_forward` is 4 · width unless it is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind = "decoder"
+    layers: Count
+    """Of the stack that gives the output: the decoder's where there are two."""
+    width: Count
+    heads: Count
+    context: Count = 256
+    """Positions seen in training; a longer input is possible where the positional encoding can do it."""
+    position: str = "sinusoidal"
+    activation: str = "gelu"
+    softmax: str = "softmax-exp"
+    softmax_reciprocal: str = "reciprocal"
+    normalization: str = "layernorm-rsqrt"
+    scale: str = "attention-scale"
+    head_mixing: str = "head-mixing"
+    randomised_positions: Count | None = None
+    """Train on sorted random positions below this number (Ruoss et al. 2023) in place of 0, 1, 2, …"""
+    feed_forward: Count | None = None
+
+    encoder_layers: Count | None = None
+    """As many as the decoder has unless given."""
+    source_vocabulary: Count | None = None
+    """Source tokens have an embedding of their own; where None, they share the target's."""
+    norm_placement: Literal["pre", "post", "none"] = "pre"
+    """Before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or
+    nowhere."""
+    normalization_epsilon: Annotated[float, Field(gt=0)] | None = None
+    """Added to a norm's statistic; that of the functions, 1e-5, unless given."""
+    embedding_norm: bool = False
+    """Normalise the sum of the embeddings (BERT)."""
+    embedding_scale: bool = True
+    """Multiply token embeddings by √width (Vaswani et al. 2017, section 3.4)."""
+    tied_output: bool = True
+    """The output layer is the (target's) embedding (Press and Wolf 2017); else a matrix of its own."""
+    bias: bool = False
+    """Linear layers inside the blocks have biases."""
+    key_value_heads: Count | None = None
+    """Queries share keys and values in groups (Ainslie et al. 2023); one for each head unless given."""
+    gated: bool = False
+    """The feed-forward layer multiplies its activations with a second projection (Shazeer 2020, GLU Variants)."""
+    dropout: Share = 0.0
+    """On what each sublayer adds to the residual stream."""
+    attention_dropout: Share = 0.0
+    """On attention weights."""
+    embedding_dropout: Share = 0.0
+    """On the sum of token embedding and positional encoding."""
+    segments: Count | None = None
+    """Kinds of segments, each with an embedding that is added to its tokens (BERT's token types)."""
+    classes: Count | None = None
+    """What an encoder tells apart; without them, it predicts a token of the vocabulary for each of its inputs."""
+    pooling: Literal["mean", "first", "none"] | None = None
+    """How a sequence becomes one prediction; `none`: one per token. Where None: `mean` if there are classes."""
+    output_transform: bool = False
+    """BERT's layer before the output: linear, activation and norm per token; linear and tanh on a pooled state."""
+    image_size: Count | None = None
+    """Pixels on each side."""
+    patch: Count | None = None
+    """Pixels on each side of a patch, which is one input of the stack."""
+    channels: Count = 1
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "ModelSize":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} can't be shared by {self.heads} heads evenly")
+        if self.heads % (self.key_value_heads or self.heads):
+            raise ValueError(f"{self.heads} heads can't share {self.key_value_heads} key_value_heads evenly")
+        return self
+
+    @model_validator(mode="after")
+    def _positions_suffice(self) -> "ModelSize":
+        if self.randomised_positions is not None and self.randomised_positions < self.positions:
+            raise ValueError(
+                f"randomised_positions must be at least the context, {self.positions}, not {self.randomised_positions}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_are_for_the_kind(self) -> "ModelSize":
+        for name, kinds in _KINDS_OF.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for kind {' or '.join(kinds)}, not for {self.kind}")
+        if self.kind == "image":
+            missing = [name for name in ("image_size", "patch", "classes") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"kind image needs {' and '.join(missing)}")
+            assert self.image_size
+            assert self.patch
+            if self.image_size % self.patch:
+                raise ValueError(f"image_size {self.image_size} can't be cut into patches of {self.patch} evenly")
+            if self.pooling == "none":
+                raise ValueError("kind image classifies the whole image: pooling must be mean or first, not none")
+        elif self.classes is None and self.pooling in ("mean", "first"):
+            raise ValueError(f"pooling {self.pooling} gives one prediction per sequence and needs classes")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The sizes added since the first studies, only where they differ from their defaults: their hashes stay."""
+        kept: dict[str, Any] = handler(self)
+        return {name: value for name, value in kept.items() if name not in _added() or value != _added()[name]}
+
+    @property
+    def pooled(self) -> Literal["mean", "first", "none"]:
+        """How a sequence becomes one prediction, or `none`."""
+        return self.pooling or ("none" if self.classes is None else "mean")
+
+    @property
+    def positions(self) -> int:
+        """How many positions a stack sees in training: the context, or an image's patches (and its class token)."""
+        if self.kind != "image" or self.image_size is None or self.patch is None:
+            return self.context
+        return (self.image_size // self.patch) ** 2 + (self.pooled == "first")
+
+    def shapes(self) -> dict[str, int]:
+        """The sizes that functions are shaped by, by the name of their shape argument."""
+        return {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
+
+    def __str__(self) -> str:
+        chosen = [f"{name} {value}" for name, value in self.model_dump().items() if name in _added()]
+        return ", ".join(
+            [f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.positions}", *chosen]
+        )
+
+
+@cache
+def _added() -> dict[str, Any]:
+    """The sizes that were added after the first studies, with their defaults: those declared after `feed_forward`."""
+    fields = ModelSize.model_fields
+    names = list(fields)
+    return {name: fields[name].default for name in names[names.index("feed_forward") + 1 :]}
+
+
+_GPT2_SMALL = {
+    "layers": 12,
+    "width": 768,
+    "heads": 12,
+    "context": 1024,
+    "vocabulary": 50257,
+    "position": "learned-table",
+    "activation": "gelu-tanh",
+    "bias": True,
+    "embedding_scale": False,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}  # Radford et al. 2019
+_BASE = {
+    "kind": "encoder-decoder",
+    "layers": 6,
+    "width": 512,
+    "heads": 8,
+    "feed_forward": 2048,
+    "context": 512,
+    "vocabulary": 37000,
+    "activation": "relu",
+    "norm_placement": "post",
+    "bias": True,
+    "dropout": 0.1,
+    "embedding_dropout": 0.1,
+}  # Vaswani et al. 2017, table 3 and section 5.4
+_VIT_TINY = {
+    "kind": "image",
+    "layers": 12,
+    "width": 192,
+    "heads": 3,
+    "position": "learned-table",
+    "bias": True,
+    "normalization_epsilon": 1e-6,
+    "image_size": 224,
+    "patch": 16,
+    "channels": 3,
+    "classes": 1000,
+    "pooling": "first",
+}  # Touvron et al. 2021, table 1 (DeiT-Ti)
+_PRESETS: dict[str, dict[str, Any]] = {
+    "toy": {"layers": 1, "width": 128, "heads": 4},
+    "nano": {"layers": 4, "width": 128, "heads": 4, "context": 64},  # nanoGPT's recipe for a CPU
+    "base": _BASE,
+    "gpt2-small": _GPT2_SMALL,
+    "vit-tiny": _VIT_TINY,
+}
+
+
+class TransformerConfig(ModelSize):
+    """One Transformer, with the number of different tokens."""
+
+    vocabulary: Count = 256
+    """One token per byte unless another number is given."""
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "TransformerConfig":
+        """The sizes of that name, with some of them changed; raises InputError for another name.
+
+        `toy`, `nano`, `base` (Vaswani et al. 2017), `gpt2-small` (Radford et al. 2019), `vit-tiny` (Touvron et al.
+        2021).
+        """
+        if name not in _PRESETS:
+            raise unknown_name("preset", name, _PRESETS)
+        return cls(**_PRESETS[name] | changes)

@@ -1,0 +1,209 @@
+"""What a person sees of a running study: one live view on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.executors.protocol import Progress
+from trans4init.ablations.study.requests import Request
+from trans4init.ablations.study.spec import StudySpec
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import RunRecord
+
+__all__ = ["Display", "LiveDisplay", "PlainDisplay", "duration", "make_display"]
+
+
+class Display(Protocol):
+    """Told what happens; shows it."""
+
+    def __enter__(self) -> "Display":
+        """Begin to show."""
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the screen tidy."""
+
+    def started(self, requests: Sequence[Request]) -> None:
+        """Runs were started."""
+
+    def progress(self, progress: Progress) -> None:
+        """A run got further."""
+
+    def finished(self, record: RunRecord) -> None:
+        """A run is written."""
+
+    def say(self, line: str) -> None:
+        """Something a person must know."""
+
+
+class Clock:
+    """How long the rest will take: what is left, at the pace of this session's runs; a fit says nothing of theirs."""
+
+    def __init__(self, agenda: Agenda) -> None:
+        self._agenda, self._start = agenda, time.monotonic()
+        self._runs_before = self._runs()
+
+    def elapsed(self) -> float:
+        """Seconds of this session."""
+        return time.monotonic() - self._start
+
+    def remaining(self) -> float | None:
+        """Seconds left, None while nothing tells."""
+        done = self._runs() - self._runs_before
+        if not done:
+            return None
+        return self.elapsed() / done * (self._agenda.total() - self._agenda.done())
+
+    def _runs(self) -> int:
+        return self._agenda.done() - self._agenda.fitted()
+
+
+class PlainDisplay:
+    """A line for each run that ends: for logs and pipes."""
+
+    def __init__(self, agenda: Agenda, console: Console) -> None:
+        self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
+        self._spec = agenda.study.spec
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def started(self, requests: Sequence[Request]) -> None:
+        """Only sessions that take a while without a line of their own are announced."""
+        if requests[0].phase in ("fit", "throughput"):
+            self.say(f"{requests[0].phase}: {requests[0].cell.net or f'{len(requests)} cells in turn'} ...")
+
+    def progress(self, progress: Progress) -> None:
+        """Nothing: a line per run is enough."""
+
+    def finished(self, record: RunRecord) -> None:
+        """Say what came out."""
+        left = self._clock.remaining()
+        eta = f", {duration(left)} left" if left else ""
+        total = self._agenda.total()
+        run = Request(record.run_id, record.phase, record.cell, record.seed, record.trial).label(self._spec.function)
+        self.say(f"[{self._agenda.done():{len(str(total))}}/{total}] {run}: {_outcome(record, self._spec)}{eta}")
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """One view that stays in place: how far, what runs, what is best so far."""
+
+    def __init__(self, agenda: Agenda, console: Console) -> None:
+        self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
+        self._running: dict[str, tuple[Request, Progress | None]] = {}
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def started(self, requests: Sequence[Request]) -> None:
+        """Show it among those that run."""
+        self._running[requests[0].run_id] = (requests[0], None)
+
+    def progress(self, progress: Progress) -> None:
+        """Show its step and loss."""
+        request = progress.requests[0]
+        self._running[request.run_id] = (request, progress)
+
+    def finished(self, record: RunRecord) -> None:
+        """Show it no more; its cell's line has it."""
+        self._running.pop(record.run_id, None)
+
+    def say(self, line: str) -> None:
+        """One line above the view."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _view(self) -> RenderableType:
+        return Group(self._headline(), self._cells(), *self._running_lines())
+
+    def _headline(self) -> RenderableType:
+        done, total = self._agenda.done(), self._agenda.total()
+        failed = sum(record.status != "ok" for record in self._agenda.finished.values())
+        left = self._clock.remaining()
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            Text(self._agenda.study.spec.name, style="bold"),
+            ProgressBar(total=total, completed=done, width=24),
+            f"{done}/{total} done",
+            f"{len(self._running)} running",
+            Text(f"{failed} failed", style="red" if failed else ""),
+            f"{duration(self._clock.elapsed())} gone, {duration(left)} left" if left else "",
+        )
+        return line
+
+    def _cells(self) -> RenderableType:
+        spec = self._agenda.study.spec
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("cell", "trials", "seeds", f"best trial, {spec.evaluation.metric}", "mean over seeds"):
+            table.add_column(title, justify="left" if title == "cell" else "right")
+        for cell in spec.cells():
+            trials, evaluated = self._agenda.trials(cell), self._agenda.evaluated(cell)
+            table.add_row(
+                cell.label(spec.function),
+                f"{len(trials)}/{spec.trials()}",
+                f"{len(evaluated)}/{spec.evaluation.seeds}",
+                _best(spec.metric().higher_is_better, trials, spec.evaluation.metric),
+                _mean(evaluated, spec.evaluation.metric),
+            )
+        return table
+
+    def _running_lines(self) -> list[RenderableType]:
+        lines: list[RenderableType] = []
+        for request, progress in self._running.values():
+            far = f"step {progress.step}/{progress.steps}, loss {progress.loss:.4g}" if progress else "starting"
+            name = request.label(self._agenda.study.spec.function)
+            lines.append(Text(f"  {name}: {far}", style="dim"))
+        return lines
+
+
+def make_display(agenda: Agenda, console: Console) -> Display:
+    """The live view where it can be seen, plain lines otherwise."""
+    return LiveDisplay(agenda, console) if console.is_terminal else PlainDisplay(agenda, console)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 8 s, 2 min 05 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _outcome(record: RunRecord, spec: StudySpec) -> str:
+    """What a run found, in a few words."""
+    if record.status != "ok":
+        return f"{record.status} ({record.error.strip().splitlines()[-1]})" if record.error else record.status
+    if (value := record.last(spec.evaluation.metric)) is not None:
+        return f"{spec.evaluation.metric} {value:.4f}"
+    if (speed := record.last(metrics.TRAINING_THROUGHPUT.name)) is not None:
+        return f"{speed:,.0f} {metrics.TRAINING_THROUGHPUT.unit} in training"
+    return "done"
+
+
+def _best(higher: bool | None, records: Sequence[RunRecord], metric: str) -> str:
+    values = [value for record in records if (value := record.last(metric)) is not None]
+    return f"{(max if higher else min)(values):.4f}" if values else ""
+
+
+def _mean(records: Sequence[RunRecord], metric: str) -> str:
+    values = [value for record in records if (value := record.last(metric)) is not None]
+    return f"{sum(values) / len(values):.4f}" if values else ""

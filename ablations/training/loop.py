@@ -1,0 +1,310 @@
+"""The training loop: AdamW on a task's batches, watched for divergence, with what may not move checked."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trans4init.ablations.data.config import Split
+from trans4init.ablations.device import keep_freed_memory, threads
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.seeding import derived_seed
+from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.ablations.slots import slots_named
+from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard
+from trans4init.ablations.slots.slot import observed_ranges
+from trans4init.ablations.tasks import Batch, Task
+from trans4init.ablations.training.checkpoint import Progress
+from trans4init.ablations.training.distributed import Team
+from trans4init.ablations.transformer import Transformer
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import Measurement
+
+__all__ = ["DivergedError", "Keep", "OnProgress", "StoppedError", "TrainingStep", "random_numbers", "train"]
+
+OnProgress = Callable[[int, float], None]
+"""Called with the step and the mean training loss since the last call."""
+
+Keep = Callable[["TrainingStep", Progress, bool], None]
+"""Called when a checkpoint is due, with whether the model is the best so far; by every process of a team."""
+
+
+class DivergedError(Exception):
+    """A loss stopped being a number. `measurements` are those made before."""
+
+    def __init__(self, what: str, step: int, measurements: list[Measurement]) -> None:
+        super().__init__(f"the {what} at step {step}")
+        self.step, self.measurements = step, measurements
+
+
+class StoppedError(Exception):
+    """Training was asked to stop, and did after `step` with a checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+class TrainingStep:
+    """One model with its optimiser: a call is forward, backward, clip and update.
+
+    moves: the parameters, by name, that have the slot's learning rate and decay.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        task: Task,
+        config: TrainingConfig,
+        moves: tuple[str, ...] = (),
+        team: Team | None = None,
+    ) -> None:
+        self.model, self.task, self.config, self.team = model, task, config, team or Team()
+        self.steps = 0
+        keep_freed_memory()
+        compiled = torch.compile(model) if config.compile else model
+        self.runner = self.team.wrap(cast(nn.Module, compiled))
+        self.optimiser = torch.optim.AdamW(_groups(model, config, moves), betas=(config.beta1, config.beta2))
+        self._device = next(model.parameters()).device.type
+        if config.precision == "float16" and self._device == "cpu":
+            raise InputError("precision float16 needs a GPU; a CPU has float32 and bfloat16.")
+        self.scaler = torch.amp.GradScaler(self._device, enabled=config.precision == "float16")
+        self.gradient_norms: dict[str, float] = {}
+        """Of each parameter group, before clipping, from the last call that was asked for them."""
+
+    def __call__(self, batch: Batch, *, norms: bool = False) -> Tensor:
+        """Train on a batch; the loss before the update, not yet waited for."""
+        factor = self.config.learning_rate_factor(self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._backward(batch)
+        self.scaler.unscale_(self.optimiser)
+        if norms:
+            self.gradient_norms = {group["name"]: _norm(group["params"]) for group in self.optimiser.param_groups}
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.steps += 1
+        return loss
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over the whole batch, of which this process works through its pieces."""
+        team, count = self.team, self.team.size * self.config.accumulate
+        if count == 1:
+            loss = self._loss(batch)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        total = torch.zeros((), device=self._device)
+        own = range(team.rank, count, team.size)
+        for number in own:
+            piece, share = batch.piece(number, count)
+            with team.local(self.runner) if number != own[-1] else nullcontext():
+                loss = self._loss(piece) * share
+                whole = self.scaler.scale(loss * team.size)  # the team takes the mean of its gradients
+                whole.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return team.sum(total)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        dtype = getattr(torch, self.config.precision)
+        with torch.autocast(self._device, dtype, enabled=dtype != torch.float32):
+            return self.task.loss(self.runner, batch, self.config.label_smoothing)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """The optimiser's tensors, and the rest of what a later step depends on, JSON-ready."""
+        held = self.optimiser.state_dict()["state"]
+        tensors = {f"{number}/{name}": value for number, own in held.items() for name, value in own.items()}
+        return tensors, {"steps": self.steps, "scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: dict[str, Tensor], rest: dict[str, object]) -> None:
+        """Go on from what `state` gave."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            number, name = path.split("/")
+            state.setdefault(int(number), {})[name] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        self.scaler.load_state_dict(rest["scaler"])  # type: ignore[arg-type]
+        self.steps = int(rest["steps"])  # type: ignore[call-overload]
+
+
+def train(
+    model: Transformer,
+    task: Task,
+    config: TrainingConfig,
+    record: ArmRecord | None = None,
+    *,
+    seed: int,
+    split: Split,
+    on_progress: OnProgress | None = None,
+) -> list[Measurement]:
+    """Train the model for `split` and measure it there, from its start to its end.
+
+    Training loss, the task's metrics, drift of the slot; at the end its final ones and the ranges of the slots' inputs.
+    Raises DivergedError at the first check at which a loss is not a finite number, and FrozenMovedError where a
+    value moved that the arm doesn't let move.
+    """
+    step = TrainingStep(model, task, config, record.moves if record else ())
+    progress = Progress()
+    with random_numbers(seed, 0):
+        train_on(step, progress, record, seed=seed, split=split, on_progress=on_progress)
+    return progress.found
+
+
+def train_on(
+    step_once: TrainingStep,
+    progress: Progress,
+    record: ArmRecord | None = None,
+    *,
+    seed: int,
+    split: Split,
+    on_progress: OnProgress | None = None,
+    keep: Keep | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train from where `progress` says to the end, and note there what is measured.
+
+    Raises StoppedError after the step at which `stop` says so, its checkpoint kept.
+    """
+    model, task, config, team = step_once.model, step_once.task, step_once.config, step_once.team
+    guard = FrozenGuard(model, record) if record else None
+    evaluated_at = config.evaluated_at()
+    with threads(config.threads):
+        batches = task.batches(
+            seed, config.batch, split, start=progress.step, unit=config.batch_unit, workers=config.workers
+        )
+        device = next(model.parameters()).device
+        since_check = [torch.tensor(loss, device=device) for loss in progress.since_check]
+        while progress.step < config.steps and not progress.finished:
+            progress.step += 1
+            step, last = progress.step, progress.step == config.steps
+            check = step % config.log_every == 0 or last
+            since_check.append(step_once(next(batches), norms=check))
+            if check:
+                loss = torch.stack(since_check).mean().item()
+                since_check.clear()
+                _note_loss(step_once, progress, loss)
+                if on_progress is not None and team.leads:
+                    on_progress(step, loss)
+            improved = False
+            if step in evaluated_at:
+                improved = _measure(step_once, progress, record, split, last=last)
+                if guard:
+                    guard.check()
+            stopping = team.told(stop()) if check or team.size == 1 else False  # a team would wait for it at every step
+            due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
+            if keep is not None and due:
+                progress.since_check = [loss.item() for loss in since_check]
+                keep(step_once, progress, improved)
+            if stopping and not (last or progress.finished):
+                raise StoppedError(step)
+
+
+@contextmanager
+def random_numbers(seed: int, rank: int) -> Iterator[None]:
+    """Random numbers that nobody keyed, such as dropout's, from the run's seed; the caller's come back after it."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        own = derived_seed(seed, "training", rank)
+        torch.manual_seed(own)
+        random.seed(own)
+        np.random.seed(own % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+def _note_loss(step_once: TrainingStep, progress: Progress, loss: float) -> None:
+    """Rows of training loss and gradient norms; raises DivergedError where the loss is no number."""
+    step = progress.step
+    if not math.isfinite(loss):
+        raise DivergedError(f"training loss is {loss}", step, progress.found)
+    progress.found.append(Measurement(metrics.TRAINING_LOSS, loss, step))
+    for name, norm in step_once.gradient_norms.items():
+        progress.found.append(Measurement(metrics.of_group(metrics.GRADIENT_NORM, name), norm, step))
+
+
+def _measure(
+    step_once: TrainingStep, progress: Progress, record: ArmRecord | None, split: Split, *, last: bool
+) -> bool:
+    """Evaluate, note, and decide whether training stops early; whether this is the best model so far.
+
+    The leader measures; what it found decides for its team.
+    """
+    task, team, config, step = step_once.task, step_once.team, step_once.config, progress.step
+
+    def measured(final: bool) -> list[Measurement]:
+        return _evaluate(step_once.model, task, record, split, step, final=final) if team.leads else []
+
+    found: list[Measurement] = team.told(measured(last))
+    lost = [m.metric.name.replace("_", " ") for m in found if m.value is None]
+    if lost:
+        raise DivergedError(f"{lost[0]} is not a number", step, progress.found)
+    judged = next(m.value for m in found if m.metric == task.judged)
+    assert judged is not None
+    better = progress.best is None or (
+        judged > progress.best if task.judged.higher_is_better else judged < progress.best
+    )
+    if better:
+        progress.best, progress.best_step = judged, step
+    progress.stale = 0 if better else progress.stale + 1
+    early = config.patience is not None and progress.stale >= config.patience and not last
+    progress.finished = last or early
+    progress.found += team.told(measured(True)) if early else found
+    if progress.finished:
+        progress.found += task.summary(progress.found, step)
+    return better
+
+
+def _groups(model: Transformer, config: TrainingConfig, moves: tuple[str, ...]) -> list[dict[str, object]]:
+    """Matrices decayed, the rest not, and what moves in a slot with a rate and a decay of its own."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    slot = [parameter for name, parameter in named.items() if name in moves]
+    rest = [parameter for name, parameter in named.items() if name not in moves]
+    rate = config.learning_rate
+    matrices, vectors = [p for p in rest if p.dim() >= 2], [p for p in rest if p.dim() < 2]
+    groups: list[dict[str, object]] = [
+        {"name": "matrices", "params": matrices, "initial_lr": rate, "weight_decay": config.weight_decay},
+        {"name": "vectors", "params": vectors, "initial_lr": rate, "weight_decay": 0.0},
+        {
+            "name": "slot",
+            "params": slot,
+            "initial_lr": rate * config.slot_learning_rate_ratio,
+            "weight_decay": config.slot_weight_decay,
+        },
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _norm(parameters: list[nn.Parameter]) -> float:
+    """The norm of their gradients together."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+
+
+def _evaluate(
+    model: Transformer, task: Task, record: ArmRecord | None, split: Split, step: int, *, final: bool
+) -> list[Measurement]:
+    if record is None:
+        return task.evaluate(model, split, step, final=final)
+    observation: AbstractContextManager[dict[str, tuple[float, float]]] = nullcontext({})
+    if final:
+        observation = observed_ranges(model)
+    with observation as ranges:
+        found = task.evaluate(model, split, step, final=final)
+    drifts = [drift for place in slots_named(model, record.slot).values() if (drift := place.drift()) is not None]
+    if drifts:
+        found.append(Measurement(metrics.SLOT_DRIFT_MAX, max(largest for largest, _ in drifts), step))
+        found.append(Measurement(metrics.SLOT_DRIFT_RMS, max(rms for _, rms in drifts), step))
+    if final:
+        for path, (low, high) in ranges.items():
+            found.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_LOW, path), low, step))
+            found.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_HIGH, path), high, step))
+    return found

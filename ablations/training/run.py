@@ -1,0 +1,246 @@
+"""A recipe's run: trained from its start or from its last checkpoint, tested at its end; and its model, read again."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trans4init.ablations.data.codec import Codec, codec_from_json
+from trans4init.ablations.device import accelerator_name, choose_device
+from trans4init.ablations.errors import InputError, shown
+from trans4init.ablations.functions import get_function
+from trans4init.ablations.settings.base import ValidationError
+from trans4init.ablations.tasks import TASKS, Task, model_config
+from trans4init.ablations.training.checkpoint import (
+    Progress,
+    Snapshot,
+    random_states,
+    read_snapshot,
+    restore_random_states,
+    write_snapshot,
+)
+from trans4init.ablations.training.distributed import Team
+from trans4init.ablations.training.loop import DivergedError, TrainingStep, random_numbers, train_on
+from trans4init.ablations.training.recipe import Recipe
+from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.reports.machine import capture
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
+from trans4init.reports.records.store import write_run
+
+__all__ = ["BEST", "LAST", "Outcome", "Trained", "build", "load_trained", "train_recipe"]
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+OnMeasured = Callable[[int, list[Measurement], float], None]
+"""Called after an evaluation with its step, what it measured, and the seconds of training so far."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    progress: Progress
+    tested: list[Measurement]
+    """Of the best model, on the test split."""
+    parameters: int
+    record: Path | None
+    """The Parquet file; None in a process that doesn't lead its team."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model from a checkpoint, with what it takes to use it."""
+
+    model: Transformer
+    codec: Codec | None
+    recipe: Recipe
+
+
+def build(recipe: Recipe) -> tuple[Task, Transformer]:
+    """The recipe's task with its data, and its model at its start, on this machine's device."""
+    device = choose_device()
+    task = TASKS.get(recipe.task.name)(recipe.task, recipe.model.context, device, recipe.model.kind)
+    return task, Transformer(model_config(recipe.model, task), seed=recipe.seed).to(device)
+
+
+def train_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    team: Team | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+    on_measured: OnMeasured | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train from the start, or from `folder`'s last checkpoint, to the end; test the best model; keep a record.
+
+    Raises InputError where the folder holds a run of another recipe, StoppedError where `stop` says so, and
+    DivergedError, of which there is a record too.
+    """
+    team = team or Team()
+    task, model = build(recipe)
+    step = TrainingStep(model, task, recipe.training, team=team)
+    run = _Run(recipe, folder, task, step, on_measured)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    snapshot = read_snapshot(folder / LAST) if (folder / LAST).exists() else None
+    with random_numbers(recipe.seed, team.rank):
+        progress = run.resumed(snapshot) if snapshot else Progress()
+        run.start(progress)
+        try:
+            train_on(
+                step,
+                progress,
+                seed=recipe.seed,
+                split=recipe.measured_on,
+                on_progress=on_progress,
+                keep=run.keep,
+                stop=stop,
+            )
+        except DivergedError as error:
+            if team.leads:
+                write_run(run.diverged(error, parameters), folder / "results")
+            raise
+    if not team.leads:
+        return Outcome(progress, [], parameters, None)
+    model.load_state_dict(read_snapshot(folder / BEST).part("model"))
+    tested = task.evaluate(model, "evaluate", progress.best_step, final=True)
+    record = write_run(run.record(progress, tested, parameters), folder / "results")
+    return Outcome(progress, tested, parameters, record)
+
+
+_CLOCKS = {metrics.WALL_TIME: time.perf_counter, metrics.PROCESSOR_TIME: time.process_time}
+
+
+class _Run:
+    """What a run writes: checkpoints while it trains, its record at the end."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, task: Task, step: TrainingStep, on_measured: OnMeasured | None
+    ) -> None:
+        self.recipe, self.folder, self.task, self.step, self.on_measured = recipe, folder, task, step, on_measured
+
+    def start(self, progress: Progress) -> None:
+        """From here on seconds count."""
+        self._told = len(progress.found)
+        before = {m.metric: m.value or 0.0 for m in progress.found}
+        self._began = {metric: clock() - before.get(metric, 0.0) for metric, clock in _CLOCKS.items()}
+
+    def resumed(self, snapshot: Snapshot) -> Progress:
+        """Make model, optimiser and random states those of the checkpoint; how far it had come."""
+        card, team = snapshot.card, self.step.team
+        _check_same(self.recipe, card, snapshot.path)
+        if card["fingerprint"] != self.task.fingerprint:
+            raise InputError(f"the data of {self.recipe.task} changed since {shown(snapshot.path)} was written.")
+        if card["team"] != team.size:
+            raise InputError(f"{shown(snapshot.path)} is of {card['team']} processes, and {team.size} were started.")
+        self.step.model.load_state_dict(snapshot.part("model"))
+        self.step.restore(snapshot.part("optimiser"), card["step"])
+        restore_random_states(snapshot.part(f"random/{team.rank}"))
+        return Progress.from_json(card["progress"])
+
+    def keep(self, step: TrainingStep, progress: Progress, best: bool) -> None:
+        """Write the last checkpoint, and the best if this is it; say what was measured."""
+        states = step.team.gathered(random_states())
+        if not step.team.leads:
+            return
+        new = progress.found[self._told :]
+        if progress.step in self.recipe.training.evaluated_at():
+            seconds = {metric: clock() - self._began[metric] for metric, clock in _CLOCKS.items()}
+            progress.found += [Measurement(metric, value, progress.step) for metric, value in seconds.items()]
+            if self.on_measured is not None:
+                self.on_measured(progress.step, new, seconds[metrics.WALL_TIME])
+        self._told = len(progress.found)
+        tensors, rest = step.state()
+        parts: dict[str, dict[str, Tensor]] = {"model": step.model.state_dict(), "optimiser": tensors}
+        parts["random"] = {f"{rank}/{name}": value for rank, own in enumerate(states) for name, value in own.items()}
+        codec = self.task.codec
+        card = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "fingerprint": self.task.fingerprint,
+            "model": step.model.config.model_dump(mode="json"),
+            "codec": None if codec is None else codec.as_json(),
+            "team": step.team.size,
+            "step": rest,
+            "progress": progress.as_json(),
+        }
+        for name in [BEST, LAST] if best else [LAST]:
+            write_snapshot(self.folder / name, card, **parts)
+
+    def diverged(self, error: DivergedError, parameters: int) -> RunRecord:
+        """The run for the results where a loss stopped being a number: what was measured before."""
+        lost = Measurement(self.task.judged, None, error.step)
+        found = Progress(step=error.step, found=[*error.measurements, lost])
+        return dataclasses.replace(self.record(found, [], parameters), status="diverged", error=str(error))
+
+    def record(self, progress: Progress, tested: list[Measurement], parameters: int) -> RunRecord:
+        """The run for the results: what was measured on the way, then the test of the best model."""
+        recipe, environment = self.recipe, capture(accelerator_name())
+        words = recipe.model_dump(mode="json", exclude={"about"}) | {"fingerprint": self.task.fingerprint}
+        digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+        count = Measurement(metrics.PARAMETERS, parameters)
+        closed = "analytic" in get_function(recipe.model.position).arms
+        return RunRecord(
+            run_id=f"train-{digest[:16]}",
+            study="train",
+            spec_hash=digest[:12],
+            cell=CellKey(recipe.model.position, "analytic" if closed else "free-table"),
+            task=recipe.task.name,
+            model=str(recipe.model),
+            trial=None,
+            seed=recipe.seed,
+            phase="evaluate",
+            status="ok",
+            device=environment.accelerator or environment.processor,
+            created_at=datetime.now(UTC),
+            measurements=(count, *progress.found, *(_as_test(measurement) for measurement in tested)),
+            environment=environment,
+            notes=self.task.notes,
+            spec=words | {"task": recipe.task.public()},
+        )
+
+
+def _as_test(measurement: Measurement) -> Measurement:
+    """A measurement on the test split, apart from those on the validation split."""
+    return Measurement(metrics.of_group(measurement.metric, "test"), measurement.value, measurement.step)
+
+
+def _check_same(recipe: Recipe, card: dict[str, Any], path: Path) -> None:
+    """Raise InputError where the checkpoint is of another recipe, with the first key that differs."""
+    was, now = _flat(card["recipe"]), _flat(recipe.model_dump(mode="json"))
+    different = [key for key in sorted(was | now) if was.get(key) != now.get(key) and key != "about"]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"{shown(path.parent)} holds a run with {key} = {was.get(key, 'its default')}, and "
+            f"{now.get(key, 'its default')} is wanted; name another folder with --out."
+        )
+
+
+def _flat(words: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in words.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return flat
+
+
+def load_trained(path: Path) -> Trained:
+    """The model of a checkpoint, or of a run's folder its best one; raises InputError where there is none."""
+    snapshot = read_snapshot(path / BEST if path.is_dir() else path)
+    card = snapshot.card
+    try:
+        model = Transformer(TransformerConfig(**card["model"])).to(choose_device())
+        model.load_state_dict(snapshot.part("model"))
+        codec = None if card["codec"] is None else codec_from_json(card["codec"])
+        recipe = Recipe.model_validate(card["recipe"])
+    except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{shown(snapshot.path)} is of another version of this project: {reason}.") from error
+    return Trained(model.eval(), codec, recipe)

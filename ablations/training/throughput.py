@@ -1,0 +1,74 @@
+"""Speed: models timed in turn, round after round, so that whatever drifts on the machine drifts for all of them."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trans4init.ablations.device import threads
+from trans4init.ablations.tasks import Batch
+from trans4init.ablations.training.loop import TrainingStep
+from trans4init.reports.machine import Contention
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import Measurement
+
+__all__ = ["ROUNDS_PER_BUILD", "TimedModel", "interleaved"]
+
+ROUNDS_PER_BUILD = 5
+WARM_UP_ROUNDS = 1
+
+
+@dataclass(frozen=True)
+class TimedModel:
+    """A model in training, and the batch that it is timed on."""
+
+    step: TrainingStep
+    batch: Batch
+
+
+def interleaved(
+    build: Callable[[], Sequence[TimedModel]], *, rounds: int, steps: int, cores: int
+) -> list[list[Measurement]]:
+    """Tokens per second of training steps and of forward passes, one row per round, for each model.
+
+    Every round times each model once, over `steps` steps, in an order drawn anew: no model always follows the same
+    other. `build` makes the models again every few rounds, since where their memory happens to lie is worth a
+    percent or two; each time, rounds that are not kept warm them up.
+    """
+    found: list[list[Measurement]] = []
+    usage, order = Contention(), random.Random(0)
+    with threads(cores):
+        for first in range(0, rounds, ROUNDS_PER_BUILD):
+            models = build()
+            found = found or [[] for _ in models]
+            for round_ in range(first - WARM_UP_ROUNDS, min(first + ROUNDS_PER_BUILD, rounds)):
+                for index in order.sample(range(len(models)), len(models)):
+                    training = _tokens_per_second(models[index], steps, training=True)
+                    forward = _tokens_per_second(models[index], steps, training=False)
+                    if round_ >= first:
+                        found[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
+                        found[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
+    others = Measurement(metrics.OTHERS_SHARE, usage.others_share())
+    return [[*rows, others] for rows in found]
+
+
+def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> float:
+    batch = timed.batch
+    _wait(batch)
+    start = time.perf_counter()
+    if training:
+        for _ in range(steps):
+            timed.step(batch)
+    else:
+        with torch.no_grad():
+            for _ in range(steps):
+                timed.step.task.loss(timed.step.model, batch)
+    _wait(batch)
+    return steps * timed.step.task.tokens_in(batch) / (time.perf_counter() - start)
+
+
+def _wait(batch: Batch) -> None:
+    if batch.inputs.is_cuda:
+        torch.cuda.synchronize(batch.inputs.device)

@@ -1,0 +1,1 @@
+"""Comparing: two revisions or two sets of results, and which cases became slower."""

@@ -1,0 +1,1 @@
+"""Measuring: implementations take turns in fresh processes, each checked before it is timed."""

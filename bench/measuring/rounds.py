@@ -1,0 +1,336 @@
+"""Measuring one case: every implementation is checked once, then all take turns, round after round.
+
+Runs in a process of its own (`worker.py`), and tells how far it is by messages, so that what was measured is safe from
+whatever an implementation does to that process.
+"""
+
+import contextlib
+import gc
+import math
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trans4init.bench.measuring.allocations import Allocations, allocations
+from trans4init.bench.measuring.conditions import Conditions, Observer
+from trans4init.bench.suite import Call, Case, Implementation, MissingError, Suite
+
+__all__ = ["At", "Checked", "Failed", "Plan", "Planned", "Round", "Sample", "Send", "measure", "seconds_waited"]
+
+_PAUSE_SECONDS = 0.002
+"""Until the process that is told what is measured next has taken note: it takes a processor for that."""
+_INTERRUPTED = 0.01
+"""A sample whose threads waited for a processor for more than this share of its time is marked."""
+_WINDOW_SECONDS = 0.5
+"""Rounds are marked together over at least so long: the system counts processor time in hundredths of a second."""
+_FEWEST_ROUNDS = 8
+_TRIES = 3
+"""Calls before the first round whose time tells how many calls make a sample."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured of each implementation of a case."""
+
+    rounds: int = 20
+    """The most."""
+    seconds: float = math.inf
+    """What a case's rounds may take together, but for the fewest."""
+    sample_seconds: float = 0.01
+    """On a CPU a sample is the mean of as many calls as take about this long."""
+    limit_seconds: float = 120
+    """An implementation that is not heard of for so long is given up."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """So many rounds follow, on so many of the processor's threads."""
+
+    rounds: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class At:
+    """What follows is this implementation's."""
+
+    implementation: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An implementation without a time: `status` is `missing`, `oom` or `failed`, the last also for a wrong result."""
+
+    implementation: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An implementation whose result is right: seconds until the first result, bytes above the inputs."""
+
+    implementation: str
+    first_call: float
+    peak_bytes: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one call, the mean of a sample's."""
+
+    implementation: str
+    round: int
+    seconds: float
+    interrupted: bool
+    """Whether it waited for a processor meanwhile, which the system had given to another process."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the machine was like while a round was measured."""
+
+    round: int
+    conditions: Conditions
+
+
+Message = Planned | At | Failed | Checked | Sample | Round
+Send = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An implementation that can be timed."""
+
+    time: Callable[[], float]
+    """Takes a sample: seconds of one call."""
+    calls: int
+    """So many make a sample."""
+    seconds: float
+    """About how long a sample takes."""
+
+
+def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
+    """Check and time the named implementations of a case; everything found is sent, nothing is returned."""
+    try:
+        inputs = suite.inputs(case)
+    except Exception as error:  # noqa: BLE001  without inputs there is nothing to time: every row says why
+        for name in names:
+            send(_failure(name, error))
+        return
+    with Observer(_gpu()) as observer:
+        if case.cold:
+            _measure_cold(suite, case, names, inputs, plan, observer, send)
+            return
+        ready = _check_all(suite, case, names, inputs, plan, send)
+        rounds = _rounds(ready, plan)
+        send(Planned(rounds, torch.get_num_threads()))
+        observer.close()
+        _take_turns(ready, range(-1, rounds), observer, send)  # the first warms up
+
+
+def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send) -> dict[str, Ready]:
+    """The calls whose results are right, and how many of each make a sample."""
+    ready: dict[str, Ready] = {}
+    for implementation in suite.implementations(case):
+        if implementation.name not in names:
+            continue
+        send(At(implementation.name))
+        try:
+            call, result, first, kept = _first_call(implementation, inputs, counted=case.counts_prepared)
+            _check(suite, inputs, implementation.name, result)
+            del result
+            send(Checked(implementation.name, first, kept + _most(call) if implementation.memory else None))
+            ready[implementation.name] = _paced(call, plan)
+        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+            send(_failure(implementation.name, error))
+            _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
+    return ready
+
+
+def _measure_cold(
+    suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, observer: Observer, send: Send
+) -> None:
+    """Time calls that are processes of their own, and check every one: that costs little beside them."""
+    send(Planned(plan.rounds, torch.get_num_threads()))
+    ready: dict[str, Ready] = {}
+    for implementation in suite.implementations(case):
+        if implementation.name not in names:
+            continue
+        try:
+            call = _Cold(suite, inputs, implementation, send)
+        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+            send(_failure(implementation.name, error))
+            continue
+        ready[implementation.name] = Ready(call, 1, 0.0)
+    observer.close()
+    _take_turns(ready, range(plan.rounds), observer, send)
+
+
+class _WrongError(Exception):
+    """A result that is not what the operator gives."""
+
+
+def _check(suite: Suite, inputs: Any, name: str, result: Any) -> None:
+    if complaint := suite.check(inputs, name, result):
+        raise _WrongError(complaint)
+
+
+class _Cold:
+    """A call that is a process of its own, timed and checked."""
+
+    def __init__(self, suite: Suite, inputs: Any, implementation: Implementation, send: Send) -> None:
+        self.suite, self.inputs, self.name, self.send = suite, inputs, implementation.name, send
+        self.call, self.told = implementation.prepare(inputs), False
+
+    def __call__(self) -> float:
+        """Seconds of a call."""
+        began = time.perf_counter()
+        result = self.call()
+        seconds = time.perf_counter() - began
+        _check(self.suite, self.inputs, self.name, result)
+        if not self.told:
+            self.send(Checked(self.name, seconds, None))
+            self.told = True
+        return seconds
+
+
+def _first_call(implementation: Implementation, inputs: Any, *, counted: bool) -> tuple[Call, Any, float, float]:
+    """A call, a result of it, seconds until its first, and where that is counted what it keeps between calls."""
+    with allocations() if counted and implementation.memory else nullcontext(Allocations()) as found:
+        start = time.perf_counter()
+        call = implementation.prepare(inputs)
+        result = call()
+        _wait()
+        first = time.perf_counter() - start
+        if not counted:
+            return call, result, first, 0.0
+        del result  # what a call gives is counted with the next
+    return call, call(), first, max(0.0, found.kept)
+
+
+def _most(call: Call) -> float:
+    """The most bytes that one call holds at a time above what was there before it, its result included."""
+    with allocations() as found:
+        result = call()
+    del result
+    return found.most
+
+
+def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
+    """As many as the plan has time for."""
+    taken = sum(one.seconds for one in ready.values())
+    if taken * plan.rounds <= plan.seconds:
+        return plan.rounds
+    return min(plan.rounds, max(_FEWEST_ROUNDS, int(plan.seconds / taken)))
+
+
+def _take_turns(ready: dict[str, Ready], rounds: range, observer: Observer, send: Send) -> None:
+    """Time every call once a round, in an order drawn anew each round; those before round 0 don't count."""
+    order, waiting = random.Random(0), list[int]()
+    began = time.monotonic()
+    for done, round_ in enumerate(rounds, 1):
+        for name in order.sample(sorted(ready), len(ready)):
+            send(At(name))
+            time.sleep(_PAUSE_SECONDS)
+            try:
+                before = seconds_waited()
+                seconds = ready[name].time()
+                interrupted = seconds_waited() - before > _INTERRUPTED * seconds * ready[name].calls
+            except Exception as error:  # noqa: BLE001  as above
+                send(_failure(name, error))
+                _wait()
+                del ready[name]
+                continue
+            if round_ >= 0:
+                send(Sample(name, round_, seconds, interrupted))
+        waiting += [round_] if round_ >= 0 else []
+        to_come = (len(rounds) - done) * (time.monotonic() - began) / done
+        if min(observer.seconds(), to_come) >= _WINDOW_SECONDS or done == len(rounds):
+            seen = observer.close()
+            for one in waiting:
+                send(Round(one, seen))
+            waiting = []
+
+
+def seconds_per_call(call: Call, calls: int) -> float:
+    """Seconds of one call: by the GPU's own clock where there is one, its L2 cache flushed before; else of many."""
+    with _no_collection():
+        if torch.cuda.is_available():
+            flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
+            flush.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - began) / calls
+
+
+def seconds_waited() -> float:
+    """For how long the threads of this process were ready and had no processor; 0 where the system doesn't say.
+
+    Of each thread Linux says so (proc(5), `schedstat`): a switch to another process and back may take microseconds.
+    """
+    waited = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has ended
+            waited += int(task.read_text().split()[1])
+    return waited / 1e9
+
+
+def _paced(call: Call, plan: Plan) -> Ready:
+    """How many calls make a sample: on a GPU one, else as many as fill the plan's time."""
+    start = time.perf_counter()
+    for tried in range(1, _TRIES + 1):
+        call()
+        _wait()
+        if (taken := (time.perf_counter() - start) / tried) > plan.sample_seconds or torch.cuda.is_available():
+            return Ready(partial(seconds_per_call, call, 1), 1, taken)
+    calls = max(1, round(plan.sample_seconds / taken))
+    return Ready(partial(seconds_per_call, call, calls), calls, calls * taken)
+
+
+def _failure(name: str, error: Exception) -> Failed:
+    if isinstance(error, _WrongError):
+        return Failed(name, "failed", f"wrong result, so no time: {error}")
+    if isinstance(error, MissingError):
+        return Failed(name, "missing", str(error))
+    # On a CPU PyTorch has no error of its own for it.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return Failed(name, "oom", str(error).split("\n")[0] or "out of memory")
+    return Failed(name, "failed", "".join(traceback.format_exception(error)))
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _gpu() -> str:
+    """The GPU that is measured, as nvidia-smi names it; empty where none is."""
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else ""
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's collector off: its pauses are not the implementation's."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,123 @@
+"""What attention takes: shapes and types that fit, and why an implementation can't do a call."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trans4init.kernels.attention.launch import HEAD_DIMS
+from trans4init.kernels.attention.reference import RelativeBias
+from trans4init.kernels.availability import DTYPES, HAS_TRITON, dtype_names
+
+__all__ = ["IMPLEMENTATIONS", "STREAMED_FROM", "Implementation", "check_call", "refusals", "streams"]
+
+Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
+
+
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
+
+
+STREAMED_FROM = 2**19  # query-key pairs over all heads
+
+
+def streams(q: Tensor, k: Tensor, dropout_p: float, return_lse: bool) -> bool:
+    """Whether `auto` takes a relative bias a few queries at a time: on a CPU, where the scores outgrow the cache.
+
+    Below that its launches cost more than they save. With dropout it can't, and memory is quadratic in the lengths.
+    """
+    pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    return q.device.type == "cpu" and dropout_p == 0 and (pairs > STREAMED_FROM or return_lse)
+
+
+def refusals(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: RelativeBias | Tensor | None,
+    dropout_p: float,
+    deterministic: bool,
+    return_lse: bool,
+) -> dict[Implementation, str]:
+    """Why an implementation can't do a call, for those that can't."""
+    refusal: dict[Implementation, str] = {}
+    learned = bias.table if isinstance(bias, RelativeBias) else bias
+    on_gpu = q.device.type == "cuda"
+    atomics = on_gpu and deterministic and learned is not None and learned.requires_grad
+
+    if return_lse:
+        refusal["sdpa"] = refusal["flex"] = "doesn't return the log-sum-exp; 'reference' and 'triton' do"
+    if atomics:
+        refusal["sdpa"] = refusal["flex"] = "sums a bias gradient in no fixed order; 'triton' can be deterministic"
+    if dropout_p > 0:
+        refusal["flex"] = "has no dropout"
+    if q.shape[-1] < 16 and on_gpu:
+        refusal["flex"] = f"needs a head dim of at least 16 on a GPU, and {q.shape[-1]} was given"
+    if not on_gpu and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, learned) if t is not None):
+        refusal["flex"] = "has no gradient on a CPU"
+
+    if q.shape[-1] not in HEAD_DIMS:
+        refusal["triton"] = f"takes a head dim of {', '.join(map(str, HEAD_DIMS))}, and {q.shape[-1]} was given"
+    if q.dtype not in DTYPES:
+        refusal["triton"] = f"takes {dtype_names()}, and {q.dtype} was given"
+    if not HAS_TRITON:
+        refusal["triton"] = "needs Triton, which is not installed here"
+    if isinstance(bias, Tensor):
+        refusal["triton"] = "takes a bias as a RelativeBias alone; a dense one goes to 'reference' or 'sdpa'"
+    elif isinstance(bias, RelativeBias) and bias.table.dtype != torch.float32:
+        refusal["triton"] = f"takes a float32 bias table, and {bias.table.dtype} was given"
+    return refusal
+
+
+def check_call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: RelativeBias | Tensor | None,
+    window: int | None,
+    key_lengths: Tensor | None,
+    dropout_p: float,
+    impl: str,
+) -> None:
+    """Raise ValueError, in one sentence, for shapes, types and devices that don't fit together."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} must be [batch, heads, length, head dim], and has shape {list(tensor.shape)}.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be a floating-point tensor, and is {tensor.dtype}.")
+        if not tensor.numel():
+            raise ValueError(f"{name} must not be empty, and has shape {list(tensor.shape)}.")
+    if k.shape != v.shape or k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
+        raise ValueError(
+            f"k and v must share a shape that fits q; q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}."
+        )
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k and v must share dtype and device; given are {q.dtype}, {k.dtype}, {v.dtype}.")
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key heads evenly.")
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, and {window} was given.")
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout_p must be from 0 to 1, and {dropout_p} was given.")
+    if key_lengths is not None and (key_lengths.shape != (q.shape[0],) or key_lengths.dtype.is_floating_point):
+        raise ValueError(
+            f"key_lengths must be [{q.shape[0]}] integers, and is {list(key_lengths.shape)} {key_lengths.dtype}."
+        )
+    if isinstance(bias, RelativeBias):
+        expected = (q.shape[1], q.shape[2] + k.shape[2] - 1)
+        if bias.table.shape != expected or not bias.table.is_floating_point():
+            raise ValueError(
+                f"the bias table must be {list(expected)} floats, and is {list(bias.table.shape)} {bias.table.dtype}."
+            )
+    elif bias is not None:
+        pairs = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        fits = bias.dim() <= 4 and all(b in (1, p) for b, p in zip(bias.shape[::-1], pairs[::-1], strict=False))
+        if not fits or not bias.is_floating_point():
+            raise ValueError(
+                f"a dense bias must be floats that broadcast to {list(pairs)}, and is {list(bias.shape)} {bias.dtype}."
+            )
+    others = {"k": k, "v": v, "key_lengths": key_lengths, "the bias": getattr(bias, "table", bias)}
+    for name, other in others.items():
+        if isinstance(other, Tensor) and other.device != q.device:
+            raise ValueError(f"q and {name} must be on one device, and are on {q.device} and {other.device}.")

@@ -1,0 +1,1 @@
+"""Documents: figures between marks in Markdown files, filled from published results."""

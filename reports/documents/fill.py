@@ -1,0 +1,191 @@
+"""The documents' figures: what stands between two marks in a Markdown file is made from published results.
+
+A mark says what it wants, so that another table is another mark and no code:
+
+    <!-- speed suite=attention operators="attention step" columns="auto, bias; eager table, bias" show=ms -->
+    <!-- /speed -->
+
+suite: the benchmark's. operators, columns: which of its operators and implementations, in this order, separated by
+semicolons; all unless given. show: ms (medians), ratio (how many times as fast as the baseline), MiB, or work (tokens
+per second, runs per hour). `<!-- verdict study=NAME -->` is the verdict of a published study,
+`<!-- duration study=NAME -->` how long it took, and `<!-- trained metrics="bleu; accuracy" -->` what models of
+`trans4init train` reached. `python -m trans4init.reports.documents.fill` fills all files named.
+"""
+
+import functools
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from trans4init.reports.documents.trained_table import trained_table
+from trans4init.reports.formats import figure
+from trans4init.reports.records import metrics
+from trans4init.reports.records.store import load_results
+from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds, speeds
+from trans4init.reports.study_report.report_files import verdict_in
+
+__all__ = ["DOCUMENTS", "RESULTS", "MarkError", "filled"]
+
+RESULTS = (Path("bench/results"), Path("reports/published"))
+"""Where results are published: speeds, and studies with trained models."""
+DOCUMENTS = ("README.md", "kernels/attention/README.md", "kernels/positional_mlp/README.md")
+_MARK = re.compile(r"(<!-- (speed|verdict|duration|trained)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_SHOWN = ("ms", "ratio", "MiB", "work")
+
+
+class MarkError(ValueError):
+    """A mark that asks for what there isn't; says which."""
+
+
+def filled(text: str, results: tuple[Path, ...]) -> str:
+    """The document with everything between its marks made anew from the results published in these folders.
+
+    Raises MarkError for a mark that is wrong.
+    """
+    makers: dict[str, Callable[[tuple[Path, ...], Mapping[str, str]], str]] = {
+        "speed": _speed_tables,
+        "verdict": _verdict,
+        "duration": _duration,
+        "trained": _trained,
+    }
+
+    def fill(found: re.Match[str]) -> str:
+        begin, kind, words, _, end = found.groups()
+        options = dict(word.partition("=")[::2] for word in shlex.split(words or ""))
+        return f"{begin}{makers[kind](results, options)}\n{end}"
+
+    return _MARK.sub(fill, text)
+
+
+def _published(results: tuple[Path, ...], study: str) -> list[Path]:
+    return sorted(path for folder in results for path in folder.glob(f"*/{study}") if (path / "results").is_dir())
+
+
+def _study(results: tuple[Path, ...], options: Mapping[str, str]) -> Path:
+    found = _published(results, options.get("study", ""))
+    if not options.get("study") or not found:
+        raise MarkError(f"no study {options.get('study')!r} is published in {' or '.join(map(str, results))}")
+    return found[0]
+
+
+def _verdict(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+    lines = verdict_in(_study(results, options)).splitlines()
+    return "\n>\n".join(f"> {line}" for line in lines)
+
+
+def _duration(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+    """From the beginning of the first run to the end of the last."""
+    records = load_results(_study(results, options) / "results").records
+    began = min(r.created_at.timestamp() - (r.last(metrics.WALL_TIME.name) or 0) for r in records)
+    seconds = max(record.created_at.timestamp() for record in records) - began
+    environment = records[0].environment
+    return (
+        f"It took {seconds // 60:.0f} min {seconds % 60:.0f} s on {environment.cores} cores ({environment.processor})."
+    )
+
+
+def _trained(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+    """A table for each device on which models were trained."""
+    wanted = _listed(options.get("metrics"))
+    if not wanted or set(options) != {"metrics"}:
+        raise MarkError("a trained mark has metrics=, the names of those that are told, separated by semicolons")
+    tables = []
+    for folder in _published(results, "trained"):
+        records = load_results(folder / "results").records
+        machine = records[0].environment.accelerator or records[0].environment.processor
+        tables.append(f"{trained_table(records, wanted)}\n\nTest splits; {machine}.")
+    return "\n\n".join(tables) or "Nothing published yet."
+
+
+def _speed_tables(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+    """A table for each machine on which the suite was measured."""
+    suite, show = options.get("suite", ""), options.get("show", "ms")
+    unknown = set(options) - {"suite", "operators", "columns", "show"}
+    if not suite or show not in _SHOWN or unknown:
+        raise MarkError(f"a speed mark has suite=, and perhaps operators=, columns=, show= ({', '.join(_SHOWN)})")
+    tables = [_table(found, options, show) for found in _suites(results) if found.suite == suite]
+    return "\n\n".join(tables) or f"Not measured yet; `trans4init bench --suite {suite}` does."
+
+
+@functools.cache
+def _suites(results: tuple[Path, ...]) -> list[SuiteSpeeds]:
+    folders = _published(results, "bench")
+    return speeds(record for folder in folders for record in load_results(folder / "results").records)
+
+
+def _table(suite: SuiteSpeeds, options: Mapping[str, str], show: str) -> str:
+    operators = _listed(options.get("operators"))
+    cases = [case for case in suite.cases if operators is None or case.operator in operators]
+    timed = dict.fromkeys(one.implementation for case in cases for one in case.speeds if one.milliseconds)
+    columns = [name for name in _listed(options.get("columns")) or timed if name in timed]
+    if show == "ratio":
+        columns = [name for name in columns if name != suite.baseline]
+    if not columns:
+        raise MarkError(f"suite {suite.suite} on {suite.machine} has nothing of what {dict(options)} asks for")
+    one_operator = len({case.operator for case in cases}) == 1
+    with_floor = show == "ms" and any(case.floor_milliseconds for case in cases)
+    heads = [cases[0].operator if one_operator else "", *columns, *(["at least"] if with_floor else [])]
+    lines = [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
+    for case in cases:
+        by_name = {one.implementation: one for one in case.speeds}
+        cells = [_cell(by_name.get(name), show) for name in columns]
+        floor = [f"{case.floor_milliseconds:.2g}" if case.floor_milliseconds else "–"] if with_floor else []
+        lines.append(_row([case.size if one_operator and case.size else _named(case), *cells, *floor]))
+    return "\n".join([*lines, "", _source(suite, cases, show)])
+
+
+def _source(suite: SuiteSpeeds, cases: Sequence[CaseSpeeds], show: str) -> str:
+    """What the numbers are, and where they are from."""
+    what = {
+        "ms": "Milliseconds, medians",
+        "ratio": f"Times as fast as {suite.baseline}, medians of the rounds' ratios with 95 % intervals",
+        "MiB": "MiB above the inputs, at most",
+        "work": "Medians",
+    }[show]
+    when = max(record.created_at for record in suite.records)
+    rounds, contended = sum(case.rounds for case in cases), sum(case.contended for case in cases)
+    commit = f"commit {suite.commit[:10]}, " if suite.commit else ""
+    return f"{what}; {suite.machine}; {commit}{when:%Y-%m-%d}; {contended} of {rounds} rounds contended."
+
+
+def _cell(speed: Speed | None, show: str) -> str:
+    if speed is None or speed.milliseconds is None:
+        return "–" if speed is None or speed.status in ("missing", "ok") else speed.status
+    if show == "ratio":
+        interval = speed.ratio_interval
+        limits = f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else ""
+        return "–" if speed.ratio is None else f"{speed.ratio:.2f}{limits}"
+    if show == "MiB":
+        return "–" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}"
+    if show == "work":
+        return "–" if speed.work is None else f"{speed.work.rate:,.0f} {speed.work.unit}"
+    return figure(speed.milliseconds.median)
+
+
+def _named(case: CaseSpeeds) -> str:
+    return f"{case.operator} {case.size}".strip()
+
+
+def _listed(words: str | None) -> list[str] | None:
+    return None if words is None else [word.strip() for word in words.split(";")]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(files: Sequence[str]) -> None:
+    """Fill the documents, those of the project unless others are named; run where the project's folder is."""
+    for name in files or DOCUMENTS:
+        path = Path(name)
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, RESULTS)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+        print(f"{'filled again' if after != before else 'up to date'}: {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

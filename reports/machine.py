@@ -1,0 +1,149 @@
+"""What a run ran on: software versions, processor, clocks, commit. Nothing that names a person or a machine."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Contention", "Environment", "capture", "clock_mhz", "usable_cores"]
+
+_PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "optuna", "mlflow", "scipy")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A machine and its software, as far as results depend on them."""
+
+    python: str
+    system: str
+    processor: str
+    cores: int
+    memory_gib: float
+    clock_mhz: float | None
+    """The mean clock of the processor's cores when the run was recorded; None where the system doesn't say."""
+    accelerator: str
+    git_commit: str
+    """The commit of the source tree, with `+dirty` where files were changed; empty outside a checkout."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """What must agree for two runs to count as made in one place: everything but the clock."""
+        return (
+            self.python,
+            self.system,
+            self.processor,
+            self.cores,
+            self.accelerator,
+            self.git_commit,
+            tuple(sorted(self.versions.items())),
+        )
+
+
+def capture(accelerator: str = "") -> Environment:
+    """The environment of this process. `accelerator` is the name of the GPU in use, empty on a CPU."""
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=usable_cores(),
+        memory_gib=_memory_gib(),
+        clock_mhz=clock_mhz(),
+        accelerator=accelerator,
+        git_commit=_git_commit(),
+        versions=_versions(),
+    )
+
+
+def usable_cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        if named:
+            return named[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def clock_mhz() -> float | None:
+    """The mean clock of the processor's cores now; None where the system doesn't say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    clocks = re.findall(r"cpu MHz\s*:\s*([\d.]+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return round(sum(map(float, clocks)) / len(clocks), 1) if clocks else None
+
+
+@functools.cache
+def _memory_gib() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def _git_commit() -> str:
+    source = Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return ""
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        dirty = _git(source, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+dirty" if dirty else "")
+
+
+def _git(source: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+
+
+class Contention:
+    """Processor time since it was made: the machine's, and that of this process and its finished children."""
+
+    def __init__(self) -> None:
+        self._machine, self._own = _machine_seconds(), _own_seconds()
+
+    def others_share(self) -> float | None:
+        """The share of the machine's processor time that went to others; None where the system doesn't say."""
+        if self._machine is None or (now := _machine_seconds()) is None:
+            return None
+        busy, total = now[0] - self._machine[0], now[1] - self._machine[1]
+        return max(0.0, busy - (_own_seconds() - self._own)) / total if total else None
+
+
+def _own_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _machine_seconds() -> tuple[float, float] | None:
+    """Busy and total seconds of all cores since boot, from Linux's /proc/stat; None elsewhere."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, idle, waiting, *rest = (int(field) for field in path.read_text().split("\n")[0].split()[1:9])
+    ticks = os.sysconf("SC_CLK_TCK")
+    busy = user + nice + system + sum(rest)
+    return busy / ticks, (busy + idle + waiting) / ticks

@@ -1,0 +1,87 @@
+"""Benchmarks in MLflow: experiment `bench`, one run for each time a suite was measured, so that commits compare."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trans4init.reports.mirror.runs import OF_MODELS, open_store, translated
+from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.speed.speeds import STUDY, SuiteSpeeds, speeds
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["mirror_speeds"]
+
+_SESSION_TAG, _SUITE_TAG = "trans4init.session", "suite"
+
+
+def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
+    """Write what MLflow doesn't have yet, and say how many suites that were. `runs` is the folder of all studies.
+
+    Raises MirrorError where the store can't be written.
+    """
+    sessions: dict[str, list[RunRecord]] = {}
+    for record in records:
+        sessions.setdefault(record.spec_hash, []).append(record)
+    measured = [suite for found in sessions.values() for suite in speeds(found)]
+    with translated():
+        client = open_store(runs)
+        known = client.get_experiment_by_name(STUDY)
+        experiment = known.experiment_id if known else client.create_experiment(STUDY)
+        for name, value in OF_MODELS.items():
+            client.set_experiment_tag(experiment, name, value)
+        there, token = set(), None
+        while True:
+            page = client.search_runs([experiment], max_results=1000, page_token=token)
+            for run in page:
+                if run.info.status == "RUNNING":  # whoever wrote it was stopped half way
+                    client.delete_run(run.info.run_id)
+                else:
+                    there.add((run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)))
+            token = page.token
+            if not token:
+                break
+        new = [suite for suite in measured if (suite.session, suite.suite) not in there]
+        for suite in new:
+            _write(client, experiment, suite)
+    return len(new)
+
+
+def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
+    from mlflow.entities import Metric, Param
+
+    first = min(record.created_at for record in suite.records)
+    last = max(record.created_at for record in suite.records)
+    moments = [int(moment.timestamp() * 1000) for moment in (first, last)]
+    commit = suite.commit[:12]
+    tags = {_SESSION_TAG: suite.session, _SUITE_TAG: suite.suite, "device": suite.machine, "commit": suite.commit}
+    run = client.create_run(experiment, start_time=moments[0], tags=tags, run_name=f"{suite.suite} {commit}".strip())
+    metrics = {}
+    for case in suite.cases:
+        for speed in case.speeds:
+            if speed.milliseconds is not None:
+                metrics[_name(case.operator, case.size, speed.implementation, "ms")] = speed.milliseconds.median
+            if speed.ratio is not None:
+                metrics[_name(case.operator, case.size, speed.implementation, "ratio")] = speed.ratio
+            if speed.peak_bytes is not None:
+                metrics[_name(case.operator, case.size, speed.implementation, "MiB")] = speed.peak_bytes / 2**20
+    for name, value in (("matmul GFLOP per s", suite.matmul_rate), ("copy GB per s", suite.copy_rate)):
+        if value is not None:
+            metrics[f"machine/{name}"] = value / 1e9
+    rounds = sum(case.rounds for case in suite.cases)
+    if rounds:
+        metrics["machine/contended share of rounds"] = sum(case.contended for case in suite.cases) / rounds
+    found = [Metric(name, value, moments[1], 0) for name, value in metrics.items()]
+    params = [
+        Param(name, value) for name, value in (("suite", suite.suite), ("device", suite.machine), ("commit", commit))
+    ]
+    for start in range(0, max(1, len(found)), 1000):
+        client.log_batch(run.info.run_id, metrics=found[start : start + 1000], params=params if start == 0 else [])
+    client.set_terminated(run.info.run_id, end_time=moments[1])
+
+
+def _name(*parts: str) -> str:
+    """In the letters that MLflow allows in a metric's name."""
+    return re.sub(r"[^A-Za-z0-9_\-. /:]+", "x", "/".join(part for part in parts if part))

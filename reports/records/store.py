@@ -1,0 +1,124 @@
+"""The store: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError, from_table, to_table
+
+__all__ = [
+    "CorruptResultError",
+    "Results",
+    "load_results",
+    "path_of",
+    "read_runs",
+    "remove_leftovers",
+    "write_bundle",
+    "write_run",
+    "write_together",
+]
+
+CORRUPT_SUFFIX = ".corrupt"
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+class CorruptResultError(Exception):
+    """A results file that is torn, or whose content does not match its checksums."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of a results folder, and the files set aside as unreadable whose runs were not done again since."""
+
+    records: tuple[RunRecord, ...]
+    corrupt: tuple[Path, ...] = ()
+
+
+def path_of(folder: Path, run_id: str) -> Path:
+    """Where the run is, or will be."""
+    return folder / f"{run_id}.parquet"
+
+
+def write_run(record: RunRecord, folder: Path) -> Path:
+    """Write the run under its final name in one step: after a crash the file is whole or is not there.
+
+    Raises OSError where the disk refuses; nothing but a temporary file is left then, and that is removed.
+    """
+    return write_together([record], path_of(folder, record.run_id))
+
+
+def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
+    """Write many runs into few files, one per environment and state of the study, for publication."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(f"{record.environment}{record.card}{record.spec}", []).append(record)
+    return [write_together(group, folder / f"runs-{number}.parquet") for number, group in enumerate(groups.values())]
+
+
+def write_together(records: Sequence[RunRecord], path: Path) -> Path:
+    """Write runs that share environment, study card and spec into one file, as safely as `write_run` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(_TEMPORARY_SUFFIX)
+    try:
+        with temporary.open("wb") as sink:
+            pq.write_table(to_table(records), sink, compression="zstd", write_page_checksum=True)
+            sink.flush()
+            os.fsync(sink.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+    return path
+
+
+def read_runs(path: Path) -> list[RunRecord]:
+    """The runs in `path`.
+
+    Raises CorruptResultError where the file is torn or fails its checksums, UnreadableSchemaError where it is whole
+    but of another schema version, OSError where the system won't give it.
+    """
+    try:
+        return from_table(pq.read_table(path, page_checksum_verification=True, partitioning=None))
+    except UnreadableSchemaError as error:
+        raise UnreadableSchemaError(f"{path}: {error}") from None
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise CorruptResultError(f"{path}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's word, not Parquet's
+            raise
+        raise CorruptResultError(f"{path}: {error}") from error
+
+
+def load_results(folder: Path) -> Results:
+    """Every run in `folder`. A file that is torn or fails its checksums is renamed to `*.corrupt` and named.
+
+    Raises UnreadableSchemaError where a file was written by another version of the schema.
+    """
+    records: list[RunRecord] = []
+    for path in sorted(path for path in folder.glob("*.parquet") if path.is_file()):
+        try:
+            records += read_runs(path)
+        except CorruptResultError:
+            path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
+    aside = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
+    return Results(tuple(records), tuple(path for path in aside if not path.with_suffix("").exists()))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writers that were killed. Only the holder of the study's lock may do this."""
+    for path in folder.glob(f"*{_TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make the rename itself durable (POSIX: a folder's entry is only safe once the folder is synced)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Speed: the benchmarks' records as tables and as a page."""

@@ -1,0 +1,201 @@
+"""The figures of a report, from its summary: interactive ones for the page, one drawing for documents."""
+
+import io
+
+import plotly.graph_objects as go
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from trans4init.reports.formats import words
+from trans4init.reports.records.schema import CellKey
+from trans4init.reports.records.vocabulary import arm_named
+from trans4init.reports.statistics import Interval
+from trans4init.reports.study_report.summary import CellSummary, Summary
+
+__all__ = ["accuracy_against_speed", "draw_differences", "loss_curves"]
+
+_GRID = "#DDDDDD"
+_FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def accuracy_against_speed(summary: Summary) -> go.Figure | None:
+    """One mark per cell: training speed against the metric, both with 95 % intervals; None before speed is measured."""
+    assert summary.card is not None
+    assert summary.metric is not None
+    figure = _figure(
+        f"training speed, × {summary.card.reference.arm}",
+        f"{words(summary.metric.name)} ({summary.metric.unit})",
+    )
+    for cell in summary.cells:
+        if cell.training_speed is None or cell.metric is None:
+            continue
+        arm = arm_named(cell.cell.arm)
+        figure.add_trace(
+            go.Scatter(
+                x=[cell.training_speed.value],
+                y=[cell.metric.value],
+                error_x=_bars(cell.training_speed.value, cell.training_speed.interval),
+                error_y=_bars(cell.metric.value, cell.metric.interval),
+                name=cell.label,
+                mode="markers",
+                marker={"color": arm.colour, "symbol": _symbol(summary, cell), "size": 12},
+                hovertemplate="%{fullData.name}<br>%{x:.3f} × speed<br>%{y:.4f}<extra></extra>",
+            )
+        )
+    return figure if figure.data else None
+
+
+def loss_curves(summary: Summary) -> go.Figure | None:
+    """The metric over training, mean over seeds with the range of seeds; None before there is one."""
+    assert summary.metric is not None
+    figure = _figure("training step", f"{words(summary.metric.name)} ({summary.metric.unit})")
+    for index, cell in enumerate(summary.cells):
+        if cell.curve is None:
+            continue
+        arm, curve = arm_named(cell.cell.arm), cell.curve
+        figure.add_trace(
+            go.Scatter(
+                x=[*curve.steps, *reversed(curve.steps)],
+                y=[*curve.highest, *reversed(curve.lowest)],
+                fill="toself",
+                fillcolor=arm.colour,
+                opacity=0.12,
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=cell.label,
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=curve.steps,
+                y=curve.mean,
+                name=cell.label,
+                legendgroup=cell.label,
+                mode="lines+markers",
+                line={"color": arm.colour, "dash": _DASHES[index % len(_DASHES)], "width": 2},
+                marker={"symbol": _symbol(summary, cell), "size": 8},
+                hovertemplate="%{fullData.name}<br>step %{x}<br>%{y:.4f}<extra></extra>",
+            )
+        )
+    return figure if figure.data else None
+
+
+def draw_differences(summary: Summary) -> str | None:
+    """Paired difference and training speed of every compared cell, as SVG; None before there is a pair.
+
+    The same summary gives the same bytes.
+    """
+    cells = [cell for cell in summary.cells if cell.comparison and cell.comparison.mean is not None]
+    if not cells or summary.card is None or summary.metric is None:
+        return None
+    with rc_context(
+        {"svg.hashsalt": "trans4init", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(8.4, 1.3 + 0.36 * len(cells)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        _draw_metric(left, cells, summary)
+        _draw_speed(right, cells, summary.card.reference)
+        left.set_yticks(range(len(cells)), [cell.label for cell in cells])
+        left.set_ylim(len(cells) - 0.5, -0.5)
+        left.locator_params(axis="x", nbins=6)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None:
+    assert summary.card is not None
+    assert summary.metric is not None
+    margin = summary.card.margin
+    axes.axvspan(-margin, margin, color="#EEEEEE", zorder=0, label="margin")
+    axes.axvline(0, color="#999999", linewidth=1, zorder=1)
+    for row, cell in enumerate(cells):
+        comparison = cell.comparison
+        assert comparison is not None
+        assert comparison.mean is not None
+        _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card.reference)
+        axes.annotate(
+            comparison.verdict,
+            (comparison.mean, row),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    better = "right" if summary.metric.higher_is_better else "left"
+    axes.set_xlabel(
+        f"{words(summary.metric.name)} − {summary.card.reference.arm}  ({summary.metric.unit}; {better} is better)"
+    )
+
+
+def _draw_speed(axes: Axes, cells: list[CellSummary], reference: CellKey) -> None:
+    axes.axvline(1, color="#999999", linewidth=1, zorder=1)
+    for row, cell in enumerate(cells):
+        if cell.training_speed is not None:
+            _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, reference)
+    axes.set_xlabel(f"training speed, × {reference.arm}")
+
+
+def _draw_estimate(
+    axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary, reference: CellKey
+) -> None:
+    """A mark with its interval; hollow for a cell of another function than the study's."""
+    hollow = cell.cell.function != reference.function
+    arm = arm_named(cell.cell.arm)
+    if interval is not None:
+        axes.plot([interval.low, interval.high], [row, row], color=arm.colour, linewidth=2, solid_capstyle="butt")
+    face = "white" if hollow else arm.colour
+    axes.plot(
+        [value], [row], marker=_MATPLOTLIB_MARKS[arm.symbol], color=arm.colour, markerfacecolor=face, markersize=7
+    )
+
+
+_MATPLOTLIB_MARKS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "cross": "P",
+    "star": "*",
+    "pentagon": "p",
+    "x": "X",
+}
+
+
+def _figure(x: str, y: str) -> go.Figure:
+    axis = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": "#888888", "ticks": "outside"}
+    return go.Figure(
+        layout={
+            "xaxis": {**axis, "title": {"text": x}},
+            "yaxis": {**axis, "title": {"text": y}},
+            "font": _FONT,
+            "plot_bgcolor": "white",
+            "paper_bgcolor": "white",
+            "height": 440,
+            "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
+            "template": "none",
+        }
+    )
+
+
+def _bars(value: float, interval: Interval | None) -> dict[str, object]:
+    if interval is None:
+        return {"visible": False}
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [interval.high - value],
+        "arrayminus": [value - interval.low],
+        "thickness": 1.5,
+    }
+
+
+def _symbol(summary: Summary, cell: CellSummary) -> str:
+    """The arm's mark, open for a cell of another function than the study's."""
+    assert summary.card is not None
+    symbol = arm_named(cell.cell.arm).symbol
+    return symbol if cell.cell.function == summary.card.reference.function else f"{symbol}-open"

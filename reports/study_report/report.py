@@ -1,0 +1,97 @@
+"""Reports: one HTML page and one Markdown page from the results of a study. Needs no torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trans4init.reports.pages import templates, write_page
+from trans4init.reports.records.store import Results, load_results
+from trans4init.reports.records.vocabulary import ARMS
+from trans4init.reports.study_report.figures import accuracy_against_speed, draw_differences, loss_curves
+from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN, MARKS
+from trans4init.reports.study_report.summary import Summary, summarise
+from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
+
+__all__ = ["NoResultsError", "Report", "write_report"]
+
+
+class NoResultsError(ValueError):
+    """A folder without a result to report on."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    html: Path
+    markdown: Path
+    drawing: Path | None
+    text: VerdictText
+    results: Results
+
+    def files(self) -> list[Path]:
+        """Every file of it."""
+        return [path for path in (self.html, self.markdown, self.drawing) if path is not None]
+
+
+def write_report(folder: Path, results: Results | None = None) -> Report:
+    """Render `report.html`, `report.md` and `report.svg` into a study's folder from its `results/*.parquet`.
+
+    results: what these hold, where they were read already.
+    Raises NoResultsError where there is none, and UnreadableSchemaError for results of another version.
+    """
+    results = results or load_results(folder / "results")
+    if not results.records:
+        raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
+    summary = summarise(results.records)
+    drawing, text = draw_differences(summary), verdict_text(summary)
+    pages = templates()
+    shared = {
+        "summary": summary,
+        "corrupt": results.corrupt,
+        "arms": _arms_in(summary),
+        "drawing": drawing,
+        "verdict": dict(zip(MARKS, dataclasses.astuple(text), strict=True)),
+    }
+    html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
+    figures = _figures(summary)
+    write_page(
+        html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)})
+    )
+    write_page(markdown, pages.get_template("report.md.j2").render(shared))
+    if drawing is not None:
+        write_page(svg, drawing)
+    return Report(html, markdown, svg if drawing is not None else None, text, results)
+
+
+def _figures(summary: Summary) -> dict[str, str]:
+    """The interactive figures as HTML, by their title."""
+    if summary.card is None:
+        return {}
+    drawn = {
+        "Accuracy against throughput": accuracy_against_speed(summary),
+        "Loss over training": loss_curves(summary),
+    }
+    options = {"displaylogo": False, "responsive": True}
+    return {
+        title: figure.to_html(
+            full_html=False, include_plotlyjs=False, config=options, div_id=title.lower().replace(" ", "-")
+        )
+        for title, figure in drawn.items()
+        if figure is not None
+    }
+
+
+def _script(figures: Mapping[str, str]) -> str:
+    """plotly.js itself, so that the page asks nothing of any network; nothing where there is no figure."""
+    if not figures:
+        return ""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _arms_in(summary: Summary) -> list[object]:
+    used = {cell.cell.arm for cell in summary.cells}
+    return [arm for arm in ARMS if arm.name in used]

@@ -1,0 +1,81 @@
+"""The verdict of a study in sentences."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trans4init.reports.formats import interval, signed, words
+from trans4init.reports.records.schema import StudyCard
+from trans4init.reports.records.vocabulary import arm_named
+from trans4init.reports.study_report.summary import CellSummary, Summary
+from trans4init.reports.study_report.verdict import Comparison
+
+__all__ = ["VerdictText", "verdict_text"]
+
+
+@dataclass(frozen=True)
+class VerdictText:
+    """The verdict of a study, in sentences; each is empty where there is nothing to say."""
+
+    verdict: str
+    """On what was asked: the arms with a fitted net, or every cell where the study has none."""
+    controls: str = ""
+    """On the other cells, without which the verdict means nothing."""
+    limits: str = ""
+    """Where another metric says otherwise."""
+
+
+def verdict_text(summary: Summary) -> VerdictText:
+    """Put the verdict into words; empty for a folder of single fits."""
+    card = summary.card
+    if card is None:
+        return VerdictText("")
+    compared = [cell for cell in summary.cells if cell.comparison]
+    asked = [cell for cell in compared if arm_named(cell.cell.arm).needs_fit] or compared
+    if not asked:
+        return VerdictText("Nothing is compared.")
+    pairs = max(cell.comparison.pairs for cell in asked if cell.comparison)
+    return VerdictText(
+        verdict=f"Against {card.reference.arm} {card.reference.function}, over {pairs} paired "
+        f"seed{'s' if pairs != 1 else ''}: {'; '.join(_clause(cell, card) for cell in asked)}.",
+        controls=_listed("", (_control(cell) for cell in compared if cell not in asked)),
+        limits=_listed(f"The verdict is about {words(card.metric)} alone: ", _disagreements(asked)),
+    )
+
+
+def _clause(cell: CellSummary, card: StudyCard) -> str:
+    comparison = cell.comparison
+    assert comparison is not None
+    if comparison.mean is None:
+        return f"{cell.label} has no result yet"
+    numbers = f"{words(card.metric)} {_difference(comparison)}"
+    if cell.training_speed:
+        numbers += f", training speed ×{cell.training_speed.value:.2f}"
+    if comparison.verdict == "no verdict":
+        return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
+    return f"{cell.label} is {comparison.verdict} ({numbers})"
+
+
+def _control(cell: CellSummary) -> str:
+    assert cell.comparison is not None
+    if cell.comparison.mean is None:
+        return f"{cell.label} has no result yet"
+    return f"{cell.label} {cell.comparison.verdict} ({signed(cell.comparison.mean)})"
+
+
+def _disagreements(asked: list[CellSummary]) -> Iterator[str]:
+    """The cells that another metric finds certainly better or worse than the verdict on them says."""
+    for cell in asked:
+        assert cell.comparison is not None
+        for metric, other in cell.elsewhere.items():
+            if other.verdict in ("better", "worse") and other.verdict != cell.comparison.verdict:
+                yield f"{cell.label} is {other.verdict} in {words(metric)} ({_difference(other)})"
+
+
+def _difference(comparison: Comparison) -> str:
+    shown = signed(comparison.mean)
+    return f"{shown} {interval(comparison.interval)}" if comparison.interval else shown
+
+
+def _listed(opening: str, parts: Iterator[str]) -> str:
+    found = ", ".join(parts)
+    return f"{opening}{found}." if found else ""

@@ -1,0 +1,146 @@
+"""Study files: what is right is read, what is wrong is named with its file, its key and the nearest right word."""
+
+from pathlib import Path
+
+import pytest
+
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.study.spec import load_study, shipped_studies, spec_hash
+from trans4init.reports.records.schema import CellKey
+
+
+def test_the_shipped_studies_are_valid():
+    assert set(shipped_studies()) == {"positional-text", "positional-text-full"}
+    for name in shipped_studies():
+        assert load_study(name).name == name
+
+
+def test_the_full_study_is_the_public_recipe():
+    spec = load_study("positional-text-full")
+    assert (spec.model.layers, spec.model.heads, spec.model.width, spec.model.context) == (4, 4, 128, 64)
+    assert (spec.training.batch, spec.training.steps) == (12, 2000)
+    assert (spec.training.learning_rate, spec.training.final_learning_rate_ratio) == (1e-3, 0.1)
+    assert (spec.task.source, spec.task.unit) == ("tinyshakespeare", "character")
+
+
+def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
+    more = ("[fit]", '[[nets]]\nname = "siren"\n\n[fit]')
+    assert load_study(str(tiny_study(more))).cells() == (
+        CellKey("sinusoidal", "analytic"),
+        CellKey("sinusoidal", "learned-frozen", "fourier-mlp"),
+        CellKey("sinusoidal", "learned-frozen", "siren"),
+        CellKey("sinusoidal", "learned-fine-tuned", "fourier-mlp"),
+        CellKey("sinusoidal", "learned-fine-tuned", "siren"),
+        CellKey("sinusoidal", "free-table"),
+        CellKey("learned-table", "free-table"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("steps = 6", "step = 6", "[training] unknown key 'step'; did you mean 'steps'?"),
+        ("[training]", "[trainin]", "unknown key 'trainin'; did you mean 'training'?"),
+        ("layers = 1\n", "", "[model] key 'layers' is missing."),
+        ("batch = 2", 'batch = "two"', "[training] batch: input should be a valid integer"),
+        ("batch = 2", "batch = 0", "[training] batch: input should be greater than or equal to 1, and 0 was given."),
+        ('"learned-frozen", ', '"learned-frosen", ', "unknown arm 'learned-frosen'; did you mean 'learned-frozen'?"),
+        ('"analytic", ', "", "the arms must include 'analytic'"),
+        ('"free-table"]', '"free-table", "analytic"]', "an arm is named twice"),
+        ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, and arm 'random-frozen' needs one"),
+        ("trials = 2", "trials = 2\nseed = 0", "[tuning] seed: input should be greater than or equal to 1000"),
+        ("low = 1e-3, high = 1e-1, log = true", "low = -1, high = 1", "learning_rate can't be -1: input should be"),
+        ("high = 1e-1", "high = inf", "high: input should be a finite number"),
+        ("margin = 0.05", "margin = inf", "[evaluation] margin: input should be a finite number"),
+        ('arm = "free-table"', 'arm = "fre-table"', "unknown arm 'fre-table'; did you mean 'free-table'?"),
+        ("heads = 2", "heads = 3", "[model] width 8 can't be shared by 3 heads evenly."),
+        ("margin = 0.05", "", "[evaluation] key 'margin' is missing."),
+        ("margin = 0.05", "margin = 0", "[evaluation] margin: input should be greater than 0"),
+        ("seeds = 2", 'seeds = 2\nmetric = "validation_los"', "unknown metric 'validation_los'; did you mean"),
+        ("low = 1e-3", "low = 1", "low must be less than high"),
+        ("low = 1e-3", "low = 0", "a logarithmic range needs low > 0"),
+        ("low = 1e-3", "low = 0.05", "learning_rate = 0.01 is outside its range in [tuning.space]"),
+        ("[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", "", "needs a [tuning.space]"),
+        ("learning_rate = {", "learning_rat = {", "'learning_rat' can't be tuned; did you mean 'learning_rate'?"),
+        ('source = "text.txt"', 'name = "txt"', "unknown task 'txt'; did you mean 'text'?"),
+        ('[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', "", "arms with a net need at least one"),
+        ('name = "tiny"', 'name = "a/b"', "name: string should match pattern"),
+        ("[fit]", "[fit", "is not TOML"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_file_key_and_nearest_word(tiny_study, old, new, sentence):
+    path = tiny_study((old, new))
+    with pytest.raises(InputError) as caught:
+        load_study(str(path))
+    assert sentence in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_than_one_mistake_is_said_to_be_more(tiny_study):
+    with pytest.raises(InputError, match=r"\(1 more after this\.\)"):
+        load_study(str(tiny_study(("steps = 6", "step = 6"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("positional-txt", "unknown study 'positional-txt'; did you mean 'positional-text'?"),
+        ("nowhere.toml", "there is no study file 'nowhere.toml'"),
+        ("a/b", "there is no study file 'a/b'"),
+        ("x" * 300, "unknown study 'xxx"),
+    ],
+)
+def test_a_study_that_is_not_there(name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_study(name)
+
+
+def test_the_command_line_changes_seeds_trials_and_data(tiny_study, text_file):
+    spec = load_study(str(tiny_study()), seeds=7, trials=5, data=text_file)
+    assert (spec.evaluation.seeds, spec.tuning.trials) == (7, 5)
+    assert spec.task.source == str(text_file)
+    assert spec.name == "tiny-text"
+    with pytest.raises(InputError, match=r"\[evaluation\] seeds"):
+        load_study(str(tiny_study()), seeds=0)
+
+
+def test_a_named_source_is_data_too(tiny_study):
+    spec = load_study(str(tiny_study()), data=Path("tinyshakespeare"))
+    assert (spec.task.source, spec.name) == ("tinyshakespeare", "tiny-tinyshakespeare")
+
+
+@pytest.mark.parametrize(("section", "change"), [("evaluation", {"seeds": 3}), ("tuning", {"trials": 3})])
+def test_a_section_that_is_none_is_named(tmp_path, section, change):
+    (tmp_path / "s.toml").write_text(f"{section} = 3\n")
+    with pytest.raises(InputError, match=r"s\.toml: "):
+        load_study(str(tmp_path / "s.toml"), **change)
+
+
+def test_a_text_in_the_study_is_beside_the_study(tiny_study, text_file, monkeypatch):
+    path = tiny_study()
+    monkeypatch.chdir("/")
+    assert load_study(str(path)).task.source == str(text_file)
+
+
+def test_conditions_leave_out_counts_and_wording_only(tiny_study):
+    base = load_study(str(tiny_study()))
+    same = [
+        ("seeds = 2", "seeds = 9"),
+        ("trials = 2", "trials = 9"),
+        ("Does it run?", "Really?"),
+        ("rounds = 2", "rounds = 3"),
+    ]
+    other = [("steps = 6", "steps = 7"), ("margin = 0.05", "margin = 0.06"), ("width = 8", "width = 16")]
+    other += [("high = 1e-1", "high = 2e-1"), ("steps = 20", "steps = 21")]
+    hash_of = {change: spec_hash(load_study(str(tiny_study(change))).conditions("f")) for change in (*same, *other)}
+    mine = spec_hash(base.conditions("f"))
+    assert {hash_of[change] for change in same} == {mine}
+    assert len({mine, *(hash_of[change] for change in other)}) == 1 + len(other)
+    assert spec_hash(base.conditions("g")) != mine
+
+
+def test_results_name_a_users_file_but_not_its_folder(tiny_study, text_file):
+    public = load_study(str(tiny_study())).public()
+    assert public["task"]["source"] == "text.txt"
+    assert str(text_file.parent) not in str(public)

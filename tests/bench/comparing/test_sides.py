@@ -1,0 +1,244 @@
+"""Two sets of measurements side by side, by the command."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trans4init.bench.comparing.sides import timings_of
+from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import CellKey, Measurement
+from trans4init.reports.records.store import load_results, write_run
+from trans4init.reports.speed.speeds import BASELINE_NOTE, STUDY, THREADS_NOTE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def write_side(make_record, tmp_path):
+    """Writes a benchmark's results of so many processes; its folder's name."""
+
+    def write(
+        name,
+        milliseconds,
+        *,
+        processes=6,
+        processor="a processor",
+        operator="twice",
+        error="",
+        interrupted=(),
+        torch="2.13",
+        threads="2",
+    ):
+        for process in range(processes):
+            record = make_record(
+                run_id=f"bench-{operator}-{process}",
+                study=STUDY,
+                spec_hash=f"process {process}",
+                cell=CellKey(operator, "triton"),
+                task="doubling",
+                model="length 64",
+                phase="throughput",
+                card=None,
+                notes={BASELINE_NOTE: "triton", THREADS_NOTE: threads},
+                status="failed" if error else "ok",
+                error=error,
+                measurements=tuple(
+                    found
+                    for round_ in range(4)
+                    for found in (
+                        Measurement(metrics.LATENCY, None if error else milliseconds * (1 + 0.001 * process), round_),
+                        Measurement(metrics.INTERRUPTED, float(round_ in interrupted), round_),
+                    )
+                ),
+            )
+            environment = dataclasses.replace(record.environment, processor=processor, versions={"torch": torch})
+            write_run(dataclasses.replace(record, environment=environment), tmp_path / name / "results")
+        return name
+
+    return write
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """Runs `trans4init bench compare …` in a folder: exit code and everything it printed."""
+
+    def run(*words, folder=tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "trans4init.bench.cli", "compare", *words],
+            cwd=folder,
+            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The project's sources in a repository of their own; the last commit copies twice where it copied once."""
+
+    def git(*words):
+        names = ["-c", "user.name=test", "-c", "user.email=test@test"]
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    for floor in ("ablations", "bench", "kernels", "reports"):
+        shutil.copytree(ROOT / floor, tmp_path / floor, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    git("init", "-q")
+    git("add", "ablations", "bench", "kernels", "reports", "pyproject.toml", "constraints.txt")
+    git("commit", "-q", "-m", "Copy once")
+    suite = tmp_path / "bench" / "suites" / "bench_machine.py"
+    suite.write_text(suite.read_text().replace("b.copy_(a)", "b.copy_(a).copy_(a)"))
+    git("commit", "-q", "-a", "-m", "Copy twice")
+
+
+def test_what_became_slower_is_named_and_counted_by_the_exit_code(write_side, compare):
+    code, output = compare(write_side("old", 10.0), write_side("new", 11.0))
+    assert code == 1
+    assert "doubling: twice length 64: triton" in output
+    assert "1.100" in output
+    assert "slower" in output
+
+
+def test_the_same_is_no_different(write_side, compare):
+    code, output = compare(write_side("old", 10.0), write_side("new", 10.0))
+    assert code == 0
+    assert "no different" in output
+
+
+def test_other_machines_are_refused_unless_asked_for(write_side, compare):
+    sides = write_side("old", 10.0), write_side("new", 11.0, processor="another processor")
+    code, output = compare(*sides)
+    assert code == 2
+    assert (
+        "old was measured on a processor (2 cores) on 2 threads, new on another processor (2 cores) on 2 threads"
+        in output
+    )
+    assert output.count("\n") == 1
+    code, output = compare(*sides, "--any-machine")
+    assert code == 1
+    assert "slower" in output
+
+
+def test_another_number_of_threads_is_another_machine(write_side, compare):
+    code, output = compare(write_side("old", 10.0, threads="1"), write_side("new", 10.0, threads="2"))
+    assert code == 2
+    assert "old was measured on a processor (2 cores) on 1 threads, new on a processor (2 cores) on 2 threads" in output
+
+
+def test_what_has_no_time_any_more_is_named(write_side, compare, tmp_path):
+    write_side("old", 10.0)
+    write_side("old", 10.0, operator="thrice")
+    write_side("new", 10.0)
+    write_side("new", 10.0, operator="thrice", error="Traceback\nRuntimeError: broken")
+    code, output = compare("old", "new")
+    assert code == 1
+    assert "no time: RuntimeError: broken" in output
+
+
+def test_what_fails_in_some_processes_is_named_too(write_side, compare):
+    write_side("old", 10.0)
+    write_side("new", 10.0, processes=8)
+    write_side("new", 10.0, processes=1, error="RuntimeError: now and then")
+    code, output = compare("old", "new")
+    assert code == 1
+    assert "no different" in output
+    assert "no time: RuntimeError: now and then" in output
+
+
+def test_what_only_one_side_has_is_said_and_no_fault(write_side, compare):
+    write_side("old", 10.0)
+    write_side("old", 10.0, operator="thrice")
+    code, output = compare("old", write_side("new", 10.0))
+    assert code == 0
+    assert "Only old has 1 of its measurements, such as doubling: thrice length 64: triton." in output
+
+
+def test_too_few_processes_and_other_versions_are_said(write_side, compare):
+    sides = write_side("old", 10.0, processes=1), write_side("new", 20.0, processes=1, torch="2.14")
+    code, output = compare(*sides)
+    assert code == 0
+    assert "Too few for a word: at least 6 processes have to measure each side." in output
+    assert "old was measured with torch 2.13, new with torch 2.14." in output
+
+
+def test_what_could_not_be_read_is_named(write_side, compare, tmp_path):
+    write_side("old", 10.0)
+    (tmp_path / "old" / "results" / "torn.parquet").write_bytes(b"PAR1")
+    _, output = compare("old", write_side("new", 10.0))
+    assert "torn.parquet.corrupt could not be read and was set aside." in output
+
+
+def test_interrupted_samples_do_not_count(write_side, tmp_path):
+    write_side("old", 10.0, interrupted={0, 2})
+    [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
+    assert [len(times) for times in processes] == [2] * 6
+
+
+def test_revisions_are_measured_in_turn_and_kept(compare, tmp_path, project):
+    code, output = compare("HEAD~", "HEAD", "--suite", "machine", "--processes", "2", "--keep", str(tmp_path / "kept"))
+    assert code == 0, output
+    [copied] = [line for line in output.splitlines() if line.startswith("machine: copy")]
+    assert float(copied.split()[-3]) > 1.3
+    assert copied.endswith("too few")
+    code, again = compare(str(tmp_path / "kept" / "a"), str(tmp_path / "kept" / "b"))
+    assert code == 0
+    both = [[line.split()[-3:] for line in text.splitlines() if line.startswith("machine")] for text in (output, again)]
+    assert both[0] == both[1] != []
+    code, output = compare("HEAD~", "HEAD", "--keep", str(tmp_path / "kept"))
+    assert code == 2
+    assert "has measurements already; name another folder." in output
+
+
+def test_sources_are_measured_wherever_one_is(compare):
+    code, output = compare(str(ROOT), str(ROOT), "--suite", "machine", "--processes", "1", folder="/")
+    assert code == 0, output
+    assert "machine: copy" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("old", "nowhere"), "compare two sets of results, or two states of the source, not one with the other."),
+        (("nowhere", "elsewhere"), "'nowhere' is no folder of results or of sources, and no revision"),
+        (("old", "other"), "old and other have no measurement in common."),
+        (("old", "old", "--processes", "0"), "--processes 0: at least one process of each side has to measure."),
+        ((), "A"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(write_side, compare, words, said):
+    write_side("old", 10.0)
+    write_side("other", 10.0, operator="thrice")
+    code, output = compare(*words)
+    assert code == 2
+    assert said in output
+    assert output.count("\n") == 1
+
+
+def test_five_percent_that_were_planted_in_a_training_step_were_found(compare):
+    """Of two states of this project, the second with 1.6 ms of waiting in a step of 31: one implementation has it."""
+    sides = [str(ROOT / "bench" / "results" / "amd-epyc-2-cores" / "planted-slowdown" / side) for side in "ab"]
+    code, output = compare(*sides)
+    assert code == 1
+    words = re.findall(r"(slower|faster|no different|inconclusive|too few) *$", output, re.MULTILINE)
+    assert sorted(words) == ["inconclusive", "inconclusive", "no different", "slower"]
+    [found] = [line for line in output.splitlines() if "slower" in line]
+    assert found.startswith("training-loop: training loop 4×128, context")
+    assert "trans4init" in output.splitlines()[output.splitlines().index(found) + 1]
+
+
+def test_every_process_counts_once(write_side, tmp_path):
+    write_side("old", 10.0, processes=3)
+    [processes] = timings_of(load_results(tmp_path / "old" / "results").records).values()
+    assert len(processes) == 3
+    assert all(len(times) == 4 for times in processes)

@@ -1,0 +1,130 @@
+"""What is seen of the machine while rounds are measured; a GPU's by an nvidia-smi of the test's own."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trans4init.bench.measuring.conditions import Conditions, GpuSample, GpuSampler, Observer, read_sample
+from trans4init.bench.measuring.rounds import Round, seconds_waited
+from trans4init.bench.measuring.worker import Measured
+from trans4init.bench.records import contended_rounds
+from trans4init.bench.suite import Case
+
+QUIET = "1980, 41, Not Active, Not Active, Not Active, Not Active, Not Active"
+HOT = "1200, 88, Not Active, Not Active, Active, Active, Not Active"
+NVIDIA_SMI = """#!/bin/sh
+echo "$@" >> {log}
+case "$*" in *{refused}*) echo 'Field is not a valid field to query.'; exit 2;; esac
+case "$*" in *--loop-ms=*) ;; *) echo '{first}'; exit 0;; esac
+while true; do cat {said}; sleep 0.02; done
+"""
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts an nvidia-smi first on the path that repeats what is in `said`; the file of what it was asked."""
+
+    def install(said, refused="nothing"):
+        (tmp_path / "said").write_text(said + "\n")
+        program = tmp_path / "nvidia-smi"
+        words = {"log": tmp_path / "log", "said": tmp_path / "said", "refused": refused, "first": QUIET}
+        program.write_text(NVIDIA_SMI.format(**words))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return tmp_path / "log"
+
+    return install
+
+
+def seen_by(observer):
+    """What it saw, as soon as it saw something."""
+    end = time.monotonic() + 20
+    while (seen := observer.close()).clock is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return seen
+
+
+def test_a_line_is_clock_temperature_and_reasons():
+    assert read_sample(QUIET) == GpuSample(1980.0, 41.0, ())
+    assert read_sample(HOT) == GpuSample(1200.0, 88.0, ("sw_thermal_slowdown", "hw_thermal_slowdown"))
+    assert read_sample(QUIET.replace("1980", "[N/A]")) == GpuSample(None, 41.0, ())
+    assert read_sample("Unable to determine the device handle") is None
+
+
+def test_a_throttled_gpu_is_seen_while_it_is(nvidia_smi, tmp_path):
+    nvidia_smi(HOT)
+    with Observer("0") as observer:
+        hot = seen_by(observer)
+        (tmp_path / "said").write_text(QUIET + "\n")
+        time.sleep(0.3)
+        observer.close()
+        quiet = seen_by(observer)
+    assert (hot.clock, hot.temperature) == (1200.0, 88.0)
+    assert hot.throttled == "sw_thermal_slowdown, hw_thermal_slowdown"
+    assert (quiet.clock, quiet.temperature, quiet.throttled) == (1980.0, 41.0, "")
+
+
+def test_an_older_driver_is_asked_in_its_words(nvidia_smi):
+    log = nvidia_smi(HOT, refused="clocks_event_reasons")
+    with Observer("GPU-1") as observer:
+        assert seen_by(observer).throttled
+    assert "clocks_throttle_reasons.hw_slowdown" in log.read_text()
+    assert "--id=GPU-1" in log.read_text()
+
+
+def test_it_ends_with_the_measurement(nvidia_smi):
+    nvidia_smi(QUIET)
+    with Observer("0") as observer:
+        process = observer._sampler._process
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+def test_where_nvidia_smi_is_missing_or_refuses_nothing_is_known(nvidia_smi, monkeypatch, tmp_path):
+    nvidia_smi(QUIET, refused="query-gpu")
+    assert GpuSampler("0").take() == []
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with Observer("0") as observer:
+        seen = observer.close()
+    assert (seen.clock, seen.temperature, seen.throttled) == (None, None, "")
+
+
+def test_without_a_gpu_the_processor_is_seen():
+    with Observer() as observer:
+        seen = observer.close()
+    assert seen.load is None or seen.load >= 0
+    assert seen.clock is None or seen.clock > 100
+    assert seen.throttled == ""
+
+
+def test_rounds_that_were_throttled_or_shared_are_marked():
+    quiet = Conditions(0.01, 1.0, 1980.0, 40.0, "")
+    shared = Conditions(0.5, 3.0, 1980.0, 40.0, "")
+    hot = Conditions(0.01, 1.0, 1200.0, 90.0, "hw_slowdown")
+    measured = Measured(
+        Case("twice"), {}, {number: Round(number, seen) for number, seen in enumerate((quiet, shared, hot))}
+    )
+    assert contended_rounds(measured) == {1, 2}
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux says for how long a thread has waited")
+def test_the_time_that_is_waited_for_a_processor_is_what_another_process_takes_of_it():
+    [mine, *_] = allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {mine})
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        before, end = seconds_waited(), time.perf_counter() + 1
+        while time.perf_counter() < end:
+            pass
+        assert 0.1 < seconds_waited() - before < 1.1
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,145 @@
+"""The MLflow mirror: a view of the results that can be made again at any time, and never stands in the way."""
+
+import dataclasses
+import sqlite3
+from datetime import timedelta
+
+import pytest
+from mlflow import MlflowClient
+
+from trans4init.reports.mirror.runs import BackgroundMirror, Mirror, MirrorError, sync, tracking_uri
+from trans4init.reports.records.schema import CellKey, Measurement, Metric
+
+FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def runs_in(folder):
+    client = MlflowClient(tracking_uri=tracking_uri(folder))
+    experiments = [e for e in client.search_experiments() if e.name != "Default"]
+    return [run for e in experiments for run in client.search_runs([e.experiment_id], max_results=500)]
+
+
+def split(runs):
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return parents, [run for run in runs if run not in parents]
+
+
+def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
+    records = [make_record(seed=seed, parameters={"learning_rate": 0.01}) for seed in range(3)]
+    records.append(make_record(cell=FROZEN, seed=0, status="diverged", value=None, error="nan"))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "report.html").write_text("<p>")
+    (tmp_path / "s" / "report.md").write_text("# s\n\n**Verdict.** It is better.\n\n**Controls.** None.\n")
+    sync(tmp_path / "s", records)
+    [parent], children = split(runs_in(tmp_path))
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert len(children) == 4
+    [diverged] = [run for run in children if run.data.tags["arm"] == "learned-frozen"]
+    tags = diverged.data.tags
+    assert {name: tags[name] for name in ("study", "function", "arm", "net", "task", "seed", "phase", "status")} == {
+        "study": "s",
+        "function": "sinusoidal",
+        "arm": "learned-frozen",
+        "net": "fourier-mlp",
+        "task": "text",
+        "seed": "0",
+        "phase": "evaluate",
+        "status": "diverged",
+    }
+    assert diverged.info.status == "FAILED"
+    finished = next(run for run in children if run.data.tags["status"] == "ok")
+    assert finished.data.metrics["validation_loss"] == 2.0
+    wanted = {"learning_rate": "0.01", "function": "sinusoidal", "arm": "analytic", "net": ""}
+    assert wanted.items() <= finished.data.params.items()
+    assert parent.data.tags["mlflow.note.content"] == "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model"
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
+    assert [m.step for m in client.get_metric_history(finished.info.run_id, "validation_loss")] == [1, 2]
+    assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html", "report.md"]
+
+
+def test_syncing_again_changes_nothing(tmp_path, make_record):
+    records = [make_record(seed=seed) for seed in range(2)]
+    sync(tmp_path / "s", records)
+    first = {run.info.run_id for run in runs_in(tmp_path)}
+    sync(tmp_path / "s", [*records, make_record(seed=2)])
+    second = {run.info.run_id for run in runs_in(tmp_path)}
+    assert first < second
+    assert len(second) == len(first) + 1
+
+
+def test_a_run_that_was_done_again_takes_the_place_of_the_first(tmp_path, make_record):
+    record = make_record(status="failed", value=None)
+    sync(tmp_path / "s", [record])
+    again = make_record(created_at=record.created_at + timedelta(hours=1))
+    assert again.run_id == record.run_id
+    sync(tmp_path / "s", [again])
+    _, [child] = split(runs_in(tmp_path))
+    assert (child.info.status, child.data.metrics["validation_loss"]) == ("FINISHED", 2.0)
+
+
+def test_a_child_whose_writer_was_killed_is_written_again(tmp_path, make_record):
+    record = make_record()
+    sync(tmp_path / "s", [record])
+    _, [child] = split(runs_in(tmp_path))
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
+    client.update_run(child.info.run_id, status="RUNNING")
+    sync(tmp_path / "s", [record])
+    _, [again] = split(runs_in(tmp_path))
+    assert again.info.run_id != child.info.run_id
+    assert again.info.status == "FINISHED"
+
+
+def test_infinite_and_missing_values_stay_out(tmp_path, make_record):
+    rows = (Measurement(Metric("a", "1"), 1.0, 0), Measurement(Metric("b", "1"), None, 0))
+    sync(tmp_path / "s", [make_record(measurements=rows)])
+    _, [child] = split(runs_in(tmp_path))
+    assert set(child.data.metrics) == {"a"}
+
+
+def test_more_than_a_thousand_values_are_batched(tmp_path, make_record):
+    rows = tuple(Measurement(Metric("a", "1"), float(step), step) for step in range(2500))
+    sync(tmp_path / "s", [make_record(measurements=rows)])
+    _, [child] = split(runs_in(tmp_path))
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
+    assert len(client.get_metric_history(child.info.run_id, "a")) == 2500
+
+
+def test_other_conditions_are_another_parent(tmp_path, make_record):
+    record = make_record()
+    sync(tmp_path / "s", [record, dataclasses.replace(record, run_id="other", spec_hash="h2")])
+    assert len(split(runs_in(tmp_path))[0]) == 2
+
+
+@pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\0" + b"\0" * 4096])
+def test_a_broken_store_is_an_error_with_one_line(tmp_path, make_record, content):
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(MirrorError) as caught:
+        Mirror(tmp_path, "s")
+    assert "\n" not in str(caught.value)
+    background = BackgroundMirror(tmp_path, "s")
+    background.add(make_record())
+    background.drain(30)
+    assert background.error
+
+
+def test_a_server_that_is_not_there_is_given_up_on_in_seconds(tmp_path, make_record, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    background = BackgroundMirror(tmp_path, "s")
+    background.add(make_record())
+    background.drain(30)
+    assert "ConnectionError" in background.error or "MlflowException" in background.error
+
+
+def test_a_locked_store_does_not_hold_the_study_up(tmp_path, make_record):
+    sync(tmp_path / "s", [make_record(seed=0)])
+    with sqlite3.connect(tmp_path / "mlflow.db") as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        background = BackgroundMirror(tmp_path, "s")
+        background.add(make_record(seed=1))
+        background.drain(1)
+        assert background.error

@@ -1,0 +1,108 @@
+"""The verdict: four words, said only when the seeds allow it."""
+
+import numpy as np
+import pytest
+
+from trans4init.reports.records.schema import CellKey
+from trans4init.reports.study_report.verdict import PairedRuns, judge
+
+MARGIN = 0.05
+
+
+def pair(differences, *, reference=2.0, lost=(), reference_lost=(), name="arm"):
+    """Runs whose paired differences are those given, plus seeds that were lost on either side."""
+    count = len(differences)
+    values = {seed: reference + difference for seed, difference in enumerate(differences)}
+    base = dict.fromkeys(range(count), reference)
+    for extra, seed in enumerate((*lost, *reference_lost)):
+        values[count + extra] = None if seed in lost else reference
+        base[count + extra] = reference if seed in lost else None
+    return PairedRuns(CellKey("f", name), values, base)
+
+
+def verdict(runs, **options):
+    [comparison] = judge([runs], **{"comparisons": 1, "margin": MARGIN, "higher_is_better": False} | options)
+    return comparison
+
+
+NOISE = [0.003, -0.002, 0.001, -0.004, 0.002, 0.0, -0.001, 0.004, -0.003, 0.001]
+
+
+def shifted(by):
+    return [value + by for value in NOISE]
+
+
+@pytest.mark.parametrize(
+    ("differences", "higher_is_better", "word"),
+    [
+        (shifted(0.2), False, "worse"),
+        (shifted(-0.2), False, "better"),
+        (shifted(0.2), True, "better"),
+        (shifted(-0.2), True, "worse"),
+        (NOISE, False, "equivalent"),
+        ([value * 100 for value in NOISE], False, "inconclusive"),
+        (shifted(0.02), False, "equivalent"),
+    ],
+)
+def test_the_four_words(differences, higher_is_better, word):
+    assert verdict(pair(differences), higher_is_better=higher_is_better).verdict == word
+
+
+def test_a_certain_difference_inside_the_margin_is_said_to_be_both():
+    assert "certain" in verdict(pair(shifted(0.02))).reason
+
+
+def test_below_the_seed_floor_there_are_numbers_and_no_verdict():
+    found = verdict(pair(shifted(0.2)[:8]), comparisons=8)
+    assert found.verdict == "no verdict"
+    assert "a verdict on 8 comparisons needs at least 9 pairs, not 8" in found.reason
+    assert found.mean == pytest.approx(np.mean(shifted(0.2)[:8]))
+    assert found.interval is not None
+
+
+def test_holm_counts_every_planned_comparison():
+    """p = 2/2^10 survives alone and among 8, but not among 30."""
+    runs = pair(shifted(0.2))
+    assert verdict(runs, comparisons=8).verdict == "worse"
+    assert verdict(runs, comparisons=8).p_different == pytest.approx(8 * 2 / 2**10)
+    assert verdict(runs, comparisons=30).verdict == "no verdict"
+
+
+def test_only_pairs_count():
+    runs = PairedRuns(CellKey("f", "a"), {0: 1.0, 1: 2.0, 2: None}, {1: 1.5, 2: 1.0, 3: 9.0})
+    assert runs.differences() == {1: 0.5}
+    assert runs.lost() == (2,)
+
+
+def test_without_pairs_there_is_a_reason():
+    found = verdict(PairedRuns(CellKey("f", "a"), {}, {0: 1.0}))
+    assert (found.verdict, found.reason, found.mean) == ("no verdict", "no pair of finished runs", None)
+
+
+@pytest.mark.parametrize(("shift", "word"), [(-0.2, "better"), (0.0, "equivalent")])
+def test_an_arm_that_lost_runs_is_not_flattered_by_those_left(shift, word):
+    found = verdict(pair(shifted(shift), lost=(1,)))
+    assert found.verdict == "inconclusive"
+    assert f"1 of 11 runs ended without a value; the 10 pairs left would say {word}" in found.reason
+    assert found.lost == (10,)
+
+
+def test_an_arm_that_lost_runs_can_still_be_worse():
+    assert verdict(pair(shifted(0.2), lost=(1,))).verdict == "worse"
+
+
+def test_a_reference_that_lost_runs_is_not_flattered_either():
+    found = verdict(pair(shifted(0.2), reference_lost=(1,)))
+    assert found.verdict == "inconclusive"
+    assert "reference" in found.reason
+    assert verdict(pair(shifted(-0.2), reference_lost=(1,))).verdict == "better"
+
+
+def test_false_alarms_over_eight_comparisons_stay_under_five_percent():
+    """Eight arms that do nothing, many times over: how often is any of them called better or worse?"""
+    generator, alarms, studies = np.random.default_rng(0), 0, 200
+    for _ in range(studies):
+        runs = [pair(list(generator.normal(0, 0.1, 10)), name=str(arm)) for arm in range(8)]
+        found = judge(runs, comparisons=8, margin=1e-6, higher_is_better=False)
+        alarms += any(comparison.verdict in ("better", "worse") for comparison in found)
+    assert alarms / studies <= 0.08  # 5 % and three standard errors of the simulation

@@ -1,0 +1,94 @@
+"""The verdict in words: what was asked, its controls, and what limits it; numbers as pages write them."""
+
+import pytest
+
+from trans4init.reports.formats import interval, limits, number, signed, value
+from trans4init.reports.records.metrics import VALIDATION_LOSS, at_context
+from trans4init.reports.records.schema import CellKey, Measurement, StudyCard
+from trans4init.reports.statistics import Estimate, Interval
+from trans4init.reports.study_report.summary import summarise
+from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
+
+ANALYTIC = CellKey("sinusoidal", "analytic")
+TUNED = CellKey("sinusoidal", "learned-fine-tuned", "siren")
+NONE = CellKey("sinusoidal", "none")
+FAR = at_context(VALIDATION_LOSS, 4)
+
+
+@pytest.fixture
+def say(make_record):
+    """The words on a study whose cells differ from analytic by so much, at the trained context and far beyond."""
+
+    def words(*cells, seeds=10):
+        card = StudyCard(
+            "s", "?", "validation_loss", 0.05, ANALYTIC, (ANALYTIC, *(c for c, _, _ in cells)), 10, "c", "t"
+        )
+        records = []
+        for cell, near, far in ((ANALYTIC, 0.0, 0.0), *cells):
+            for seed in range(seeds):
+                noise = seed / 1000 * (cell != ANALYTIC)
+                rows = [Measurement(VALIDATION_LOSS, 2 + near + noise, 1)]
+                rows += [] if far is None else [Measurement(FAR, 3 + far + noise, 1)]
+                records.append(make_record(cell=cell, seed=seed, measurements=tuple(rows), card=card))
+        return verdict_text(summarise(records))
+
+    return words
+
+
+def test_the_verdict_is_on_the_fitted_nets_and_the_rest_are_controls(say):
+    text = say((TUNED, -0.2, -0.2), (NONE, 0.3, 0.3))
+    assert text.verdict.startswith(
+        "Against analytic sinusoidal, over 10 paired seeds: learned-fine-tuned · siren is better"
+    )
+    assert "(validation loss −0.1955 [−0.19" in text.verdict
+    assert text.controls == "none worse (+0.3045)."
+    assert text.limits == ""
+
+
+def test_a_verdict_that_another_metric_contradicts_is_limited(say):
+    text = say((TUNED, -0.2, 0.3), (NONE, 0.3, -0.3))
+    assert text.limits.startswith("The verdict is about validation loss alone: learned-fine-tuned · siren is worse in ")
+    assert "validation loss 4x (+0.3045 [" in text.limits
+    assert "none" not in text.limits
+
+
+def test_what_the_arm_cannot_do_limits_nothing(say):
+    assert say((TUNED, -0.2, None)).limits == ""
+
+
+def test_a_study_without_fitted_nets_judges_every_cell(say):
+    text = say((NONE, 0.3, 0.3))
+    assert "none is worse (validation loss +0.3045" in text.verdict
+    assert text.controls == ""
+
+
+def test_below_the_seed_floor_there_are_numbers_and_no_verdict(say):
+    assert (
+        "learned-fine-tuned · siren has no verdict yet (validation loss −0.1990"
+        in say((TUNED, -0.2, 0), seeds=3).verdict
+    )
+
+
+def test_a_study_that_has_only_begun_and_a_folder_of_fits(make_record):
+    begun = summarise([make_record(phase="tune", run_id="t", trial=0)])
+    assert verdict_text(begun).verdict.endswith("learned-frozen · fourier-mlp has no result yet.")
+    assert verdict_text(summarise([make_record(phase="fit", card=None)])) == VerdictText("")
+
+
+def test_numbers_as_pages_write_them():
+    assert [number(x) for x in (None, 0.0, 1.23456, 12345.6, 1e-4, 3e7)] == [
+        "–",
+        "0",
+        "1.23",
+        "12346",
+        "1.00e-04",
+        "3.00e+07",
+    ]
+    assert (signed(-0.5), signed(0.5), signed(None)) == ("−0.5000", "+0.5000", "–")
+    estimate = Estimate(1.5, Interval(1.25, 1.75), 10)
+    assert (value(estimate, 2), limits(estimate, 2), interval(estimate.interval)) == (
+        "1.50",
+        "[1.25, 1.75]",
+        "[+1.2500, +1.7500]",
+    )
+    assert (value(None), limits(None), interval(None)) == ("–", "", "–")
