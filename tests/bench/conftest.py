@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from trans4init.bench.ledger import test_implementation
+from trans4init.bench.replay import test_implementation
 from trans4init.bench.suite import Case, MissingError, Suite
 
 

@@ -30,7 +30,7 @@ TRY = """
 from pathlib import Path
 
 from trans4init.bench.suite import MissingError
-from trans4init.bench.worker import load_suite
+from trans4init.bench.measuring.worker import load_suite
 
 suite = load_suite(Path(sys.argv[1]))
 for case in suite.cases(quick=False):
