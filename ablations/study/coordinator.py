@@ -11,7 +11,7 @@ import sqlalchemy.exc
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Display
-from trans4init.ablations.study.executors.protocol import Died, Event, Executor, Progress
+from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, Executor
 from trans4init.ablations.study.requests import Request
 from trans4init.ablations.study.tuner import Tuner
 from trans4init.reports.mirror.runs import BackgroundMirror
@@ -28,7 +28,12 @@ class Coordinator:
     """Runs an agenda to its end, or until it is asked to stop."""
 
     def __init__(
-        self, agenda: Agenda, executor: Executor, tuner: Tuner, mirror: BackgroundMirror, display: Display
+        self,
+        agenda: Agenda,
+        executor: Executor[Request, RunRecord],
+        tuner: Tuner,
+        mirror: BackgroundMirror,
+        display: Display,
     ) -> None:
         self._agenda, self._executor, self._tuner = agenda, executor, tuner
         self._mirror, self._display = mirror, display
@@ -70,9 +75,9 @@ class Coordinator:
         self._executor.submit(requests)
         return True
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self._display.progress(event)
+    def _on_event(self, event: Event[Request, RunRecord]) -> None:
+        if isinstance(event, Advanced):
+            self._display.advanced(event)
             return
         records = self._obituaries(event) if isinstance(event, Died) else event.records
         for record in records:
@@ -92,7 +97,7 @@ class Coordinator:
         self._mirror.add(record)
         self._display.finished(record)
 
-    def _obituaries(self, event: Died) -> list[RunRecord]:
+    def _obituaries(self, event: Died[Request]) -> list[RunRecord]:
         study = self._agenda.study
         nothing = [Measurement(study.spec.metric(), None)]
         return [study.record(request, nothing, status="failed", error=event.reason) for request in event.requests]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trans4init.ablations.study.agenda import Agenda
-from trans4init.ablations.study.executors.protocol import Progress
+from trans4init.ablations.study.executors.protocol import Advanced
 from trans4init.ablations.study.requests import Request
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records import metrics
@@ -32,7 +32,7 @@ class Display(Protocol):
     def started(self, requests: Sequence[Request]) -> None:
         """Runs were started."""
 
-    def progress(self, progress: Progress) -> None:
+    def advanced(self, event: Advanced[Request]) -> None:
         """A run got further."""
 
     def finished(self, record: RunRecord) -> None:
@@ -82,7 +82,7 @@ class PlainDisplay:
         if requests[0].phase in ("fit", "throughput"):
             self.say(f"{requests[0].phase}: {requests[0].cell.net or f'{len(requests)} cells in turn'} ...")
 
-    def progress(self, progress: Progress) -> None:
+    def advanced(self, event: Advanced[Request]) -> None:
         """Nothing: a line per run is enough."""
 
     def finished(self, record: RunRecord) -> None:
@@ -103,7 +103,7 @@ class LiveDisplay:
 
     def __init__(self, agenda: Agenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
-        self._running: dict[str, tuple[Request, Progress | None]] = {}
+        self._running: dict[str, tuple[Request, Advanced[Request] | None]] = {}
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view)
 
     def __enter__(self) -> "LiveDisplay":
@@ -117,10 +117,10 @@ class LiveDisplay:
         """Show it among those that run."""
         self._running[requests[0].run_id] = (requests[0], None)
 
-    def progress(self, progress: Progress) -> None:
+    def advanced(self, event: Advanced[Request]) -> None:
         """Show its step and loss."""
-        request = progress.requests[0]
-        self._running[request.run_id] = (request, progress)
+        request = event.requests[0]
+        self._running[request.run_id] = (request, event)
 
     def finished(self, record: RunRecord) -> None:
         """Show it no more; its cell's line has it."""
@@ -166,8 +166,8 @@ class LiveDisplay:
 
     def _running_lines(self) -> list[RenderableType]:
         lines: list[RenderableType] = []
-        for request, progress in self._running.values():
-            far = f"step {progress.step}/{progress.steps}, loss {progress.loss:.4g}" if progress else "starting"
+        for request, event in self._running.values():
+            far = f"step {event.step}/{event.steps}, loss {event.loss:.4g}" if event else "starting"
             name = request.label(self._agenda.study.spec.function)
             lines.append(Text(f"  {name}: {far}", style="dim"))
         return lines

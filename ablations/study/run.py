@@ -80,13 +80,15 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     from trans4init.ablations.study.display import make_display
     from trans4init.ablations.study.executors.choose import make_executor, warm_up
     from trans4init.ablations.study.tuner import Tuner
+    from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
     study = agenda.study
     if options.executor == "process":
-        warm_up()
+        warm_up(PRELOAD)
     _check(study, options.file)
-    executor = make_executor(options.executor, study, parallel_runs(study.spec.training.threads))
+    worker = StudyWorker(study, elsewhere=options.executor == "ray")
+    executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
     study.results.mkdir(parents=True, exist_ok=True)
     _write_spec(study)
     mirror = BackgroundMirror(study.folder.parent, study.spec.name)

@@ -26,13 +26,13 @@ from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
 from trans4init.reports.records.vocabulary import Status, arm_named
 
-__all__ = ["OnProgress", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
+__all__ = ["OnAdvance", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
 
-OnProgress = Callable[[int, int, float], None]
+OnAdvance = Callable[[int, int, float], None]
 """Called with the step, how many there are, and the loss."""
 
 
-def run_request(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> RunRecord:
+def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> RunRecord:
     """Do what the request says. A run that goes wrong is a record too: diverged, out of memory or failed."""
     start = time.perf_counter()
     status: Status = "ok"
@@ -40,7 +40,7 @@ def run_request(study: ResolvedStudy, request: Request, on_progress: OnProgress)
     notes: dict[str, str] = {}
     try:
         work = _fit if request.phase == "fit" else _train
-        found, notes = work(study, request, on_progress)
+        found, notes = work(study, request, on_advance)
     except DivergedError as trouble:
         found = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
         status, error = "diverged", str(trouble)
@@ -102,16 +102,16 @@ def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | N
     )
 
 
-def _fit(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:
+def _fit(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tuple[list[Measurement], dict[str, str]]:
     steps = study.spec.fit.steps
     total = steps + refinement_budget(steps)
-    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_progress(step, total, loss))
+    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_advance(step, total, loss))
     fitted.save(study.checkpoint(request.cell.net))
     notes = {"fitted_on": str(fitted.net.domain), "folded_by": fitted.fidelity.folded_by}
     return list(fitted.fidelity.measurements()), {key: value for key, value in notes.items() if value}
 
 
-def _train(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> tuple[list[Measurement], dict[str, str]]:
+def _train(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tuple[list[Measurement], dict[str, str]]:
     spec = study.spec
     task = build_task(study)
     model, record = build_model(study, request.cell, request.seed, task)
@@ -130,7 +130,7 @@ def _train(study: ResolvedStudy, request: Request, on_progress: OnProgress) -> t
         record,
         seed=request.seed,
         split="tune" if request.phase == "tune" else "evaluate",
-        on_progress=lambda step, loss: on_progress(step, config.steps, loss),
+        on_progress=lambda step, loss: on_advance(step, config.steps, loss),
     )
     return found, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
 

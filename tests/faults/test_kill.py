@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_is_a_failed_row_and_can_be_retried(tiny_study, 
     os.kill(workers[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
-    assert "failed (the run's process was ended by SIGKILL: perhaps for want of memory)" in output
+    assert "failed (the run's process was ended by SIGKILL: perhaps the machine ran out of memory)" in output
     assert "1 runs failed" in output or "1 run failed" in output
     records = load_results(results(tmp_path)).records
     assert sum(record.status == "failed" for record in records) == 1

@@ -1,1 +1,1 @@
-"""Executors: they run a study's requests in this process, in processes of their own, or on a Ray cluster."""
+"""Executors: run requests in this process, in processes of their own, or on a Ray cluster. They know no study."""

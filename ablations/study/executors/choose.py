@@ -1,4 +1,4 @@
-"""The executors by name."""
+"""Choose an executor by its name."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -6,29 +6,31 @@ import multiprocessing.forkserver
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.executors.local import InlineExecutor, ProcessExecutor, worker_context
-from trans4init.ablations.study.executors.protocol import Executor
-from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.executors.protocol import Executor, R, T_co, Work
 
 __all__ = ["EXECUTORS", "make_executor", "warm_up"]
 
 EXECUTORS = ("inline", "process", "ray")
 
 
-def make_executor(name: str, study: ResolvedStudy, workers: int) -> Executor:
-    """The executor called `name`; raises InputError where it can't be had."""
+def make_executor(name: str, work: Work[R, T_co], workers: int, preload: str) -> Executor[R, T_co]:
+    """Return the executor called `name`; raises InputError for an unknown name, or if Ray isn't installed.
+
+    preload: the module that the server of worker processes imports before it forks the first.
+    """
     if name == "inline":
-        return InlineExecutor(study)
+        return InlineExecutor(work)
     if name == "process":
-        return ProcessExecutor(study, workers)
+        return ProcessExecutor(work, workers, preload)
     if name == "ray":
         from trans4init.ablations.study.executors.on_ray import RayExecutor
 
-        return RayExecutor(study, workers)
-    raise InputError(f"executor {name!r} is not one of {', '.join(EXECUTORS)}.")
+        return RayExecutor(work, workers)
+    raise InputError(f"unknown executor {name!r}; there are: {', '.join(EXECUTORS)}.")
 
 
-def warm_up() -> None:
-    """Start the server that worker processes are forked from, so that it loads torch while the caller does."""
+def warm_up(preload: str) -> None:
+    """Start the server that worker processes are forked from, so that it imports `preload` while the caller works."""
     if "forkserver" in multiprocessing.get_all_start_methods():
-        worker_context()
+        worker_context(preload)
         multiprocessing.forkserver.ensure_running()

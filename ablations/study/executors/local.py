@@ -1,4 +1,4 @@
-"""Executors: where runs happen. Each hands back whole records; only the coordinator writes."""
+"""Run requests on this machine: in the calling process, or in a process per run."""
 
 import contextlib
 import multiprocessing
@@ -10,82 +10,82 @@ import threading
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from typing import Generic
 
-from trans4init.ablations.study.executors.protocol import Died, Event, OnEvent, Progress, do
-from trans4init.ablations.study.requests import Request, ResolvedStudy
+from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, OnEvent, R, T_co, Work
 
 __all__ = ["InlineExecutor", "ProcessExecutor", "worker_context"]
 
 
-class InlineExecutor:
-    """One run after the other in this process: for debuggers, and for a GPU that one run fills."""
+class InlineExecutor(Generic[R, T_co]):
+    """Runs one request after the other in the calling process: for debuggers, and for a GPU that one run fills."""
 
     capacity = 1
 
-    def __init__(self, study: ResolvedStudy) -> None:
-        self._study = study
-        self._waiting: list[tuple[Request, ...]] = []
+    def __init__(self, work: Work[R, T_co]) -> None:
+        self._work = work
+        self._waiting: list[tuple[R, ...]] = []
 
-    def submit(self, requests: tuple[Request, ...]) -> None:
-        """Keep the requests for `wait`."""
+    def submit(self, requests: tuple[R, ...]) -> None:
+        """Keep the requests until `wait` runs them."""
         self._waiting.append(requests)
 
-    def wait(self, on_event: OnEvent, timeout: float) -> None:
-        """Run one of them."""
+    def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
+        """Run the first of the waiting requests."""
         if self._waiting:
-            do(self._study, self._waiting[0], on_event)
+            self._work(self._waiting[0], on_event)
             self._waiting.pop(0)
 
     def running(self) -> int:
-        """Those not yet run."""
+        """Return how many are still to run."""
         return len(self._waiting)
 
     def stop(self) -> None:
-        """Forget those not yet run."""
+        """Forget those that are still to run."""
         self._waiting.clear()
 
 
-class ProcessExecutor:
-    """One process per run, forked from a server that has torch loaded: a run that dies takes no other with it.
+class ProcessExecutor(Generic[R, T_co]):
+    """Runs each request in a process of its own, so that a run that dies takes no other run with it.
 
-    A worker ends itself when the coordinator is gone, so that no run goes on unseen.
+    A worker ends itself when the process that started it has ended, so that no run goes on unseen.
     """
 
-    def __init__(self, study: ResolvedStudy, workers: int) -> None:
-        self._study, self.capacity = study, workers
-        self._context = worker_context()
-        self._runs: dict[Connection, tuple[tuple[Request, ...], BaseProcess]] = {}
+    def __init__(self, work: Work[R, T_co], workers: int, preload: str) -> None:
+        self._work, self.capacity = work, workers
+        self._context = worker_context(preload)
+        self._runs: dict[Connection, tuple[tuple[R, ...], BaseProcess]] = {}
 
-    def submit(self, requests: tuple[Request, ...]) -> None:
+    def submit(self, requests: tuple[R, ...]) -> None:
         """Start a process for the requests."""
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(  # type: ignore[attr-defined]  # BaseContext has it at run time
-            target=_worker, args=(theirs, self._study, requests), name=requests[0].run_id, daemon=True
+            target=_worker, args=(theirs, self._work, requests), name=requests[0].run_id, daemon=True
         )
         process.start()
         theirs.close()
         self._runs[ours] = (requests, process)
 
-    def wait(self, on_event: OnEvent, timeout: float) -> None:
-        """Read what the processes sent."""
+    def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
+        """Read what the processes sent within `timeout` seconds."""
         for connection in multiprocessing.connection.wait(list(self._runs), timeout):
             assert isinstance(connection, Connection)
             requests, process = self._runs[connection]
             try:
-                event: Event = connection.recv()
+                event: Event[R, T_co] = connection.recv()
             except (EOFError, OSError):
                 process.join()
-                event = Died(requests, _last_words(process.exitcode))
-            if not isinstance(event, Progress):
+                event = Died(requests, _reason(process.exitcode))
+            if not isinstance(event, Advanced):
                 self._forget(connection)
             on_event(event)
 
     def running(self) -> int:
-        """How many processes there are."""
+        """Return how many processes there are."""
         return len(self._runs)
 
     def stop(self) -> None:
-        """Kill them."""
+        """Kill all processes."""
         for connection, (_, process) in list(self._runs.items()):
             process.kill()
             self._forget(connection)
@@ -96,20 +96,20 @@ class ProcessExecutor:
         connection.close()
 
 
-def worker_context() -> BaseContext:
-    """How worker processes start: forked from a server that has torch loaded, or spawned where there is none."""
+def worker_context(preload: str) -> BaseContext:
+    """Return how worker processes start: forked from a server that has imported `preload`, or spawned where that can't be."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "trans4init.ablations.study.executors.preload"])
+    context.set_forkserver_preload(["__main__", preload])
     return context
 
 
-def _worker(connection: Connection, study: ResolvedStudy, requests: tuple[Request, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator to answer
+def _worker(connection: Connection, work: Work[R, T_co], requests: tuple[R, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):  # the coordinator is gone: nobody to tell
-        do(study, requests, connection.send)
+    with contextlib.suppress(BrokenPipeError):  # that process has ended: nobody reads the events
+        work(requests, connection.send)
 
 
 def _end_with_parent() -> None:
@@ -119,9 +119,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _last_words(exit_code: int | None) -> str:
+def _reason(exit_code: int | None) -> str:
+    """Say why a process ended that sent no record."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
-        memory = ": perhaps for want of memory" if name == "SIGKILL" else ""
+        memory = ": perhaps the machine ran out of memory" if name == "SIGKILL" else ""
         return f"the run's process was ended by {name}{memory}"
-    return f"the run's process ended with code {exit_code} and no result"
+    return f"the run's process ended with code {exit_code} and sent no record"

@@ -1,22 +1,21 @@
-"""Runs on a Ray cluster: one task per run, on as many machines as the cluster has."""
+"""Run requests on a Ray cluster: one Ray task per run, on as many machines as the cluster has."""
 
-import dataclasses
 import os
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.executors.protocol import Died, Event, Finished, do
-from trans4init.ablations.study.requests import Request, ResolvedStudy
-from trans4init.reports.machine import capture
+from trans4init.ablations.study.executors.protocol import Died, Event, Finished, OnEvent, R, T_co, Work
 
 __all__ = ["RayExecutor"]
 
 
-class RayExecutor:
-    """Uses the cluster that RAY_ADDRESS names, or starts one here. The study's folder must be shared by its nodes."""
+class RayExecutor(Generic[R, T_co]):
+    """Uses the cluster that RAY_ADDRESS names, or starts one on this machine.
 
-    def __init__(self, study: ResolvedStudy, workers: int) -> None:
+    Files that runs read and write must be in a folder that all machines of the cluster share.
+    """
+
+    def __init__(self, work: Work[R, T_co], workers: int) -> None:
         try:
             import ray
         except ImportError:
@@ -25,16 +24,16 @@ class RayExecutor:
         if not ray.is_initialized():
             ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False)
         self.capacity = max(1, int(ray.cluster_resources().get("CPU", workers)))
-        self._study = ray.put(study)
+        self._work = ray.put(work)
         self._run = ray.remote(num_cpus=1, max_retries=0)(_run)
-        self._runs: dict[Any, tuple[Request, ...]] = {}
+        self._runs: dict[Any, tuple[R, ...]] = {}
 
-    def submit(self, requests: tuple[Request, ...]) -> None:
-        """Give the requests to the cluster."""
-        self._runs[self._run.remote(self._study, requests)] = requests
+    def submit(self, requests: tuple[R, ...]) -> None:
+        """Hand the requests to the cluster."""
+        self._runs[self._run.remote(self._work, requests)] = requests
 
-    def wait(self, on_event: Callable[[Event], None], timeout: float) -> None:
-        """Collect what is done."""
+    def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
+        """Collect a finished run, if one finishes within `timeout` seconds."""
         done, _ = self._ray.wait(list(self._runs), num_returns=1, timeout=timeout)
         for reference in done:
             requests = self._runs.pop(reference)
@@ -44,20 +43,20 @@ class RayExecutor:
                 on_event(Died(requests, f"the run's worker was lost: {error}"))
 
     def running(self) -> int:
-        """How many the cluster has."""
+        """Return how many tasks the cluster has not finished."""
         return len(self._runs)
 
     def stop(self) -> None:
-        """Cancel them."""
+        """Cancel all tasks."""
         for reference in self._runs:
             self._ray.cancel(reference, force=True)
         self._runs.clear()
 
 
-def _run(study: ResolvedStudy, requests: tuple[Request, ...]) -> Finished:
-    events: list[Event] = []
-    here = dataclasses.replace(study, environment=capture())  # the node's, not the coordinator's
-    do(here, requests, events.append)
+def _run(work: Work[R, T_co], requests: tuple[R, ...]) -> Finished[R, T_co]:
+    """Run the requests on a machine of the cluster; progress stays there, the records come back."""
+    events: list[Event[R, T_co]] = []
+    work(requests, events.append)
     finished = events[-1]
     assert isinstance(finished, Finished)
     return finished

@@ -1,74 +1,75 @@
-"""What every executor does: it takes requests, and hands back progress, finished records or a death."""
+"""What executors and their caller agree on: requests go in, and progress, finished records or deaths come back.
+
+An executor knows nothing about what it runs. It is given a callable, `Work`, that runs requests and sends events.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from trans4init.ablations.study.requests import Request, ResolvedStudy
-from trans4init.reports.records.schema import RunRecord
+__all__ = ["Advanced", "Died", "Event", "Executor", "Finished", "OnEvent", "Runnable", "Work"]
 
-__all__ = ["Died", "Event", "Executor", "Finished", "OnEvent", "Progress", "do"]
+
+class Runnable(Protocol):
+    """A request as executors see it: it can be pickled, and it has an id."""
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that is asked for."""
+
+
+R = TypeVar("R", bound=Runnable)
+T_co = TypeVar("T_co", covariant=True)
+"""R is the type of a request, T_co that of the record that a run returns."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A run got this far."""
+class Advanced(Generic[R]):
+    """A run has done `step` of its `steps`, with this training loss."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[R, ...]
     step: int
     steps: int
     loss: float
 
 
 @dataclass(frozen=True)
-class Finished:
-    """Runs ended, well or not, and here is what they found."""
+class Finished(Generic[R, T_co]):
+    """Runs ended, well or not; these are their records."""
 
-    requests: tuple[Request, ...]
-    records: tuple[RunRecord, ...]
+    requests: tuple[R, ...]
+    records: tuple[T_co, ...]
 
 
 @dataclass(frozen=True)
-class Died:
-    """The process of a run ended without a word, for example killed for its memory."""
+class Died(Generic[R]):
+    """The process of a run ended without a record, for example because it was killed for its memory."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[R, ...]
     reason: str
 
 
-Event = Progress | Finished | Died
+Event = Advanced[R] | Finished[R, T_co] | Died[R]
+
+OnEvent = Callable[[Event[R, T_co]], None]
+
+Work = Callable[[tuple[R, ...], OnEvent[R, T_co]], None]
+"""Runs the requests in the calling process and sends what happens, `Finished` last; must be picklable."""
 
 
-OnEvent = Callable[[Event], None]
-
-
-class Executor(Protocol):
-    """Runs requests. A tuple of more than one request is a throughput session, run as one."""
+class Executor(Protocol[R, T_co]):
+    """Runs requests somewhere. A tuple of more than one request is run as one unit, such as a throughput session."""
 
     capacity: int
 
-    def submit(self, requests: tuple[Request, ...]) -> None:
+    def submit(self, requests: tuple[R, ...]) -> None:
         """Start the requests."""
 
-    def wait(self, on_event: OnEvent, timeout: float) -> None:
-        """Hand over what happens, for at least one event or for about `timeout` seconds."""
+    def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
+        """Pass on events as they happen; return after at least one event or about `timeout` seconds."""
 
     def running(self) -> int:
-        """How many are under way."""
+        """Return how many submitted tuples are not finished."""
 
     def stop(self) -> None:
-        """End everything now."""
-
-
-def do(study: ResolvedStudy, requests: tuple[Request, ...], send: OnEvent) -> None:
-    """Run the requests here, and send what happens."""
-    from trans4init.ablations.study.work import run_request, run_throughput
-
-    def progress(step: int, steps: int, loss: float) -> None:
-        send(Progress(requests, step, steps, loss))
-
-    if requests[0].phase == "throughput":
-        records = run_throughput(study, list(requests))
-    else:
-        records = [run_request(study, requests[0], progress)]
-    send(Finished(requests, tuple(records)))
+        """End everything at once."""

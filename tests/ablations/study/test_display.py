@@ -7,7 +7,7 @@ from rich.console import Console
 
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Clock, LiveDisplay, PlainDisplay, duration, make_display
-from trans4init.ablations.study.executors.protocol import Progress
+from trans4init.ablations.study.executors.protocol import Advanced
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
@@ -32,7 +32,7 @@ def play(agenda, display):
         for trial, (value, status, error) in enumerate([(2.5, "ok", ""), (None, "diverged", "the loss is nan")]):
             request = agenda.study.tune_request(ANALYTIC, trial, {})
             display.started((request,))
-            display.progress(Progress((request,), 4, 6, 3.25))
+            display.advanced(Advanced((request,), 4, 6, 3.25))
             if isinstance(display, LiveDisplay):
                 display._console.print(display._view())
             record = agenda.study.record(request, [Measurement(VALIDATION_LOSS, value, 6)], status=status, error=error)

@@ -1,14 +1,19 @@
-"""Executors: the same events, whether a run happens here, in a process or on a cluster."""
+"""Executors send the same events, whether a run happens in this process, in its own or on a cluster."""
 
+import dataclasses
 import importlib.util
+import pickle
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.executors.choose import make_executor
-from trans4init.ablations.study.executors.protocol import Died, Finished, Progress
+from trans4init.ablations.study.executors import choose
+from trans4init.ablations.study.executors.protocol import Advanced, Died, Finished
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.worker import PRELOAD, StudyWorker
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
 
@@ -20,6 +25,10 @@ CLOCKED = ("wall_time",)
 def study(tiny_study, tmp_path):
     spec = load_study(str(tiny_study()))
     return ResolvedStudy(spec, spec.task.fingerprint(), capture(), tmp_path / "runs" / "tiny", "")
+
+
+def make_executor(name, study, workers):
+    return choose.make_executor(name, StudyWorker(study, elsewhere=name == "ray"), workers, PRELOAD)
 
 
 def play(executor, *submissions):
@@ -61,7 +70,7 @@ def test_every_executor_hands_back_the_same_records(study, name):
 @pytest.mark.parametrize("name", ["inline", "process"])
 def test_progress_is_told(study, name):
     events = play(make_executor(name, study, 1), (study.evaluate_request(ANALYTIC, 0, 0, {}),))
-    steps = [event.step for event in events if isinstance(event, Progress)]
+    steps = [event.step for event in events if isinstance(event, Advanced)]
     assert steps == [2, 4, 6]
     assert isinstance(events[-1], Finished)
 
@@ -120,9 +129,90 @@ def test_stop_leaves_no_process(study):
     assert not any(process.is_alive() for process in processes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """A request that is no study's."""
+
+    run_id: str
+
+
+def test_executors_know_nothing_of_what_they_run():
+    """Any callable and any request with an id will do; the records come back as they are."""
+
+    def work(requests, send):
+        send(Advanced(requests, 1, 2, 0.5))
+        send(Finished(requests, tuple(request.run_id.upper() for request in requests)))
+
+    events = play(choose.make_executor("inline", work, 1, "unused"), (Wish("a"), Wish("b")), (Wish("c"),))
+    assert [event.records for event in events if isinstance(event, Finished)] == [("A", "B"), ("C",)]
+    assert [event.requests for event in events if isinstance(event, Advanced)] == [(Wish("a"), Wish("b")), (Wish("c"),)]
+
+
+def test_a_run_on_another_machine_records_that_machine(study, monkeypatch):
+    there = dataclasses.replace(study.environment, processor="the node's")
+    monkeypatch.setattr("trans4init.ablations.study.worker.capture", lambda: there)
+    for elsewhere, processor in ((False, study.environment.processor), (True, "the node's")):
+        events = []
+        StudyWorker(study, elsewhere)((study.evaluate_request(ANALYTIC, 0, 0, {}),), events.append)
+        assert events[-1].records[0].environment.processor == processor
+
+
+class FakeRay:
+    """What the executor uses of Ray: everything that goes to the cluster or comes back is pickled."""
+
+    class exceptions:  # noqa: N801  Ray's name
+        class RayError(Exception):
+            pass
+
+    def __init__(self):
+        self.lost = 0
+
+    def is_initialized(self):
+        return True
+
+    def cluster_resources(self):
+        return {"CPU": 3.0}
+
+    def put(self, thing):
+        return pickle.dumps(thing)
+
+    def remote(self, **options):
+        return lambda function: SimpleNamespace(remote=lambda *values: (function, *map(self._sent, values)))
+
+    def _sent(self, value):
+        return value if isinstance(value, bytes) else pickle.dumps(value)
+
+    def wait(self, references, num_returns, timeout):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        if self.lost:
+            self.lost -= 1
+            raise self.exceptions.RayError("node gone")
+        function, *values = reference
+        return pickle.loads(pickle.dumps(function(*map(pickle.loads, values))))
+
+    def cancel(self, reference, force):
+        pass
+
+
+def test_on_ray_a_run_comes_back_whole_or_as_a_death(study, monkeypatch):
+    """Without Ray itself: what is sent can be pickled, and a lost worker costs its own run alone."""
+    fake = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    executor = make_executor("ray", study, 1)
+    assert executor.capacity == 3
+    requests = [(study.evaluate_request(ANALYTIC, seed, 0, {}),) for seed in (0, 1)]
+    fake.lost = 1
+    died, finished = play(executor, *requests)
+    assert (died.requests, died.reason) == (requests[0], "the run's worker was lost: node gone")
+    [inline] = [e for e in play(make_executor("inline", study, 1), requests[1]) if isinstance(e, Finished)]
+    assert found(finished.records[0]) == found(inline.records[0])
+
+
 def test_an_executor_that_cannot_be_had_is_refused(study, monkeypatch):
-    with pytest.raises(InputError, match="executor 'threads' is not one of inline, process, ray"):
+    with pytest.raises(InputError, match="unknown executor 'threads'; there are: inline, process, ray"):
         make_executor("threads", study, 1)
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'trans4init\[cluster\]'"):
         make_executor("ray", study, 1)
