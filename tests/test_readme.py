@@ -15,11 +15,9 @@ from trans4init.reports.records.vocabulary import ARMS
 from trans4init.reports.study_report.report_files import verdict_in
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("", "ablations/fit", "ablations/functions", "ablations/training", "ablations/transformer")
+READMES = [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "kernels").glob("*/README.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SNIPPETS = [block for language, block in BLOCKS if language == "python"]
-COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
-NOX_COMMANDS = [line for line in COMMANDS if line.startswith("pip install nox && nox -s ")]
 FEW = ["--steps", "8", "--set", "training.evaluations=2", "training.warmup_steps=2"]
 LONG = {
     "trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"],
@@ -29,31 +27,60 @@ LONG = {
 """Commands that take minutes: run with a smaller budget, otherwise as they stand."""
 
 
+def blocks(readme: Path, language: str) -> list[str]:
+    """The code blocks of that language in a README, in their order."""
+    text = readme.read_text(encoding="utf-8")
+    return [
+        block for name, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if name == language
+    ]
+
+
+def commands(readme: Path) -> list[str]:
+    """Every line of the shell blocks."""
+    return [line for block in blocks(readme, "sh") for line in block.splitlines()]
+
+
+def named(readme: Path) -> str:
+    return str(readme.relative_to(ROOT))
+
+
+NOX_COMMANDS = [line for line in commands(ROOT / "README.md") if line.startswith("pip install nox && nox -s ")]
+
+
+def test_every_readme_with_commands_is_run():
+    """A README that shows a command or a snippet is among those that the tests below run."""
+    tracked = subprocess.run(["git", "ls-files", "*README.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = {name for name in tracked.stdout.split() if commands(ROOT / name) or blocks(ROOT / name, "python")}
+    assert shown <= {named(readme) for readme in READMES}
+
+
 def test_every_command_is_of_a_kind_that_is_checked():
+    every = [line for readme in READMES for line in commands(readme)]
     assert len(NOX_COMMANDS) == 2
-    assert all(line.startswith("trans4init ") for line in COMMANDS if line not in NOX_COMMANDS)
-    assert set(LONG) <= set(COMMANDS)
+    assert all(line.startswith("trans4init ") for line in every if line not in NOX_COMMANDS)
+    assert set(LONG) <= set(every)
 
 
 def test_the_nox_sessions_it_names_exist():
     sessions = set(re.findall(r"nox -s ([a-z]+)", README))
     defined = set(re.findall(r"@nox\.session\ndef ([a-z]+)\(", (ROOT / "noxfile.py").read_text()))
     assert sessions <= defined
-    assert {"tests", "gpu", "lint", "typing", "bench", "ablate", "report", "ui"} == defined
+    assert {"tests", "gpu", "lint", "typing", "bench", "ablate", "report", "ui", "mutants"} == defined
 
 
-def test_the_commands_run_in_their_order(tmp_path):
-    """In an empty folder with a text and the study that the README shows, one after the other."""
-    [study] = [block for language, block in BLOCKS if language == "toml"]
-    (tmp_path / "my-study.toml").write_text(study)
-    (tmp_path / "my_functions.py").write_text(SNIPPETS[1])
+@pytest.mark.parametrize("readme", [readme for readme in READMES if commands(readme)], ids=named)
+def test_the_commands_run_in_their_order(readme, tmp_path):
+    """In an empty folder with a text and the files that the README shows, one after the other."""
+    for block in blocks(readme, "toml") + blocks(readme, "python"):
+        if name := re.match(r"# ([\w-]+\.(?:toml|py))\n", block):
+            (tmp_path / name[1]).write_text(block)
     (tmp_path / "my.txt").write_bytes((ROOT / "LICENSE-docs").read_bytes() * 2)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     data = os.environ.get("TRANS4INIT_DATA")
     has_shakespeare = data is not None and (Path(data) / "tinyshakespeare").is_dir()
     if has_shakespeare:
         environment["TRANS4INIT_DATA"] = str(Path(data).resolve())
-    for line in COMMANDS:
+    for line in commands(readme):
         if line in NOX_COMMANDS or ("positional-text-full" in line and not has_shakespeare):
             continue
         words = [*shlex.split(line), *LONG.get(line, [])]
@@ -61,24 +88,21 @@ def test_the_commands_run_in_their_order(tmp_path):
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    assert (tmp_path / "runs" / "my-study" / "report.html").exists()
-    assert (tmp_path / "runs" / "positional-text-my" / "report.html").exists()
+    if readme == ROOT / "README.md":
+        assert (tmp_path / "runs" / "my-study" / "report.html").exists()
+        assert (tmp_path / "runs" / "positional-text-my" / "report.html").exists()
 
 
-def test_the_python_snippet_runs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SNIPPETS[0]], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("readme", [readme for readme in READMES if blocks(readme, "python")], ids=named)
+def test_the_snippets_run(readme, tmp_path):
+    """Each README's snippets are one program, so that a later one may use what an earlier one made."""
+    program = "\n".join(blocks(readme, "python"))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"largest error on \[-4, 4\]: 0\.0\d\d", done.stdout)
-
-
-def test_the_snippet_on_the_transformer_runs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SNIPPETS[2]], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith("blocks.1.cross_attention")
+    if readme == ROOT / "README.md":
+        assert re.search(r"largest error on \[-4, 4\]: 0\.0\d\d", done.stdout)
+    if readme.parent.name == "transformer":
+        assert done.stdout.rstrip().endswith("blocks.1.cross_attention")
 
 
 def section(name):

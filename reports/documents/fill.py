@@ -30,7 +30,13 @@ __all__ = ["DOCUMENTS", "RESULTS", "MarkError", "filled"]
 
 RESULTS = (Path("bench/results"), Path("reports/published"))
 """Where results are published: speeds, and studies with trained models."""
-DOCUMENTS = ("README.md", "kernels/attention/README.md", "kernels/positional_mlp/README.md")
+DOCUMENTS = (
+    "README.md",
+    "ablations/training/README.md",
+    "bench/README.md",
+    "kernels/attention/README.md",
+    "kernels/positional_mlp/README.md",
+)
 _MARK = re.compile(r"(<!-- (speed|verdict|duration|trained)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
 _SHOWN = ("ms", "ratio", "MiB", "work")
 
