@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
-from trans4init.ablations.errors import InputError, nearest, unknown_name
+from trans4init.ablations.errors import nearest, unknown_name
 from trans4init.ablations.settings.base import (
     BaseModel,
     ConfigDict,
@@ -19,8 +18,8 @@ from trans4init.ablations.settings.base import (
     field_validator,
     model_validator,
 )
-from trans4init.ablations.settings.error_sentence import sentence
 from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.reports.records.schema import CellKey, Metric
 from trans4init.reports.records.vocabulary import ARMS, REFERENCE_ARM, arm_named
@@ -242,30 +241,18 @@ def spec_hash(conditions: dict[str, Any]) -> str:
 def load_study(
     name_or_path: str, *, seeds: int | None = None, trials: int | None = None, data: Path | None = None
 ) -> StudySpec:
-    """The study of that name or in that file, with what the command line changes.
+    """Load the study of that name or in that file, with what the command line changes.
 
-    A file or a named source in `data` makes a study of its own, called after both. Raises InputError with the file,
-    the key, what was expected and the nearest right word.
+    A file or a named source in `data` makes a study of its own, called after both. Raises InputError as `load_toml`
+    does.
     """
-    path = _find(name_or_path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}.") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from None
-    if seeds is not None:
-        _set(content, "evaluation", "seeds", seeds)
-    if trials is not None:
-        _set(content, "tuning", "trials", trials)
+    source = None if data is None else str(data) if str(data) in NAMED_SOURCES else str(data.absolute())
+    changes = {"evaluation.seeds": seeds, "tuning.trials": trials, "task.source": source}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
     if data is not None:
-        _set(content, "task", "source", str(data) if str(data) in NAMED_SOURCES else str(data.absolute()))
-        content["name"] = f"{content.get('name', path.stem)}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"
-    try:
-        spec = StudySpec.model_validate(content)
-    except ValidationError as error:
-        raise InputError(sentence(error, StudySpec, str(path))) from None
-    return _located(spec.model_copy(update={"task": spec.task.located(path.parent)}), path.parent)
+        spec = spec.model_copy(update={"name": f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"})
+    return _located(spec.model_copy(update={"task": spec.task.located(folder)}), folder)
 
 
 def _located(spec: StudySpec, folder: Path) -> StudySpec:
@@ -288,29 +275,9 @@ def _located(spec: StudySpec, folder: Path) -> StudySpec:
     )
 
 
-def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
-    """Set a key of a section; a section that is none is left for the check to complain of."""
-    table = content.setdefault(section, {})
-    if isinstance(table, dict):
-        table[key] = value
-
-
 def shipped_studies() -> dict[str, Path]:
-    """The studies that come with the project, by name."""
-    folder = Path(__file__).resolve().parent.parent / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def _find(name_or_path: str) -> Path:
-    shipped = shipped_studies()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    path = Path(name_or_path)
-    if os.path.isfile(path):  # unlike Path.is_file it takes a name that is too long for one that isn't there
-        return path
-    if path.suffix == ".toml" or "/" in name_or_path:
-        raise InputError(f"there is no study file {name_or_path!r}.")
-    raise unknown_name("study", name_or_path, shipped)
+    """Return the studies that come with the project, by name."""
+    return shipped_files("studies")
 
 
 def _known_arm(name: str) -> str:

@@ -97,7 +97,7 @@ class ProcessExecutor(Generic[R, T_co]):
 
 
 def worker_context(preload: str) -> BaseContext:
-    """Return how worker processes start: forked from a server that has imported `preload`, or spawned where that can't be."""
+    """Return how workers start: forked from a server that has imported `preload`; spawned where there is no server."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -31,8 +31,8 @@ def command(folder, *words, given=None):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"task": "copyy"}, "unknown task 'copyy'; did you mean 'copy'?"),
-        ({"task": "missing.toml"}, "there is no recipe 'missing.toml'"),
+        ({"task": "copyy"}, "unknown recipe 'copyy'; did you mean 'copy'?"),
+        ({"task": "missing.toml"}, "there is no recipe file 'missing.toml'"),
         ({"task": "copy", "preset": "tiny"}, "unknown preset 'tiny'; "),
         ({"task": "copy", "steps": 0}, "copy: [training] steps: input should be greater than or equal to 1"),
         (
@@ -44,7 +44,10 @@ def command(folder, *words, given=None):
         ({"task": "copy", "set": (("task.longest=2",),)}, "lengths must not fall: shortest 3, longest 2"),
         ({"task": "copy", "set": (("model.heads=3",),)}, "width 64 can't be shared by 3 heads"),
         ({"task": "copy", "set": (("task.name=txt",),)}, "unknown task 'txt'; did you mean 'text'?"),
-        ({"task": "copy", "set": (("seed.a=1",),), "seed": 2}, "'seed.a' can't be set"),
+        (
+            {"task": "copy", "set": (("seed.a=1",),), "seed": 2},
+            "copy: 'seed.a' can't be set, since 'seed' is a value there, not a section",
+        ),
         ({"task": "translation", "set": (("task.interim_sentences=0",),)}, "interim_sentences: input should be"),
         ({"task": "copy", "data": Path("x.csv")}, "[task] unknown key 'source'"),
         ({"task": "modular-addition", "set": (("task.operation=%",),)}, "operation: input should be"),
@@ -64,7 +67,7 @@ def test_a_mistake_in_what_is_to_be_trained_is_one_sentence(options, sentence):
 def test_a_mistake_ends_with_code_two(tmp_path):
     code, output, complaint = command(tmp_path, "train", "reverze")
     assert (code, output) == (2, "")
-    assert complaint == "trans4init: unknown task 'reverze'; did you mean 'reverse'?\n"
+    assert complaint == "trans4init: unknown recipe 'reverze'; did you mean 'reverse'?\n"
 
 
 def test_options_change_the_recipe():

@@ -65,7 +65,7 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ('source = "text.txt"', 'name = "txt"', "unknown task 'txt'; did you mean 'text'?"),
         ('[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', "", "arms with a net need at least one"),
         ('name = "tiny"', 'name = "a/b"', "name: string should match pattern"),
-        ("[fit]", "[fit", "is not TOML"),
+        ("[fit]", "[fit", "is not valid TOML"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_file_key_and_nearest_word(tiny_study, old, new, sentence):
@@ -111,9 +111,9 @@ def test_a_named_source_is_data_too(tiny_study):
 
 
 @pytest.mark.parametrize(("section", "change"), [("evaluation", {"seeds": 3}), ("tuning", {"trials": 3})])
-def test_a_section_that_is_none_is_named(tmp_path, section, change):
+def test_a_value_where_a_section_should_be_is_named(tmp_path, section, change):
     (tmp_path / "s.toml").write_text(f"{section} = 3\n")
-    with pytest.raises(InputError, match=r"s\.toml: "):
+    with pytest.raises(InputError, match=rf"s\.toml: .*'{section}' is a value there, not a section"):
         load_study(str(tmp_path / "s.toml"), **change)
 
 

@@ -136,6 +136,11 @@ class Wish:
     run_id: str
 
 
+def test_the_server_of_workers_imports_a_module_that_is_there():
+    """A name that can't be imported would be passed over in silence, and every run would import torch itself."""
+    assert importlib.util.find_spec(PRELOAD) is not None
+
+
 def test_executors_know_nothing_of_what_they_run():
     """Any callable and any request with an id will do; the records come back as they are."""
 

@@ -1,0 +1,65 @@
+"""Load checked settings from a TOML file that ships with the project or is a user's own. Imports no torch."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trans4init.ablations.errors import InputError, shown, unknown_name
+from trans4init.ablations.settings.base import BaseModel, ValidationError
+from trans4init.ablations.settings.error_sentence import sentence
+
+__all__ = ["load_toml", "shipped_files"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def shipped_files(folder: str) -> dict[str, Path]:
+    """Return the TOML files in a folder of `ablations`, by name."""
+    files = (Path(__file__).resolve().parent.parent / folder).glob("*.toml")
+    return {path.stem: path for path in sorted(files)}
+
+
+def load_toml(
+    model: type[M], kind: str, name_or_path: str, shipped: Mapping[str, Path], changes: Mapping[str, Any]
+) -> tuple[M, Path]:
+    """Load the `shipped` file of that name, or the file at that path; return its settings and its folder.
+
+    kind: what such a file is called in errors. changes: values by key, such as {"training.steps": 100}; a key that
+    names a section replaces it. Raises InputError with the file, the key, what was expected and the nearest word.
+    """
+    path = _find(kind, name_or_path, shipped)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{shown(path)} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
+    for key, value in changes.items():
+        _set(content, key, value, name_or_path)
+    try:
+        return model.model_validate(content), path.parent
+    except ValidationError as error:
+        raise InputError(sentence(error, model, name_or_path)) from None
+
+
+def _find(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if os.path.isfile(name_or_path):  # Path.is_file raises for a name that is too long
+        return Path(name_or_path)
+    if name_or_path.endswith(".toml") or "/" in name_or_path:
+        raise InputError(f"there is no {kind} file {name_or_path!r}.")
+    raise unknown_name(kind, name_or_path, shipped)
+
+
+def _set(content: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a key such as `training.steps`; raises InputError if what should be its section is a value."""
+    *sections, last = key.split(".")
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise InputError(f"{where}: {key!r} can't be set, since {section!r} is a value there, not a section.")
+    table[last] = value
