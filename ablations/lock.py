@@ -7,13 +7,16 @@ from pathlib import Path
 import filelock
 
 from trans4init.ablations.errors import FaultError, InputError, shown
+from trans4init.reports.files import remove_leftovers
 
 __all__ = ["held"]
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it. The system lets go of it when the process ends, however it ends.
+    """Make the folder, lock it, and delete the temporary files of writers that were killed.
+
+    The system releases the lock when the process ends, however it ends.
 
     Raises FaultError where another process holds it, and InputError where nothing can be written in it.
     """
@@ -28,6 +31,7 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{shown(folder)} can't be written: {error.strerror}.") from None
     try:
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()

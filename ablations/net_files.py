@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trans4init.ablations.errors import InputError
+from trans4init.reports.files import write_whole
 
 __all__ = ["CARD", "WEIGHTS", "is_whole", "read_checkpoint", "write_checkpoint"]
 
@@ -17,9 +18,7 @@ def write_checkpoint(folder: Path, card: dict[str, Any], weights: bytes) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(card | {"weights_sha256": hashlib.sha256(weights).hexdigest()}, indent=2) + "\n"
     for name, content in ((WEIGHTS, weights), (CARD, text.encode())):
-        temporary = folder / f"{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        write_whole(folder / name, content)
     return folder
 
 

@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import load_results
 
@@ -45,7 +46,7 @@ def write_atlas(folder: Path) -> Path:
     figures = _figures(by_function, nets, folder / "figures" / "atlas")
     tables = [_table(name, _ordered(by_function[name])) for name in sorted(by_function)]
     page = folder / PAGE
-    _replace(page, _page(figures, tables))
+    write_whole(page, _page(figures, tables))
     return page
 
 
@@ -58,18 +59,11 @@ def _figures(by_function: dict[str, list[RunRecord]], nets: list[str], kept: Pat
         path = kept / f"{hashlib.sha256(repr((name, nets, sorted(drawn))).encode() + code).hexdigest()[:16]}.svg"
         paths.add(path)
         if not path.exists():
-            _replace(path, _draw(name, by_function[name], nets))
+            write_whole(path, _draw(name, by_function[name], nets))
         figures.append(path.read_text(encoding="utf-8"))
     for old in set(kept.glob("*.svg")) - paths:
         old.unlink()
     return figures
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the whole file or nothing."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _page(figures: list[str], tables: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The pages' templates, and writing a page in one step."""
+"""The templates of the pages."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jinja2
 
 from trans4init.reports import formats
 
-__all__ = ["templates", "write_page"]
+__all__ = ["templates"]
 
 
 def templates() -> jinja2.Environment:
@@ -21,11 +21,3 @@ def templates() -> jinja2.Environment:
     filters = ("count", "interval", "limits", "number", "signed", "value", "words")
     pages.filters |= {name: getattr(formats, name) for name in filters}
     return pages
-
-
-def write_page(path: Path, text: str) -> Path:
-    """Write the page under its name when it is whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path

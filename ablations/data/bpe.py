@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from trans4init.ablations.data.codec import BpeCodec
 from trans4init.ablations.errors import FaultError
+from trans4init.reports.files import write_whole
 
 __all__ = ["learn_bpe"]
 
@@ -37,9 +37,7 @@ def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> Bp
     tokenizer.train_from_iterator(texts, trainer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(tokenizer.to_str(), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, tokenizer.to_str())
     except OSError as error:
         raise FaultError(f"the vocabulary can't be kept in {folder}: {error.strerror}.") from error
     return BpeCodec(tokenizer)

@@ -14,9 +14,10 @@ from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
+from trans4init.reports.files import remove_leftovers, write_whole
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
-from trans4init.reports.records.store import load_results, remove_leftovers
+from trans4init.reports.records.store import load_results
 from trans4init.reports.study_report.report_files import HTML, is_current, verdict_in
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
@@ -148,9 +149,7 @@ def _write_spec(study: ResolvedStudy) -> None:
         "spec_hash": study.spec_hash,
         "command": study.command,
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:

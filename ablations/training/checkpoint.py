@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trans4init.ablations.errors import InputError, shown
+from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import Measurement, Metric
 
 __all__ = ["Progress", "Snapshot", "random_states", "read_snapshot", "restore_random_states", "write_snapshot"]
@@ -72,18 +72,7 @@ def write_snapshot(path: Path, card: Mapping[str, Any], **parts: Mapping[str, Te
     }
     content = save(tensors, {"card": json.dumps(card)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
+    return write_whole(path, content)
 
 
 def read_snapshot(path: Path) -> Snapshot:

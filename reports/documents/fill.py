@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trans4init.reports.documents.trained_table import trained_table
+from trans4init.reports.files import write_whole
 from trans4init.reports.formats import figure
 from trans4init.reports.records import metrics
 from trans4init.reports.records.store import load_results
@@ -189,7 +190,7 @@ def main(files: Sequence[str]) -> None:
         before = path.read_text(encoding="utf-8")
         after = filled(before, RESULTS)
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            write_whole(path, after)
         print(f"{'filled again' if after != before else 'up to date'}: {path}")
 
 

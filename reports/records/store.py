@@ -1,6 +1,6 @@
 """The store: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError, from_table, to_table
 
 __all__ = [
@@ -16,14 +17,12 @@ __all__ = [
     "load_results",
     "path_of",
     "read_runs",
-    "remove_leftovers",
     "write_bundle",
     "write_run",
     "write_together",
 ]
 
 CORRUPT_SUFFIX = ".corrupt"
-_TEMPORARY_SUFFIX = ".tmp"
 
 
 class CorruptResultError(Exception):
@@ -62,18 +61,9 @@ def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
 def write_together(records: Sequence[RunRecord], path: Path) -> Path:
     """Write runs that share environment, study card and spec into one file, as safely as `write_run` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(_TEMPORARY_SUFFIX)
-    try:
-        with temporary.open("wb") as sink:
-            pq.write_table(to_table(records), sink, compression="zstd", write_page_checksum=True)
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
-    return path
+    sink = io.BytesIO()
+    pq.write_table(to_table(records), sink, compression="zstd", write_page_checksum=True)
+    return write_whole(path, sink.getbuffer())
 
 
 def read_runs(path: Path) -> list[RunRecord]:
@@ -107,18 +97,3 @@ def load_results(folder: Path) -> Results:
             path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
     aside = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
     return Results(tuple(records), tuple(path for path in aside if not path.with_suffix("").exists()))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed. Only the holder of the study's lock may do this."""
-    for path in folder.glob(f"*{_TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make the rename itself durable (POSIX: a folder's entry is only safe once the folder is synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

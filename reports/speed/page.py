@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from trans4init.reports.pages import templates, write_page
+from trans4init.reports.files import write_whole
+from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results
 from trans4init.reports.records.vocabulary import ARMS
 from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds, speeds
@@ -35,7 +36,7 @@ def write_speed_page(folder: Path, results: Results) -> Path:
         .get_template("bench.html.j2")
         .render(suites=[(suite, rates_line(suite), _figures(suite)) for suite in suites], corrupt=results.corrupt)
     )
-    return write_page(folder / PAGE, page)
+    return write_whole(folder / PAGE, page)
 
 
 def _figures(suite: SuiteSpeeds) -> dict[str, str]:

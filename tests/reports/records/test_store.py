@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trans4init.reports.files import remove_leftovers
 from trans4init.reports.records import schema
 from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS
 from trans4init.reports.records.schema import (
@@ -35,7 +36,6 @@ from trans4init.reports.records.store import (
     load_results,
     path_of,
     read_runs,
-    remove_leftovers,
     write_bundle,
     write_run,
 )
@@ -150,9 +150,9 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path):
         import resource, signal, sys
         from datetime import UTC, datetime
         from pathlib import Path
-        from trans4init.reports.environment import capture
-        from trans4init.reports.schema import CellKey, Measurement, Metric, RunRecord
-        from trans4init.reports.store import write_run
+        from trans4init.reports.machine import capture
+        from trans4init.reports.records.schema import CellKey, Measurement, Metric, RunRecord
+        from trans4init.reports.records.store import write_run
         rows = tuple(Measurement(Metric("m", "1"), i / 7, i) for i in range(5000))
         record = RunRecord("r", "s", "h", CellKey("f", "a"), "t", "m", None, 0, "evaluate", "ok", "cpu",
                            datetime.now(UTC), rows, capture())
@@ -181,7 +181,9 @@ def test_a_result_is_on_the_disk_before_it_has_its_name(tmp_path, make_record, m
 
     monkeypatch.setattr(os, "fsync", fsync)
     path = write_run(make_record(run_id="r"), tmp_path)
-    assert names == ["r.tmp", path.parent.name]
+    [temporary, folder] = names
+    assert temporary.startswith("r.parquet.")
+    assert folder == path.parent.name
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path, make_record):
