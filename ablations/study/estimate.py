@@ -23,7 +23,7 @@ from trans4init.ablations.training.loop import TrainingStep
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
 
-__all__ = ["Estimate", "Pace", "estimate", "print_plan"]
+__all__ = ["CostEstimate", "Pace", "estimate", "print_plan"]
 
 _WARM_UP_STEPS, _FEWEST_STEPS, _MOST_STEPS, _SECONDS = 5, 5, 20, 0.5
 """Steps of a cell: first some that are not timed, then as many as there is time for."""
@@ -48,21 +48,19 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a study will take."""
 
     fits: int
     runs: int
     run_seconds: float
     """Of one run."""
-    timing_seconds: float
-    """Of all cells timed in turn, alone on the machine."""
     seconds: float
     """Of everything."""
     disk_bytes: float
 
 
-def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> Estimate:
+def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     """From the pace of a step, an evaluation and a fit, with so many runs at a time."""
     spec = study.spec
     runs, fits = len(spec.cells()) * (spec.trials() + spec.evaluation.seeds), len(study.fits_needed())
@@ -76,7 +74,7 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> Estimate:
     timing = len(spec.cells()) * rounds * pace.step * 4 / 3
     seconds = (fits * pace.fit + runs * run) / workers + timing
     per_run = _BYTES_PER_RUN + _BYTES_PER_LOGGED_STEP * (spec.training.steps // spec.training.log_every)
-    return Estimate(fits, runs, run, timing, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
+    return CostEstimate(fits, runs, run, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
 
 
 def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from trans4init.ablations.data.buckets import epochs
 from trans4init.ablations.data.config import Kind, Split
@@ -70,11 +69,6 @@ class Images(Task):
                 ]
             )
         return Batch(torch.from_numpy(images), torch.from_numpy(self._labels["training"][rows]))
-
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[B, C]."""
-        result: Tensor = model(batch.inputs)
-        return result
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
         """Loss and accuracy; in the final evaluation what the commonest digit would score, beside them."""

@@ -1,4 +1,7 @@
-"""AdamW, short enough to read, for many models at once: each member its own learning rate and weight decay."""
+"""AdamW for many models trained side by side, each with its own learning rate and weight decay.
+
+Nothing in the project calls it yet: it is for arrays of runs, which train a study's runs as one model.
+"""
 
 from collections.abc import Sequence
 
