@@ -18,6 +18,9 @@ from trans4init.reports.records.schema import Measurement, Metric
 
 __all__ = ["Progress", "Snapshot", "random_states", "read_snapshot", "restore_random_states", "write_snapshot"]
 
+_HEADER = "card"
+"""The key of the header in the metadata of a safetensors file."""
+
 
 @dataclass
 class Progress:
@@ -50,8 +53,8 @@ class Snapshot:
     """A file of `write_snapshot`, read."""
 
     path: Path
-    card: dict[str, Any]
-    """What the writer wanted known: recipe, model, vocabulary, progress."""
+    header: dict[str, Any]
+    """What the file says besides its tensors: recipe, model, vocabulary, progress."""
     tensors: dict[str, Tensor]
 
     def part(self, name: str) -> dict[str, Tensor]:
@@ -61,7 +64,7 @@ class Snapshot:
         }
 
 
-def write_snapshot(path: Path, card: Mapping[str, Any], **parts: Mapping[str, Tensor]) -> Path:
+def write_snapshot(path: Path, header: Mapping[str, Any], **parts: Mapping[str, Tensor]) -> Path:
     """Write it under a temporary name, flush it to the disk, and rename: there is always a whole file, old or new."""
     from safetensors.torch import save  # only what keeps or reads a file needs it
 
@@ -70,24 +73,24 @@ def write_snapshot(path: Path, card: Mapping[str, Any], **parts: Mapping[str, Te
         for part, held in parts.items()
         for name, tensor in held.items()
     }
-    content = save(tensors, {"card": json.dumps(card)})
+    content = save(tensors, {_HEADER: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, content)
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The card and all tensors, on the CPU; raises InputError where the file is not one of ours."""
+    """The header and all tensors, on the CPU; raises InputError where the file is not one of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
+            header = json.loads((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {shown(path)}.") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{shown(path)} is no checkpoint of a training run: {error}.") from None
-    return Snapshot(path, card, tensors)
+    return Snapshot(path, header, tensors)
 
 
 def random_states() -> dict[str, Tensor]:

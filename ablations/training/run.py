@@ -135,16 +135,16 @@ class _Run:
 
     def resumed(self, snapshot: Snapshot) -> Progress:
         """Make model, optimiser and random states those of the checkpoint; how far it had come."""
-        card, team = snapshot.card, self.step.team
-        _check_same(self.recipe, card, snapshot.path)
-        if card["fingerprint"] != self.task.fingerprint:
+        header, team = snapshot.header, self.step.team
+        _check_same(self.recipe, header, snapshot.path)
+        if header["fingerprint"] != self.task.fingerprint:
             raise InputError(f"the data of {self.recipe.task} changed since {shown(snapshot.path)} was written.")
-        if card["team"] != team.size:
-            raise InputError(f"{shown(snapshot.path)} is of {card['team']} processes, and {team.size} were started.")
+        if header["team"] != team.size:
+            raise InputError(f"{shown(snapshot.path)} is of {header['team']} processes, and {team.size} were started.")
         self.step.model.load_state_dict(snapshot.part("model"))
-        self.step.restore(snapshot.part("optimiser"), card["step"])
+        self.step.restore(snapshot.part("optimiser"), header["step"])
         restore_random_states(snapshot.part(f"random/{team.rank}"))
-        return Progress.from_json(card["progress"])
+        return Progress.from_json(header["progress"])
 
     def keep(self, step: TrainingStep, progress: Progress, best: bool) -> None:
         """Write the last checkpoint, and the best if this is it; say what was measured."""
@@ -162,7 +162,7 @@ class _Run:
         parts: dict[str, dict[str, Tensor]] = {"model": step.model.state_dict(), "optimiser": tensors}
         parts["random"] = {f"{rank}/{name}": value for rank, own in enumerate(states) for name, value in own.items()}
         codec = self.task.codec
-        card = {
+        header = {
             "recipe": self.recipe.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
             "model": step.model.config.model_dump(mode="json"),
@@ -172,7 +172,7 @@ class _Run:
             "progress": progress.as_json(),
         }
         for name in [BEST, LAST] if best else [LAST]:
-            write_snapshot(self.folder / name, card, **parts)
+            write_snapshot(self.folder / name, header, **parts)
 
     def diverged(self, error: DivergedError, parameters: int) -> RunRecord:
         """The run for the results where a loss stopped being a number: what was measured before."""
@@ -212,9 +212,9 @@ def _as_test(measurement: Measurement) -> Measurement:
     return Measurement(metrics.of_group(measurement.metric, "test"), measurement.value, measurement.step)
 
 
-def _check_same(recipe: Recipe, card: dict[str, Any], path: Path) -> None:
+def _check_same(recipe: Recipe, header: dict[str, Any], path: Path) -> None:
     """Raise InputError where the checkpoint is of another recipe, with the first key that differs."""
-    was, now = _flat(card["recipe"]), _flat(recipe.model_dump(mode="json"))
+    was, now = _flat(header["recipe"]), _flat(recipe.model_dump(mode="json"))
     different = [key for key in sorted(was | now) if was.get(key) != now.get(key) and key != "about"]
     if different:
         key = different[0]
@@ -234,12 +234,12 @@ def _flat(words: dict[str, Any], before: str = "") -> dict[str, Any]:
 def load_trained(path: Path) -> Trained:
     """The model of a checkpoint, or of a run's folder its best one; raises InputError where there is none."""
     snapshot = read_snapshot(path / BEST if path.is_dir() else path)
-    card = snapshot.card
+    header = snapshot.header
     try:
-        model = Transformer(TransformerConfig(**card["model"])).to(choose_device())
+        model = Transformer(TransformerConfig(**header["model"])).to(choose_device())
         model.load_state_dict(snapshot.part("model"))
-        codec = None if card["codec"] is None else codec_from_json(card["codec"])
-        recipe = Recipe.model_validate(card["recipe"])
+        codec = None if header["codec"] is None else codec_from_json(header["codec"])
+        recipe = Recipe.model_validate(header["recipe"])
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{shown(snapshot.path)} is of another version of this project: {reason}.") from error

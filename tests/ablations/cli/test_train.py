@@ -195,8 +195,12 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path, reversing):
 
 def test_a_checkpoint_of_another_version_is_said(tmp_path, reversing):
     snapshot = read_snapshot(reversing / "best.safetensors")
-    for card in ({}, snapshot.card | {"model": {"layers": 1, "breadth": 4}}, snapshot.card | {"codec": {"kind": "x"}}):
-        path = write_snapshot(tmp_path / "other.safetensors", card, model=snapshot.part("model"))
+    for header in (
+        {},
+        snapshot.header | {"model": {"layers": 1, "breadth": 4}},
+        snapshot.header | {"codec": {"kind": "x"}},
+    ):
+        path = write_snapshot(tmp_path / "other.safetensors", header, model=snapshot.part("model"))
         with pytest.raises(InputError, match="is of another version of this project: "):
             load_trained(path)
 

@@ -39,10 +39,10 @@ label_smoothing = 0.1
 
 
 def curve(folder):
-    card = read_snapshot(folder / "last.safetensors").card
+    header = read_snapshot(folder / "last.safetensors").header
     return {
         (row["metric"]["name"], row["step"]): row["value"]
-        for row in card["progress"]["found"]
+        for row in header["progress"]["found"]
         if row["metric"]["name"] not in ("wall_time", "processor_time")
     }
 

@@ -54,15 +54,15 @@ def recipe_file(folder, task="reverse", every=100):
 def content(path):
     """Everything in a checkpoint that a clock hasn't written."""
     snapshot = read_snapshot(path)
-    card = snapshot.card
-    found = card["progress"]["found"]
-    card["progress"]["found"] = [row for row in found if not row["metric"]["name"].endswith("_time")]
-    return card, snapshot.tensors
+    header = snapshot.header
+    found = header["progress"]["found"]
+    header["progress"]["found"] = [row for row in found if not row["metric"]["name"].endswith("_time")]
+    return header, snapshot.tensors
 
 
 def assert_same(one, other):
-    (card, tensors), (other_card, other_tensors) = content(one), content(other)
-    assert card == other_card
+    (header, tensors), (other_header, other_tensors) = content(one), content(other)
+    assert header == other_header
     assert tensors.keys() == other_tensors.keys()
     assert [name for name in tensors if not torch.equal(tensors[name], other_tensors[name])] == []
 
@@ -129,7 +129,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    step = read_snapshot(tmp_path / "run" / LAST).card["progress"]["step"]
+    step = read_snapshot(tmp_path / "run" / LAST).header["progress"]["step"]
     asked, stopped = complaint.splitlines()
     assert asked == "Stopping after this step; Ctrl-C once more stops at once."
     assert stopped == f"Stopped after step {step}; to go on: trans4init {' '.join(words)}"
@@ -178,7 +178,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
 
 
 def test_the_best_checkpoint_is_of_the_best_evaluation(uninterrupted):
-    best, last = (read_snapshot(uninterrupted / name).card["progress"] for name in (BEST, LAST))
+    best, last = (read_snapshot(uninterrupted / name).header["progress"] for name in (BEST, LAST))
     losses = {m["step"]: m["value"] for m in last["found"] if m["metric"]["name"] == "validation_loss"}
     assert best["step"] == last["best_step"] == min(losses, key=losses.get)
 
@@ -204,4 +204,4 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(tmp_path, monke
     monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         write_snapshot(path, {"n": 2}, model={"a": torch.zeros(3)})
-    assert read_snapshot(path).card == {"n": 1}
+    assert read_snapshot(path).header == {"n": 1}
