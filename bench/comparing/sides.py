@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,6 @@ from trans4init.reports.speed.speeds import MISSING_NOTE, THREADS_NOTE
 __all__ = ["Found", "Request", "compare_sides", "timings_of"]
 
 FLOORS = ("ablations", "bench", "kernels", "reports")
-_WHAT_DECIDES = ("pyproject.toml", "constraints.txt")
-"""The files that say what a state of the source needs installed."""
 _EVERY_QUICK_CASE = ("--quick", "--minutes", "10")
 """On a slow machine too."""
 
@@ -256,11 +255,8 @@ def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...], out: Pa
 
 def _python(tree: Path, room: Path) -> Path:
     """This Python where the state needs what is installed here, else one of its own with what it needs."""
-    here = Path(__file__).resolve().parent.parent.parent
-    if all(
-        (here / name).is_file() and (tree / name).is_file() and (tree / name).read_bytes() == (here / name).read_bytes()
-        for name in _WHAT_DECIDES
-    ):
+    requirements = _requirements(tree)
+    if requirements is not None and requirements == _requirements(Path(__file__).resolve().parents[2]):
         return Path(sys.executable)
     print("It needs other packages than this source: they are installed in an environment of its own.", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(room / "venv")], check=True)
@@ -269,6 +265,15 @@ def _python(tree: Path, room: Path) -> Path:
     if subprocess.run([str(python), *words], check=False).returncode:
         raise FaultError(f"what {tree.name} needs could not be installed.")
     return python
+
+
+def _requirements(tree: Path) -> tuple[list[str], str] | None:
+    """Return the packages that a source tree depends on and their pinned versions; None if its files don't say."""
+    try:
+        project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+        return project["dependencies"], (tree / "constraints.txt").read_text()
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        return None
 
 
 def _git(*words: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from trans4init.bench.comparing import sides
 from trans4init.bench.comparing.sides import timings_of
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement
@@ -204,6 +205,33 @@ def test_sources_are_measured_wherever_one_is(compare):
     code, output = compare(str(ROOT), str(ROOT), "--suite", "machine", "--processes", "1", folder="/")
     assert code == 0, output
     assert "machine: copy" in output
+
+
+@pytest.mark.parametrize(
+    ("changed", "environment_of_its_own"),
+    [
+        (("pyproject.toml", "[tool.setuptools]", "[tool.other]"), False),
+        (("pyproject.toml", '"torch>=', '"torch>2,>='), True),
+        (("constraints.txt", "torch==", "torch===="), True),
+    ],
+)
+def test_only_a_source_that_needs_other_packages_gets_an_environment(
+    tmp_path, monkeypatch, changed, environment_of_its_own
+):
+    file, old, new = changed
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    content = (tmp_path / file).read_text()
+    assert old in content
+    (tmp_path / file).write_text(content.replace(old, new))
+    commands = []
+    monkeypatch.setattr(
+        sides.subprocess, "run", lambda words, **_: commands.append(words) or subprocess.CompletedProcess(words, 0)
+    )
+    python = sides._python(tmp_path, tmp_path / "room")
+    own = tmp_path / "room" / "venv" / "bin" / "python"
+    assert python == (own if environment_of_its_own else Path(sys.executable))
+    assert any(str(tmp_path) in words for words in commands) == environment_of_its_own
 
 
 @pytest.mark.parametrize(
