@@ -28,7 +28,6 @@ class Report:
         from trans4init.reports.records.store import load_results, write_bundle
         from trans4init.reports.speed.speeds import STUDY
         from trans4init.reports.study_report.report import NoResultsError, write_report
-        from trans4init.reports.study_report.report_files import verdict_in
 
         try:
             results = load_results(self.folder / "results")
@@ -42,8 +41,8 @@ class Report:
             raise InputError(str(error)) from None
         except OSError as error:
             raise FaultError(f"the report can't be written: {error.filename}: {error.strerror}.") from error
-        if verdict := verdict_in(report.markdown.parent):
-            print(f"{verdict}\n")
+        if lines := report.text.lines():
+            print(*lines, "", sep="\n")
         for path in report.files():
             print(path)
         return 0

@@ -23,6 +23,8 @@ class Sync:
         from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results
         from trans4init.reports.speed.speeds import STUDY
+        from trans4init.reports.study_report.summary import summarise
+        from trans4init.reports.study_report.verdict_text import verdict_text
 
         try:
             records = load_results(self.folder / "results").records
@@ -37,7 +39,7 @@ class Sync:
                 new = mirror_speeds(self.folder.resolve().parent, records)
                 done = f"all suites of {self.folder}, {new} of them new,"
             else:
-                sync(self.folder, records)
+                sync(self.folder, records, verdict_text(summarise(records)))
                 done = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
             raise FaultError(f"MLflow could not be written: {error}") from error

@@ -18,7 +18,9 @@ from trans4init.reports.files import remove_leftovers, write_whole
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
 from trans4init.reports.records.store import load_results
-from trans4init.reports.study_report.report_files import HTML, is_current, verdict_in
+from trans4init.reports.study_report.report_files import HTML, is_current
+from trans4init.reports.study_report.summary import summarise
+from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
@@ -61,13 +63,13 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         agenda = Agenda(study, results.records, _fits_at_hand(study))
         if agenda.complete():
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
-            return _conclude(agenda, console)
+            return _conclude(agenda, results.records, console)
         try:
             complete, mirror_error = _run(agenda, options, console)
         except KeyboardInterrupt:
             _say(console, f"Stopped. Finished runs are kept; to go on: {options.command}")
             return INTERRUPTED
-        code = _conclude(agenda, console, mirror_error)
+        code = _conclude(agenda, results.records, console, mirror_error)
         if not complete:
             _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to go on: {options.command}")
             return INTERRUPTED
@@ -105,18 +107,24 @@ def _check(study: ResolvedStudy, file: str) -> None:
     check_study(study, file)
 
 
-def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:
-    """Where the report is out of date, write and mirror it; say where everything is; the exit code."""
+def _conclude(agenda: Agenda, loaded: Sequence[RunRecord], console: Console, mirror_error: str = "") -> int:
+    """Write and mirror the report unless it is up to date; say the verdict and where everything is; the exit code.
+
+    loaded: the records that were there when the command began: all of them where the report is up to date.
+    """
     folder = agenda.study.folder
-    if not is_current(folder):
+    if is_current(folder):
+        verdict = verdict_text(summarise(loaded))
+    else:
         if not agenda.finished:
             return 0
         from trans4init.reports.study_report.report import write_report
 
         report = write_report(folder)
+        verdict = report.text
         if not mirror_error:
-            mirror_error = _mirror(folder, report.results.records)
-    _say(console, f"\n{verdict_in(folder)}\n")
+            mirror_error = _mirror(folder, report.results.records, verdict)
+    _say(console, "\n".join(["", *verdict.lines(), ""]))
     _say(console, f"report   {shown(folder / HTML)}")
     _say(console, f"results  {shown(agenda.study.results)}")
     if mirror_error:
@@ -127,11 +135,11 @@ def _conclude(agenda: Agenda, console: Console, mirror_error: str = "") -> int:
     return 1 if failed else 0
 
 
-def _mirror(folder: Path, records: Sequence[RunRecord]) -> str:
+def _mirror(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> str:
     from trans4init.reports.mirror.runs import MirrorError, sync
 
     try:
-        sync(folder, records)
+        sync(folder, records, verdict)
     except MirrorError as error:
         return str(error)
     return ""

@@ -23,14 +23,14 @@ from trans4init.reports.documents.trained_table import trained_table
 from trans4init.reports.files import write_whole
 from trans4init.reports.formats import figure
 from trans4init.reports.records import metrics
+from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import load_results
-from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds, speeds
-from trans4init.reports.study_report.report_files import verdict_in
+from trans4init.reports.speed.speeds import STUDY, CaseSpeeds, Speed, SuiteSpeeds, speeds
+from trans4init.reports.study_report.summary import summarise
+from trans4init.reports.study_report.verdict_text import verdict_text
 
-__all__ = ["DOCUMENTS", "RESULTS", "MarkError", "filled"]
+__all__ = ["DOCUMENTS", "MarkError", "filled"]
 
-RESULTS = (Path("bench/results"), Path("reports/published"))
-"""Where results are published: speeds, and studies with trained models."""
 DOCUMENTS = (
     "README.md",
     "ablations/training/README.md",
@@ -38,6 +38,9 @@ DOCUMENTS = (
     "kernels/attention/README.md",
     "kernels/positional_mlp/README.md",
 )
+_SPEEDS, _STUDIES = "bench/results", "reports/published"
+"""The project's folders with a folder for each device, whose results are published: benchmarks; studies and trained
+models."""
 _MARK = re.compile(r"(<!-- (speed|verdict|duration|trained)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
 _SHOWN = ("ms", "ratio", "MiB", "work")
 
@@ -46,12 +49,12 @@ class MarkError(ValueError):
     """A mark that asks for what there isn't; says which."""
 
 
-def filled(text: str, results: tuple[Path, ...]) -> str:
-    """The document with everything between its marks made anew from the results published in these folders.
+def filled(text: str, project: Path) -> str:
+    """Return the document with everything between its marks made anew from the results that `project` publishes.
 
-    Raises MarkError for a mark that is wrong.
+    project: the folder that holds `bench/results` and `reports/published`. Raises MarkError for a mark that is wrong.
     """
-    makers: dict[str, Callable[[tuple[Path, ...], Mapping[str, str]], str]] = {
+    makers: dict[str, Callable[[Path, Mapping[str, str]], str]] = {
         "speed": _speed_tables,
         "verdict": _verdict,
         "duration": _duration,
@@ -61,30 +64,32 @@ def filled(text: str, results: tuple[Path, ...]) -> str:
     def fill(found: re.Match[str]) -> str:
         begin, kind, words, _, end = found.groups()
         options = dict(word.partition("=")[::2] for word in shlex.split(words or ""))
-        return f"{begin}{makers[kind](results, options)}\n{end}"
+        return f"{begin}{makers[kind](project, options)}\n{end}"
 
     return _MARK.sub(fill, text)
 
 
-def _published(results: tuple[Path, ...], study: str) -> list[Path]:
-    return sorted(path for folder in results for path in folder.glob(f"*/{study}") if (path / "results").is_dir())
+def _published(folder: Path, name: str) -> list[tuple[RunRecord, ...]]:
+    """Return the records that are published under `name`, device by device."""
+    return [load_results(path).records for path in sorted(folder.glob(f"*/{name}/results"))]
 
 
-def _study(results: tuple[Path, ...], options: Mapping[str, str]) -> Path:
-    found = _published(results, options.get("study", ""))
-    if not options.get("study") or not found:
-        raise MarkError(f"no study {options.get('study')!r} is published in {' or '.join(map(str, results))}")
-    return found[0]
+def _study(project: Path, options: Mapping[str, str]) -> tuple[RunRecord, ...]:
+    name = options.get("study")
+    devices = _published(project / _STUDIES, name) if name else []
+    if not devices:
+        raise MarkError(f"no study {name!r} is published in {project / _STUDIES}")
+    return devices[0]
 
 
-def _verdict(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
-    lines = verdict_in(_study(results, options)).splitlines()
+def _verdict(project: Path, options: Mapping[str, str]) -> str:
+    lines = verdict_text(summarise(_study(project, options))).lines()
     return "\n>\n".join(f"> {line}" for line in lines)
 
 
-def _duration(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+def _duration(project: Path, options: Mapping[str, str]) -> str:
     """From the beginning of the first run to the end of the last."""
-    records = load_results(_study(results, options) / "results").records
+    records = _study(project, options)
     began = min(r.created_at.timestamp() - (r.last(metrics.WALL_TIME.name) or 0) for r in records)
     seconds = max(record.created_at.timestamp() for record in records) - began
     environment = records[0].environment
@@ -93,33 +98,32 @@ def _duration(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
     )
 
 
-def _trained(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+def _trained(project: Path, options: Mapping[str, str]) -> str:
     """A table for each device on which models were trained."""
     wanted = _listed(options.get("metrics"))
     if not wanted or set(options) != {"metrics"}:
         raise MarkError("a trained mark has metrics=, the names of those that are told, separated by semicolons")
     tables = []
-    for folder in _published(results, "trained"):
-        records = load_results(folder / "results").records
+    for records in _published(project / _STUDIES, "trained"):
         machine = records[0].environment.accelerator or records[0].environment.processor
         tables.append(f"{trained_table(records, wanted)}\n\nTest splits; {machine}.")
     return "\n\n".join(tables) or "Nothing published yet."
 
 
-def _speed_tables(results: tuple[Path, ...], options: Mapping[str, str]) -> str:
+def _speed_tables(project: Path, options: Mapping[str, str]) -> str:
     """A table for each machine on which the suite was measured."""
     suite, show = options.get("suite", ""), options.get("show", "ms")
     unknown = set(options) - {"suite", "operators", "columns", "show"}
     if not suite or show not in _SHOWN or unknown:
         raise MarkError(f"a speed mark has suite=, and perhaps operators=, columns=, show= ({', '.join(_SHOWN)})")
-    tables = [_table(found, options, show) for found in _suites(results) if found.suite == suite]
+    tables = [_table(measured, options, show) for measured in _suites(project) if measured.suite == suite]
     return "\n\n".join(tables) or f"Not measured yet; `trans4init bench --suite {suite}` does."
 
 
 @functools.cache
-def _suites(results: tuple[Path, ...]) -> list[SuiteSpeeds]:
-    folders = _published(results, "bench")
-    return speeds(record for folder in folders for record in load_results(folder / "results").records)
+def _suites(project: Path) -> list[SuiteSpeeds]:
+    """Return all suites that the project publishes; read once for all marks."""
+    return speeds(record for records in _published(project / _SPEEDS, STUDY) for record in records)
 
 
 def _table(suite: SuiteSpeeds, options: Mapping[str, str], show: str) -> str:
@@ -188,7 +192,7 @@ def main(files: Sequence[str]) -> None:
     for name in files or DOCUMENTS:
         path = Path(name)
         before = path.read_text(encoding="utf-8")
-        after = filled(before, RESULTS)
+        after = filled(before, Path())
         if after != before:
             write_whole(path, after)
         print(f"{'filled again' if after != before else 'up to date'}: {path}")

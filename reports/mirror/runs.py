@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from trans4init.reports.records.metrics import WALL_TIME
 from trans4init.reports.records.schema import RunRecord
-from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN, verdict_in
+from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
+from trans4init.reports.study_report.verdict_text import VerdictText
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -228,8 +229,8 @@ def translated() -> Iterator[None]:
         raise MirrorError(f"{type(error).__name__}: {first[0] if first else ''}") from error
 
 
-def sync(folder: Path, records: Sequence[RunRecord]) -> None:
-    """Bring MLflow up to date with the records of the study in `folder`, and with its report where there is one.
+def sync(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> None:
+    """Bring MLflow up to date with the records of the study in `folder`, their verdict, and the report if there is one.
 
     The store is that of the runs folder around it. Raises MirrorError where MLflow can't be written.
     """
@@ -240,10 +241,8 @@ def sync(folder: Path, records: Sequence[RunRecord]) -> None:
     for record in records:
         mirror.add(record)
     pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
-    parts = [newest.card.question, newest.card.setting] if newest.card else []
-    if folder / MARKDOWN in pages:
-        parts[1:1] = [verdict_in(folder).replace("\n", "\n\n")]
-    mirror.attach(newest, "\n\n".join(parts), pages)
+    paragraphs = [newest.card.question, *verdict.lines(), newest.card.setting] if newest.card else []
+    mirror.attach(newest, "\n\n".join(paragraphs), pages)
 
 
 def experiments(runs: Path) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """Reports: one HTML page and one Markdown page from the results of a study. Needs no torch."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trans4init.reports.pages import templates, write_page
+from trans4init.reports.files import write_whole
+from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.records.vocabulary import ARMS
 from trans4init.reports.study_report.figures import accuracy_against_speed, draw_differences, loss_curves
-from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN, MARKS
+from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
 from trans4init.reports.study_report.summary import Summary, summarise
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
 
@@ -52,16 +52,16 @@ def write_report(folder: Path, results: Results | None = None) -> Report:
         "corrupt": results.corrupt,
         "arms": _arms_in(summary),
         "drawing": drawing,
-        "verdict": dict(zip(MARKS, dataclasses.astuple(text), strict=True)),
+        "verdict": text.paragraphs(),
     }
     html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
     figures = _figures(summary)
-    write_page(
+    write_whole(
         html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)})
     )
-    write_page(markdown, pages.get_template("report.md.j2").render(shared))
+    write_whole(markdown, pages.get_template("report.md.j2").render(shared))
     if drawing is not None:
-        write_page(svg, drawing)
+        write_whole(svg, drawing)
     return Report(html, markdown, svg if drawing is not None else None, text, results)
 
 

@@ -14,7 +14,7 @@ __all__ = ["VerdictText", "verdict_text"]
 
 @dataclass(frozen=True)
 class VerdictText:
-    """The verdict of a study, in sentences; each is empty where there is nothing to say."""
+    """The verdict of a study in sentences; each field is empty where there is nothing to say."""
 
     verdict: str
     """On what was asked: the arms with a fitted net, or every cell where the study has none."""
@@ -22,6 +22,18 @@ class VerdictText:
     """On the other cells, without which the verdict means nothing."""
     limits: str = ""
     """Where another metric says otherwise."""
+
+    def paragraphs(self) -> dict[str, str]:
+        """Return what there is to say, each paragraph under its heading."""
+        named = {"Verdict": self.verdict, "Controls": self.controls, "Limits": self.limits}
+        return {heading: sentences for heading, sentences in named.items() if sentences}
+
+    def lines(self) -> list[str]:
+        """Return the paragraphs as lines of plain text: the verdict, and under their headings the rest."""
+        return [
+            sentences if heading == "Verdict" else f"{heading}: {sentences}"
+            for heading, sentences in self.paragraphs().items()
+        ]
 
 
 def verdict_text(summary: Summary) -> VerdictText:

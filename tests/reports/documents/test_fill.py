@@ -14,7 +14,7 @@ WORDS = "Before\n<!-- speed suite=doubling{options} -->\nold 12.5 ms\n<!-- /spee
 
 
 @pytest.fixture
-def results(make_record, tmp_path):
+def project(make_record, tmp_path):
     """A published benchmark of two operators."""
 
     def make(operator, implementation, *times, missing=""):
@@ -43,21 +43,21 @@ def results(make_record, tmp_path):
         make("twice", "absent", missing="needs a GPU"),
         make("thrice", "slow", 2000.0, 2000.0, 2000.0),
     ]
-    write_together(records, tmp_path / "results" / "a-machine" / "bench" / "results" / "runs-0.parquet")
-    return tmp_path / "results"
+    write_together(records, tmp_path / "bench" / "results" / "a-machine" / "bench" / "results" / "runs-0.parquet")
+    return tmp_path
 
 
-def made(results, options=""):
+def made(project, options=""):
     """The lines between the marks."""
-    text = filled(WORDS.format(options=options), (results,))
+    text = filled(WORDS.format(options=options), project)
     begin, end = "-->\n", "\n<!-- /speed"
     assert text.startswith("Before\n<!-- speed")
     assert text.endswith("<!-- /speed -->\nafter 3\n")
     return text.split(begin, 1)[1].split(end)[0].splitlines()
 
 
-def test_a_table_has_what_has_a_time_and_says_where_it_is_from(results):
-    assert made(results) == [
+def test_a_table_has_what_has_a_time_and_says_where_it_is_from(project):
+    assert made(project) == [
         "|  | slow | quick | at least |",
         "| --- | ---: | ---: | ---: |",
         "| twice L=8 | 8 | 4 | 1 |",
@@ -67,20 +67,50 @@ def test_a_table_has_what_has_a_time_and_says_where_it_is_from(results):
     ]
 
 
-def test_a_mark_chooses_operators_columns_and_what_is_shown(results):
+def test_a_mark_chooses_operators_columns_and_what_is_shown(project):
     chosen = ' operators="twice" columns="quick; slow" show='
-    assert made(results, chosen + "work")[2] == "| L=8 | 25,000 tokens/s | 12,500 tokens/s |"
-    assert made(results, chosen + "MiB")[2] == "| L=8 | 3.0 | 3.0 |"
-    assert made(results, chosen + "ratio")[:3] == ["| twice | quick |", "| --- | ---: |", "| L=8 | 2.00 [2.00, 2.00] |"]
+    assert made(project, chosen + "work")[2] == "| L=8 | 25,000 tokens/s | 12,500 tokens/s |"
+    assert made(project, chosen + "MiB")[2] == "| L=8 | 3.0 | 3.0 |"
+    assert made(project, chosen + "ratio")[:3] == ["| twice | quick |", "| --- | ---: |", "| L=8 | 2.00 [2.00, 2.00] |"]
 
 
-def test_filling_again_changes_nothing(results):
-    once = filled(WORDS.format(options=""), (results,))
-    assert filled(once, (results,)) == once
+def test_filling_again_changes_nothing(project):
+    once = filled(WORDS.format(options=""), project)
+    assert filled(once, project) == once
 
 
-def test_what_is_not_published_is_said_with_the_command_that_measures_it(results):
-    text = filled("<!-- speed suite=decoding -->\n<!-- /speed -->\n", (results,))
+def test_verdict_and_duration_are_those_of_the_published_records(project, make_record):
+    """A study is published by its Parquet files alone: no report lies beside them."""
+    frozen = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
+    records = [
+        make_record(
+            cell=cell,
+            seed=seed,
+            measurements=(
+                Measurement(metrics.VALIDATION_LOSS, 2 + shift + seed / 1000, 2),
+                Measurement(metrics.WALL_TIME, 60.0),
+            ),
+        )
+        for cell, shift in ((CellKey("sinusoidal", "analytic"), 0.0), (frozen, 0.3))
+        for seed in range(7)
+    ]
+    write_together(records, project / "reports" / "published" / "a-machine" / "s" / "results" / "runs-0.parquet")
+    text = filled(
+        "<!-- verdict study=s -->\n<!-- /verdict -->\n<!-- duration study=s -->\n<!-- /duration -->\n", project
+    )
+    assert text.splitlines() == [
+        "<!-- verdict study=s -->",
+        "> Against analytic sinusoidal, over 7 paired seeds: learned-frozen · fourier-mlp is worse "
+        "(validation loss +0.3000 [+0.3000, +0.3000]).",
+        "<!-- /verdict -->",
+        "<!-- duration study=s -->",
+        "It took 1 min 6 s on 2 cores (a processor).",
+        "<!-- /duration -->",
+    ]
+
+
+def test_what_is_not_published_is_said_with_the_command_that_measures_it(project):
+    text = filled("<!-- speed suite=decoding -->\n<!-- /speed -->\n", project)
     assert "Not measured yet; `trans4init bench --suite decoding` does." in text
 
 
@@ -93,18 +123,18 @@ def test_what_is_not_published_is_said_with_the_command_that_measures_it(results
         ("verdict study=nothing", "no study 'nothing' is published"),
     ],
 )
-def test_a_mark_that_is_wrong_is_named(results, mark, said):
+def test_a_mark_that_is_wrong_is_named(project, mark, said):
     kind = mark.split()[0]
     with pytest.raises(MarkError) as error:
-        filled(f"<!-- {mark} -->\n<!-- /{kind} -->\n", (results,))
+        filled(f"<!-- {mark} -->\n<!-- /{kind} -->\n", project)
     assert said in str(error.value)
 
 
-def test_publishing_again_replaces_the_suites_that_were_measured_again(results, tmp_path, make_record):
+def test_publishing_again_replaces_the_suites_that_were_measured_again(project, tmp_path, make_record):
     from trans4init.ablations.cli.report import Report
     from trans4init.reports.records.store import load_results
 
-    published = results / "a-machine" / "bench"
+    published = project / "bench" / "results" / "a-machine" / "bench"
     [record, *_] = load_results(published / "results").records
     shutil.rmtree(tmp_path / "new", ignore_errors=True)
     import dataclasses

@@ -9,8 +9,11 @@ from mlflow import MlflowClient
 
 from trans4init.reports.mirror.runs import BackgroundMirror, Mirror, MirrorError, sync, tracking_uri
 from trans4init.reports.records.schema import CellKey, Measurement, Metric
+from trans4init.reports.study_report.verdict_text import VerdictText
 
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
+
+VERDICT = VerdictText("It is better.", "None.")
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +37,8 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     records.append(make_record(cell=FROZEN, seed=0, status="diverged", value=None, error="nan"))
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "report.html").write_text("<p>")
-    (tmp_path / "s" / "report.md").write_text("# s\n\n**Verdict.** It is better.\n\n**Controls.** None.\n")
-    sync(tmp_path / "s", records)
+    (tmp_path / "s" / "report.md").write_text("# s\n\n**Verdict.** Of another time.\n")
+    sync(tmp_path / "s", records, VERDICT)
     [parent], children = split(runs_in(tmp_path))
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert len(children) == 4
@@ -64,9 +67,9 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
 
 def test_syncing_again_changes_nothing(tmp_path, make_record):
     records = [make_record(seed=seed) for seed in range(2)]
-    sync(tmp_path / "s", records)
+    sync(tmp_path / "s", records, VERDICT)
     first = {run.info.run_id for run in runs_in(tmp_path)}
-    sync(tmp_path / "s", [*records, make_record(seed=2)])
+    sync(tmp_path / "s", [*records, make_record(seed=2)], VERDICT)
     second = {run.info.run_id for run in runs_in(tmp_path)}
     assert first < second
     assert len(second) == len(first) + 1
@@ -74,21 +77,21 @@ def test_syncing_again_changes_nothing(tmp_path, make_record):
 
 def test_a_run_that_was_done_again_takes_the_place_of_the_first(tmp_path, make_record):
     record = make_record(status="failed", value=None)
-    sync(tmp_path / "s", [record])
+    sync(tmp_path / "s", [record], VERDICT)
     again = make_record(created_at=record.created_at + timedelta(hours=1))
     assert again.run_id == record.run_id
-    sync(tmp_path / "s", [again])
+    sync(tmp_path / "s", [again], VERDICT)
     _, [child] = split(runs_in(tmp_path))
     assert (child.info.status, child.data.metrics["validation_loss"]) == ("FINISHED", 2.0)
 
 
 def test_a_child_whose_writer_was_killed_is_written_again(tmp_path, make_record):
     record = make_record()
-    sync(tmp_path / "s", [record])
+    sync(tmp_path / "s", [record], VERDICT)
     _, [child] = split(runs_in(tmp_path))
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
     client.update_run(child.info.run_id, status="RUNNING")
-    sync(tmp_path / "s", [record])
+    sync(tmp_path / "s", [record], VERDICT)
     _, [again] = split(runs_in(tmp_path))
     assert again.info.run_id != child.info.run_id
     assert again.info.status == "FINISHED"
@@ -96,14 +99,14 @@ def test_a_child_whose_writer_was_killed_is_written_again(tmp_path, make_record)
 
 def test_infinite_and_missing_values_stay_out(tmp_path, make_record):
     rows = (Measurement(Metric("a", "1"), 1.0, 0), Measurement(Metric("b", "1"), None, 0))
-    sync(tmp_path / "s", [make_record(measurements=rows)])
+    sync(tmp_path / "s", [make_record(measurements=rows)], VERDICT)
     _, [child] = split(runs_in(tmp_path))
     assert set(child.data.metrics) == {"a"}
 
 
 def test_more_than_a_thousand_values_are_batched(tmp_path, make_record):
     rows = tuple(Measurement(Metric("a", "1"), float(step), step) for step in range(2500))
-    sync(tmp_path / "s", [make_record(measurements=rows)])
+    sync(tmp_path / "s", [make_record(measurements=rows)], VERDICT)
     _, [child] = split(runs_in(tmp_path))
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
     assert len(client.get_metric_history(child.info.run_id, "a")) == 2500
@@ -111,7 +114,7 @@ def test_more_than_a_thousand_values_are_batched(tmp_path, make_record):
 
 def test_other_conditions_are_another_parent(tmp_path, make_record):
     record = make_record()
-    sync(tmp_path / "s", [record, dataclasses.replace(record, run_id="other", spec_hash="h2")])
+    sync(tmp_path / "s", [record, dataclasses.replace(record, run_id="other", spec_hash="h2")], VERDICT)
     assert len(split(runs_in(tmp_path))[0]) == 2
 
 
@@ -136,7 +139,7 @@ def test_a_server_that_is_not_there_is_given_up_on_in_seconds(tmp_path, make_rec
 
 
 def test_a_locked_store_does_not_hold_the_study_up(tmp_path, make_record):
-    sync(tmp_path / "s", [make_record(seed=0)])
+    sync(tmp_path / "s", [make_record(seed=0)], VERDICT)
     with sqlite3.connect(tmp_path / "mlflow.db") as holder:
         holder.execute("BEGIN EXCLUSIVE")
         background = BackgroundMirror(tmp_path, "s")

@@ -52,6 +52,13 @@ def test_a_verdict_that_another_metric_contradicts_is_limited(say):
     assert "none" not in text.limits
 
 
+def test_paragraphs_have_headings_and_the_verdict_needs_none_in_plain_text():
+    text = VerdictText("It is better.", limits="In one metric alone.")
+    assert text.paragraphs() == {"Verdict": "It is better.", "Limits": "In one metric alone."}
+    assert text.lines() == ["It is better.", "Limits: In one metric alone."]
+    assert VerdictText("").lines() == []
+
+
 def test_what_the_arm_cannot_do_limits_nothing(say):
     assert say((TUNED, -0.2, None)).limits == ""
 
