@@ -22,7 +22,7 @@ _DESCRIPTION = "Measure speed and memory beside peers."
 
 
 @dataclass(frozen=True)
-class Measure:
+class MeasureSuites:
     """Measure suites: every implementation checked, then all in turn. `compare` and `estimate` are commands of it.
 
     trans4init bench compare A B: is B slower than A? trans4init bench estimate STUDY: what a study will take here.
@@ -103,7 +103,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Compare:
+class CompareSides:
     """Is B slower than A? Exit code 1 where something is, by 3 % at least and with the whole 99 % interval."""
 
     a: Annotated[Positional[str], arg(metavar="A")]
@@ -128,29 +128,29 @@ class Compare:
         from trans4init.bench.comparing.regression import CONFIDENCE
         from trans4init.bench.comparing.sides import Request, compare_sides
 
-        found = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
+        outcome = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column(f"time of {escape(self.b)} over {escape(self.a)}")
         for title in ("ratio", f"{CONFIDENCE:.0%} interval".replace("%", " %")):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
-        for name, comparison in found.comparisons.items():
-            interval = comparison.interval
+        for name, ratio in outcome.ratios.items():
+            interval = ratio.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-            table.add_row(escape(name), f"{comparison.ratio:.3f}", limits, comparison.word)
-        for name, why in found.lost.items():
+            table.add_row(escape(name), f"{ratio.ratio:.3f}", limits, ratio.word)
+        for name, why in outcome.lost.items():
             table.add_row(escape(name), "", "", f"no time: {escape(why)}")
         console = Console()
         console.print(table, width=max(100, console.width))
-        for remark in found.remarks:
+        for remark in outcome.remarks:
             print(remark)
-        if found.stopped:
+        if outcome.stopped:
             return 130
-        return int(bool(found.lost) or any(one.word == "slower" for one in found.comparisons.values()))
+        return int(bool(outcome.lost) or any(ratio.word == "slower" for ratio in outcome.ratios.values()))
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EstimateStudy:
     """What a study will take on this machine: time, memory and disk, from a few of its steps measured now."""
 
     study: Positional[str]
@@ -177,13 +177,13 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    named = {"compare": Compare, "estimate": Estimate}
+    named = {"compare": CompareSides, "estimate": EstimateStudy}
     if words and words[0] in named:
         execute(words[1:], named[words[0]], (), f"{_PROGRAM} {words[0]}", named[words[0]].__doc__ or "")
     if words and not words[0].startswith("-"):
         print(f"trans4init: {unknown_name('command', words[0], named)}", file=sys.stderr)
         sys.exit(2)
-    execute(words, Measure, (), _PROGRAM, _DESCRIPTION)
+    execute(words, MeasureSuites, (), _PROGRAM, _DESCRIPTION)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trans4init.reports.statistics import Interval
 
-__all__ = ["CONFIDENCE", "SMALLEST_EFFECT", "Comparison", "Word", "compare", "enough"]
+__all__ = ["CONFIDENCE", "SMALLEST_EFFECT", "TimeRatio", "Word", "compare_timings", "enough"]
 
 SMALLEST_EFFECT = 0.03
 """A difference smaller than this is not called one, however certain."""
@@ -34,7 +34,7 @@ Word = Literal["slower", "faster", "no different", "inconclusive", "too few"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimeRatio:
     """How long B takes, as a multiple of A."""
 
     ratio: float
@@ -44,7 +44,7 @@ class Comparison:
     word: Word
 
 
-def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Comparison:
+def compare_timings(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> TimeRatio:
     """Compare timings of A and B, one inner sequence per process, in any one unit.
 
     B is slower where the whole interval is above 1, the ratio is at least 1.03 and the rank test's p at most 1 in 200;
@@ -54,7 +54,7 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Compa
     ours, theirs = _logs(a), _logs(b)
     ratio = float(np.exp(_shift(ours, theirs)))
     if not enough(len(ours), len(theirs)):
-        return Comparison(ratio, None, "too few")
+        return TimeRatio(ratio, None, "too few")
     generator = np.random.default_rng(0)
     drawn_a = ours[generator.integers(len(ours), size=(_RESAMPLES, len(ours)))]
     drawn_b = theirs[generator.integers(len(theirs), size=(_RESAMPLES, len(theirs)))]
@@ -67,7 +67,7 @@ def compare(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Compa
             word = "slower"
         if ratio <= 1 / (1 + SMALLEST_EFFECT):
             word = "faster"
-    return Comparison(ratio, Interval(float(low), float(high)), word)
+    return TimeRatio(ratio, Interval(float(low), float(high)), word)
 
 
 def enough(a: int, b: int) -> bool:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trans4init.ablations.errors import FaultError, InputError
-from trans4init.bench.comparing.regression import Comparison, compare, enough
+from trans4init.bench.comparing.regression import TimeRatio, compare_timings, enough
 from trans4init.bench.suite import suite_files
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import Metric, RunRecord, UnreadableSchemaError
+from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
 from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.speed.speeds import MISSING_NOTE, THREADS_NOTE
 
-__all__ = ["Found", "Request", "compare_sides", "timings_of"]
+__all__ = ["Outcome", "Request", "compare_sides", "timings_of"]
 
 FLOORS = ("ablations", "bench", "kernels", "reports")
 _EVERY_QUICK_CASE = ("--quick", "--minutes", "10")
@@ -44,10 +44,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """What is known of two sides."""
 
-    comparisons: dict[str, Comparison]
+    ratios: dict[str, TimeRatio]
     """How much longer B takes, by the name of what both have."""
     lost: dict[str, str]
     """What A can do and B can't, or can't always, with the reason."""
@@ -57,7 +57,7 @@ class Found:
     """By Ctrl-C, before all was measured."""
 
 
-def compare_sides(request: Request) -> Found:
+def compare_sides(request: Request) -> Outcome:
     """Compare what both sides have.
 
     A side is a folder of results, a folder of sources, or a git revision. Raises InputError for another, for sides
@@ -75,7 +75,7 @@ def compare_sides(request: Request) -> Found:
     return _compare(a, b, request, stopped)
 
 
-def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Found:
+def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Outcome:
     if not request.any_machine:
         _check_machines(a.records, b.records, request)
     left, right = timings_of(a.records), timings_of(b.records)
@@ -96,7 +96,7 @@ def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Found:
         remarks.append(f"Too few for a word: at least {needed} processes have to measure each side.")
     if stopped:
         remarks.append("Stopped: this is what was measured until then.")
-    return Found({name: compare(left[name], right[name]) for name in shared}, lost, remarks, stopped)
+    return Outcome({name: compare_timings(left[name], right[name]) for name in shared}, lost, remarks, stopped)
 
 
 def _torch(records: Iterable[RunRecord]) -> str:
@@ -110,9 +110,9 @@ def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
     """
     found: dict[str, list[list[float]]] = {}
     for record in records:
-        times = _by_round(record, metrics.LATENCY)
+        times = record.by_step(metrics.LATENCY.name)
         if record.status == "ok" and times:
-            interrupted = _by_round(record, metrics.INTERRUPTED)
+            interrupted = record.by_step(metrics.INTERRUPTED.name)
             undisturbed = [time for number, time in times.items() if not interrupted.get(number)]
             found.setdefault(_name(record), []).append(undisturbed or list(times.values()))
     return found
@@ -125,10 +125,6 @@ def _failures(records: Iterable[RunRecord]) -> dict[str, str]:
         for record in records
         if record.status != "ok" and MISSING_NOTE not in record.notes and record.error.strip()
     }
-
-
-def _by_round(record: RunRecord, metric: Metric) -> dict[int, float]:
-    return {m.step: m.value for m in record.measurements if m.metric.name == metric.name and m.value is not None}
 
 
 def _name(record: RunRecord) -> str:

@@ -14,25 +14,25 @@ class Allocations:
     """Bytes above what was there before; known when the work is over."""
 
     kept: float = 0.0
-    most: float = 0.0
+    peak: float = 0.0
 
 
 @contextmanager
 def allocations() -> Iterator[Allocations]:
     """Counts what is allocated inside: on the GPU by its allocator, on a CPU by the profiler's record of each block."""
-    found = Allocations()
+    counted = Allocations()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        yield found
+        yield counted
         torch.cuda.synchronize()
-        found.kept = float(torch.cuda.memory_allocated() - before)
-        found.most = float(torch.cuda.max_memory_allocated() - before)
+        counted.kept = float(torch.cuda.memory_allocated() - before)
+        counted.peak = float(torch.cuda.max_memory_allocated() - before)
         return
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        yield found
+        yield counted
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            found.kept += event.nbytes()
-            found.most = max(found.most, found.kept)
+            counted.kept += event.nbytes()
+            counted.peak = max(counted.peak, counted.kept)

@@ -23,7 +23,18 @@ from trans4init.bench.measuring.allocations import Allocations, allocations
 from trans4init.bench.measuring.conditions import Conditions, Observer
 from trans4init.bench.suite import Call, Case, Implementation, MissingError, Suite
 
-__all__ = ["At", "Checked", "Failed", "Plan", "Planned", "Round", "Sample", "Send", "measure", "seconds_waited"]
+__all__ = [
+    "Checked",
+    "Failed",
+    "Plan",
+    "Planned",
+    "Round",
+    "Sample",
+    "Send",
+    "Started",
+    "check_and_time",
+    "seconds_waited",
+]
 
 _PAUSE_SECONDS = 0.002
 """Until the process that is told what is measured next has taken note: it takes a processor for that."""
@@ -59,7 +70,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class At:
+class Started:
     """What follows is this implementation's."""
 
     implementation: str
@@ -102,7 +113,7 @@ class Round:
     conditions: Conditions
 
 
-Message = Planned | At | Failed | Checked | Sample | Round
+Message = Planned | Started | Failed | Checked | Sample | Round
 Send = Callable[[Message], None]
 
 
@@ -118,7 +129,7 @@ class Ready:
     """About how long a sample takes."""
 
 
-def measure(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
+def check_and_time(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
     """Check and time the named implementations of a case; everything found is sent, nothing is returned."""
     try:
         inputs = suite.inputs(case)
@@ -143,12 +154,12 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
     for implementation in suite.implementations(case):
         if implementation.name not in names:
             continue
-        send(At(implementation.name))
+        send(Started(implementation.name))
         try:
-            call, result, first, kept = _first_call(implementation, inputs, counted=case.counts_prepared)
+            call, result, first, kept = _first_call(implementation, inputs, counts_prepared=case.counts_prepared)
             _check(suite, inputs, implementation.name, result)
             del result
-            send(Checked(implementation.name, first, kept + _most(call) if implementation.memory else None))
+            send(Checked(implementation.name, first, kept + _peak_bytes(call) if implementation.memory else None))
             ready[implementation.name] = _paced(call, plan)
         except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
             send(_failure(implementation.name, error))
@@ -189,7 +200,7 @@ class _Cold:
 
     def __init__(self, suite: Suite, inputs: Any, implementation: Implementation, send: Send) -> None:
         self.suite, self.inputs, self.name, self.send = suite, inputs, implementation.name, send
-        self.call, self.told = implementation.prepare(inputs), False
+        self.call, self.reported = implementation.prepare(inputs), False
 
     def __call__(self) -> float:
         """Seconds of a call."""
@@ -197,32 +208,34 @@ class _Cold:
         result = self.call()
         seconds = time.perf_counter() - began
         _check(self.suite, self.inputs, self.name, result)
-        if not self.told:
+        if not self.reported:
             self.send(Checked(self.name, seconds, None))
-            self.told = True
+            self.reported = True
         return seconds
 
 
-def _first_call(implementation: Implementation, inputs: Any, *, counted: bool) -> tuple[Call, Any, float, float]:
+def _first_call(
+    implementation: Implementation, inputs: Any, *, counts_prepared: bool
+) -> tuple[Call, Any, float, float]:
     """A call, a result of it, seconds until its first, and where that is counted what it keeps between calls."""
-    with allocations() if counted and implementation.memory else nullcontext(Allocations()) as found:
+    with allocations() if counts_prepared and implementation.memory else nullcontext(Allocations()) as counted:
         start = time.perf_counter()
         call = implementation.prepare(inputs)
         result = call()
         _wait()
         first = time.perf_counter() - start
-        if not counted:
+        if not counts_prepared:
             return call, result, first, 0.0
         del result  # what a call gives is counted with the next
-    return call, call(), first, max(0.0, found.kept)
+    return call, call(), first, max(0.0, counted.kept)
 
 
-def _most(call: Call) -> float:
+def _peak_bytes(call: Call) -> float:
     """The most bytes that one call holds at a time above what was there before it, its result included."""
-    with allocations() as found:
+    with allocations() as counted:
         result = call()
     del result
-    return found.most
+    return counted.peak
 
 
 def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
@@ -239,7 +252,7 @@ def _take_turns(ready: dict[str, Ready], rounds: range, observer: Observer, send
     began = time.monotonic()
     for done, round_ in enumerate(rounds, 1):
         for name in order.sample(sorted(ready), len(ready)):
-            send(At(name))
+            send(Started(name))
             time.sleep(_PAUSE_SECONDS)
             try:
                 before = seconds_waited()

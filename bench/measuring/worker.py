@@ -16,7 +16,17 @@ from pathlib import Path
 
 import torch
 
-from trans4init.bench.measuring.rounds import At, Checked, Failed, Message, Plan, Planned, Round, Sample, measure
+from trans4init.bench.measuring.rounds import (
+    Checked,
+    Failed,
+    Message,
+    Plan,
+    Planned,
+    Round,
+    Sample,
+    Started,
+    check_and_time,
+)
 from trans4init.bench.suite import ROOM, Case, Suite
 
 __all__ = ["Measured", "Timing", "load_suite", "measure_case"]
@@ -41,7 +51,7 @@ class Timing:
     """Seconds of a call, by round."""
     interrupted: set[int] = field(default_factory=set)
     """Rounds in which it waited for a processor meanwhile."""
-    told: bool = False
+    settled: bool = False
     """Whether the implementation's own trouble is known: it is not tried again."""
 
 
@@ -73,9 +83,9 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
             if lost is None:
                 break
             name, why = lost
-            if not measured.timings[name].told:
+            if not measured.timings[name].settled:
                 measured.timings[name] = Timing(error=why)
-            left = [one for one in left if one != name and not measured.timings[one].told]
+            left = [one for one in left if one != name and not measured.timings[one].settled]
     planned = measured.planned or plan.rounds
     for timing in measured.timings.values():
         if timing.status == "ok" and len(timing.samples) < planned:
@@ -106,7 +116,7 @@ def _attempt(
             limit = plan.limit_seconds
             if message is None:
                 return None
-            if isinstance(message, At):
+            if isinstance(message, Started):
                 at = message.implementation
             else:
                 _note(measured, message)
@@ -136,7 +146,7 @@ def _note(measured: Measured, message: Message) -> None:
         case Planned(rounds, threads):
             measured.planned, measured.threads = rounds, threads
         case Failed(name, status, error):
-            measured.timings[name] = Timing(status, error, told=True)
+            measured.timings[name] = Timing(status, error, settled=True)
         case Checked(name, first_call, peak):
             measured.timings[name] = Timing("ok", "", first_call, peak)
         case Sample(name, round_, seconds, interrupted):
@@ -166,7 +176,7 @@ def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connectio
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     os.environ[ROOM] = room
     suite = load_suite(file)
-    measure(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
+    check_and_time(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trans4init.bench.cli import Compare
-from trans4init.bench.comparing.regression import compare
+from trans4init.bench.cli import CompareSides
+from trans4init.bench.comparing.regression import compare_timings
 from trans4init.bench.comparing.sides import timings_of
 from trans4init.reports.records.store import read_runs
 
 PROCESSES = 10
 RECORD = Path(__file__).with_name("recorded_timings.parquet")
-TURNS = Compare.processes
+TURNS = CompareSides.processes
 """Processes of each side."""
 
 
@@ -29,13 +29,13 @@ def simulated(generator, factor):
 
 def test_no_more_than_one_false_alarm_in_two_hundred_simulated_pairs():
     generator = np.random.default_rng(0)
-    words = [compare(simulated(generator, 1), simulated(generator, 1)).word for _ in range(200)]
+    words = [compare_timings(simulated(generator, 1), simulated(generator, 1)).word for _ in range(200)]
     assert words.count("slower") + words.count("faster") <= 1
 
 
 def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_simulated_pairs():
     generator = np.random.default_rng(1)
-    words = [compare(simulated(generator, 1), simulated(generator, 1.05)).word for _ in range(200)]
+    words = [compare_timings(simulated(generator, 1), simulated(generator, 1.05)).word for _ in range(200)]
     assert words.count("slower") >= 190
 
 
@@ -43,16 +43,16 @@ def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_simulated_p
 def test_the_ratio_scales_and_turns_round(factor, seed):
     generator = np.random.default_rng(seed)
     a, b = simulated(generator, 1), simulated(generator, factor)
-    there, back = compare(a, b), compare(b, a)
+    there, back = compare_timings(a, b), compare_timings(b, a)
     assert there.ratio * back.ratio == pytest.approx(1)
-    assert compare(a, [[2 * time for time in times] for times in b]).ratio == pytest.approx(2 * there.ratio)
+    assert compare_timings(a, [[2 * time for time in times] for times in b]).ratio == pytest.approx(2 * there.ratio)
     assert there.interval.low <= there.ratio <= there.interval.high
 
 
 def test_a_certain_difference_that_is_small_is_none():
     a = [[1 + 1e-4 * number] for number in range(10)]
     b = [[1.02 * time for time in times] for times in a]
-    found = compare(a, b)
+    found = compare_timings(a, b)
     assert found.interval.low > 1
     assert found.word == "no different"
 
@@ -81,7 +81,7 @@ def words_on_recorded(recorded, factor):
     generator = np.random.default_rng(0)
     count = 200 // len(recorded)
     return [
-        compare(*taken_in_turn(generator, processes, factor)).word
+        compare_timings(*taken_in_turn(generator, processes, factor)).word
         for processes in recorded.values()
         for _ in range(count)
     ]
@@ -100,22 +100,23 @@ def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_recorded_pa
 
 
 def test_without_room_for_doubt_there_is_a_word_and_with_it_there_is_none():
-    assert compare([[1.0]] * 6, [[1.0]] * 6).word == "no different"
+    assert compare_timings([[1.0]] * 6, [[1.0]] * 6).word == "no different"
     wide = [[0.8], [0.9], [1.0], [1.0], [1.1], [1.2]]
-    assert compare(wide, wide).word == "inconclusive"
+    assert compare_timings(wide, wide).word == "inconclusive"
 
 
 def test_where_few_processes_could_agree_by_chance_there_is_no_word():
     """Of 5 a side one comparison in 126 has all of one above all of the other, of 6 one in 462."""
     for count, word in ((5, "too few"), (6, "slower")):
-        assert compare([[1 + 0.01 * n] for n in range(count)], [[2 + 0.01 * n] for n in range(count)]).word == word
+        a, b = ([[seconds + 0.01 * process] for process in range(count)] for seconds in (1, 2))
+        assert compare_timings(a, b).word == word
 
 
 @pytest.mark.parametrize("processes", [6, 8])
 def test_few_noisy_processes_raise_no_false_alarm_either(processes):
     generator = np.random.default_rng(2)
     words = [
-        compare(*(np.exp(generator.normal(0, 0.05, (processes, 1))).tolist() for _ in range(2))).word
+        compare_timings(*(np.exp(generator.normal(0, 0.05, (processes, 1))).tolist() for _ in range(2))).word
         for _ in range(200)
     ]
     assert words.count("slower") + words.count("faster") <= 1
@@ -124,4 +125,4 @@ def test_few_noisy_processes_raise_no_false_alarm_either(processes):
 @pytest.mark.parametrize("bad", [[], [[]], [[1.0], [0.0]]])
 def test_what_is_no_timing_is_refused(bad):
     with pytest.raises(ValueError, match="positive timings"):
-        compare(bad, [[1.0]])
+        compare_timings(bad, [[1.0]])

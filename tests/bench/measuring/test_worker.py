@@ -86,14 +86,14 @@ def test_the_baseline_is_first_and_only_the_named_are_measured(suite_file):
 
 def test_the_most_that_is_held_at_once_is_counted_and_not_what_was_there():
     inputs = torch.ones(2**18)  # 1 MiB
-    with allocations() as found:
+    with allocations() as counted:
         one = inputs + 1
         two = one * 2
         del one
         kept = two + 3
         del two
-    assert found.most == pytest.approx(2 * 2**20, abs=100)
-    assert found.kept == pytest.approx(kept.nbytes, abs=100)
+    assert counted.peak == pytest.approx(2 * 2**20, abs=100)
+    assert counted.kept == pytest.approx(kept.nbytes, abs=100)
 
 
 GRAPH = """
@@ -137,7 +137,7 @@ def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(monkeypat
     suite = Suite("sleeping", list, lambda case: None, lambda *_: "", baseline="sleep")
     suite.implementation("sleep")(lambda _: lambda: time.sleep(0.06))
     messages = []
-    measuring.measure(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
+    measuring.check_and_time(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
     assert len([message for message in messages if isinstance(message, measuring.Round)]) == 12
     assert min(Watched.lengths[1:]) > 0.3  # the first is closed before the rounds begin
 
@@ -159,7 +159,7 @@ def test_a_call_that_is_a_process_is_checked_and_timed_at_once(rounds):
     calls, messages = [], []
     suite = cold_suite(calls, {"first": "", "second": "", "wrong": "it is another"})
     names = ["first", "second", "wrong"]
-    measuring.measure(suite, Case("run", cold=True), names, Plan(rounds=rounds), messages.append)
+    measuring.check_and_time(suite, Case("run", cold=True), names, Plan(rounds=rounds), messages.append)
     assert [message for message in messages if isinstance(message, measuring.Sample)]
     assert sorted(calls) == sorted(["first", "second"] * rounds + ["wrong"])
     samples = [message for message in messages if isinstance(message, measuring.Sample)]
@@ -175,7 +175,7 @@ def test_a_call_that_is_wrong_in_a_later_round_has_no_time():
     results, messages = iter(["", "", "it stopped half way"]), []
     suite = Suite("commands", list, lambda case: None, lambda _, name, result: result, baseline="failing")
     suite.implementation("failing")(lambda _: lambda: next(results))
-    measuring.measure(suite, Case("run", cold=True), ["failing"], Plan(rounds=5), messages.append)
+    measuring.check_and_time(suite, Case("run", cold=True), ["failing"], Plan(rounds=5), messages.append)
     [failed] = [message for message in messages if isinstance(message, measuring.Failed)]
     assert failed.error == "wrong result, so no time: it stopped half way"
 
@@ -183,7 +183,7 @@ def test_a_call_that_is_wrong_in_a_later_round_has_no_time():
 def test_the_order_of_commands_is_drawn_from_the_first_round_on():
     calls, messages = [], []
     suite = cold_suite(calls, dict.fromkeys("abcdefgh", ""))
-    measuring.measure(suite, Case("run", cold=True), "abcdefgh", Plan(rounds=1), messages.append)
+    measuring.check_and_time(suite, Case("run", cold=True), "abcdefgh", Plan(rounds=1), messages.append)
     assert sorted(calls) == list("abcdefgh") != calls
 
 
