@@ -47,8 +47,9 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     Raises InputError, before any run, for what can't be run, and FaultError where the machine refuses.
     """
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
-    if not study.folder.exists():
-        _check(study, options.file)  # nothing is left behind by a study that can't be run
+    new = not study.folder.exists()
+    if new:
+        _check(study, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
     with held(study.folder):
         remove_leftovers(study.results)
         if options.retry_failed:
@@ -65,7 +66,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
             return _conclude(agenda, results.records, console)
         try:
-            complete, mirror_error = _run(agenda, options, console)
+            complete, mirror_error = _run(agenda, options, console, checked=new)
         except KeyboardInterrupt:
             _say(console, f"Stopped. Finished runs are kept; to go on: {options.command}")
             return INTERRUPTED
@@ -76,7 +77,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         return code
 
 
-def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]:
+def _run(agenda: Agenda, options: Options, console: Console, *, checked: bool) -> tuple[bool, str]:
     """Run the agenda; whether it was all, and what MLflow complained of."""
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
@@ -89,7 +90,8 @@ def _run(agenda: Agenda, options: Options, console: Console) -> tuple[bool, str]
     study = agenda.study
     if options.executor == "process":
         warm_up(PRELOAD)
-    _check(study, options.file)
+    if not checked:
+        _check(study, options.file)
     worker = StudyWorker(study, elsewhere=options.executor == "ray")
     executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
     study.results.mkdir(parents=True, exist_ok=True)
