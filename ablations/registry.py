@@ -66,9 +66,13 @@ class Registry(Generic[T]):
         return own[name]
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
+        return sorted(thing.name for thing in self.classes())
+
+    def classes(self) -> list[type[T]]:
+        """Return all classes, in the order in which they were registered."""
         self._install()
-        return sorted(self._things)
+        return list(self._things.values())
 
     def _install(self) -> None:
         """Import what installed distributions announce."""

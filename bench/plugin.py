@@ -154,7 +154,7 @@ class Session:
     def _keep(self, suite: Any, measured: Measured) -> Measured:
         """On the disk at once: what is measured survives whatever comes."""
         self._environment = self._environment or capture(_accelerator())
-        rows = list(records(suite.name, suite.baseline, measured, self.rates, self._environment, self._id))
+        rows = list(records(suite, measured, self.rates, self._environment, self._id))
         try:
             write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
         except OSError as error:

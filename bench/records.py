@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trans4init.bench.measuring.worker import Measured, Timing
+from trans4init.bench.suite import Suite
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, Metric, RunRecord
 from trans4init.reports.records.vocabulary import Status
-from trans4init.reports.speed.speeds import BASELINE_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
+from trans4init.reports.speed.speeds import BASELINE_NOTE, COLOUR_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
 
 __all__ = ["CONTENDED", "contended_rounds", "facts", "records"]
 
@@ -23,7 +24,7 @@ _STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "m
 
 
 def records(
-    suite: str, baseline: str, measured: Measured, rates: dict[str, float], environment: Environment, session: str
+    suite: Suite, measured: Measured, rates: dict[str, float], environment: Environment, session: str
 ) -> Iterator[RunRecord]:
     """One record for each implementation of a case.
 
@@ -31,9 +32,12 @@ def records(
     session: what all records of one command share.
     """
     case = measured.case
+    colours = {implementation.name: implementation.colour for implementation in suite.implementations(case)}
     for name, timing in measured.timings.items():
         status = _STATUSES[timing.status]
-        notes = {BASELINE_NOTE: baseline, THREADS_NOTE: str(measured.threads)} | _throttled(measured)
+        notes = {BASELINE_NOTE: suite.baseline, THREADS_NOTE: str(measured.threads)} | _throttled(measured)
+        if colours.get(name):
+            notes[COLOUR_NOTE] = colours[name]
         if timing.status == "missing":
             notes[MISSING_NOTE] = timing.error
         yield RunRecord(
@@ -41,7 +45,7 @@ def records(
             study=STUDY,
             spec_hash=session,
             cell=CellKey(case.operator, name),
-            task=suite,
+            task=suite.name,
             model=case.size,
             trial=None,
             seed=0,

@@ -70,6 +70,8 @@ class Implementation:
     """The operators that it is for; None for all."""
     memory: bool
     """Whether its peak memory can be told; that of a CUDA graph lies in a pool that was there before the call."""
+    colour: str = ""
+    """Its colour in figures, #RRGGBB; empty takes the next one of the figure's palette."""
 
 
 class Suite:
@@ -96,7 +98,7 @@ class Suite:
         self._implementations: dict[str, Implementation] = {}
 
     def implementation(
-        self, name: str, *, operators: Iterable[str] | None = None, memory: bool = True
+        self, name: str, *, operators: Iterable[str] | None = None, memory: bool = True, colour: str = ""
     ) -> Callable[[Callable[[Any], Call]], Callable[[Any], Call]]:
         """Declare a way to do it: the decorated function makes the call from the inputs."""
 
@@ -104,7 +106,7 @@ class Suite:
             if name in self._implementations:
                 raise ValueError(f"suite {self.name} has two implementations called {name!r}")
             only = None if operators is None else frozenset(operators)
-            self._implementations[name] = Implementation(name, prepare, only, memory and self.memory)
+            self._implementations[name] = Implementation(name, prepare, only, memory and self.memory, colour)
             return prepare
 
         return register

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from trans4init.ablations.slots.arms import get_arm
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
@@ -109,6 +110,12 @@ def text_file(tmp_path: Path) -> Path:
     return tmp_path / "text.txt"
 
 
+@pytest.fixture(scope="session")
+def write_study() -> Callable[..., Path]:
+    """Writes the tiny study to a folder, with pieces of its text replaced; returns its file. For wider fixtures."""
+    return write_tiny_study
+
+
 @pytest.fixture
 def tiny_study(tmp_path: Path) -> Callable[..., Path]:
     """Writes the tiny study, with pieces of its text replaced; its file."""
@@ -155,6 +162,7 @@ def card() -> StudyCard:
         seeds=10,
         command="trans4init run s",
         setting="a task; a model",
+        arms=tuple(get_arm(cell.arm).description() for cell in (ANALYTIC, FROZEN)),
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trans4init.ablations.slots.arms import get_arm, list_arms
 from trans4init.reports.documents.fill import DOCUMENTS, filled
-from trans4init.reports.records.vocabulary import ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("", "ablations/fit", "ablations/functions", "ablations/training", "ablations/transformer")
@@ -139,8 +139,8 @@ def test_no_speed_is_typed():
     assert not re.findall(r"\d[\d.,]* ?(?:ms|µs|s|min|tokens/s|GFLOP/s|GB/s|times as fast)\b|×\s?\d", prose)
 
 
-def test_the_arms_are_those_of_the_vocabulary():
-    rows = [f"| `{arm.name}` | {arm.holds} | {arm.moves} |" for arm in ARMS]
+def test_the_arms_are_those_of_the_registry():
+    rows = [f"| `{arm.name}` | {arm.holds} | {arm.moves} |" for arm in map(get_arm, list_arms())]
     assert section("arms").splitlines()[2:] == rows
 
 

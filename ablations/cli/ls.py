@@ -56,9 +56,10 @@ def _nets() -> list[tuple[str, str]]:
 
 
 def _arms() -> list[tuple[str, str]]:
-    from trans4init.reports.records.vocabulary import ARMS
+    from trans4init.ablations.slots.arms import get_arm, list_arms
 
-    return [(arm.name, f"holds {arm.holds}; training moves {arm.moves}") for arm in ARMS]
+    arms = map(get_arm, list_arms())
+    return [(arm.name, f"holds {arm.holds}; training moves {arm.moves}") for arm in arms]
 
 
 def _tasks() -> list[tuple[str, str]]:

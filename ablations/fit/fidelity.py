@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import benchmark
 
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.slots.contents import Content, Folded, FoldedKnots, NetContent
+from trans4init.ablations.slots.contents import Analytic, Content, NetContent, folded
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import Measurement
 
@@ -97,36 +97,20 @@ def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds
     if density is not None:
         regions.append(region_errors(content, density.detach().double().flatten(), "observed", fitted=True))
     inputs = function.points(domain, **shape).float()
-    folded, folded_by, calls = None, "", inputs
-    closed: Content = _Closed(content)
-    if domain.integer:
-        calls = inputs.long()
-        folded, closed = _microseconds(Folded(content, domain), calls), Folded(closed, domain)
-        folded_by = "table"
-    elif FoldedKnots.foldable(content):
-        knots = FoldedKnots(content)
-        folded, folded_by = _microseconds(knots, inputs), knots.evaluation(inputs)
+    calls = inputs.long() if domain.integer else inputs
+    closed = Analytic(function, shape)
+    net_folded = folded(content, domain)
     return Fidelity(
         regions=tuple(regions),
         parameters=net.parameter_count(),
         flops=net.flops(),
         inputs_per_call=len(inputs),
         call_microseconds=_microseconds(content, inputs),
-        folded_call_microseconds=folded,
-        analytic_call_microseconds=_microseconds(closed, calls),
+        folded_call_microseconds=None if net_folded is None else _microseconds(net_folded, calls),
+        analytic_call_microseconds=_microseconds(folded(closed, domain) or closed, calls),
         fit_seconds=seconds,
-        folded_by=folded_by,
+        folded_by="" if net_folded is None else net_folded.evaluation(calls),
     )
-
-
-class _Closed(Content):
-    """The closed form of the function that a net stands in for."""
-
-    def __init__(self, content: NetContent) -> None:
-        super().__init__(content.function, content.shape)
-
-    def value(self, inputs: Tensor) -> Tensor:
-        return self.function.analytic(inputs, **self.shape)
 
 
 def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool) -> RegionErrors:

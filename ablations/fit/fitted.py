@@ -10,7 +10,7 @@ from trans4init.ablations.fit.fidelity import Fidelity, RegionErrors
 from trans4init.ablations.functions import Function, get_function
 from trans4init.ablations.net_files import read_checkpoint, write_checkpoint
 from trans4init.ablations.nets import Net, net_from_card
-from trans4init.ablations.slots.contents import Content, Folded, FoldedKnots, NetContent
+from trans4init.ablations.slots.contents import Content, NetContent, folded
 
 __all__ = ["Fitted", "load_fitted"]
 
@@ -31,15 +31,13 @@ class Fitted:
         return NetContent(self.function, self.shape, self.net).value(exact)
 
     def fold(self) -> Content:
-        """The net as a table over its finite domain, or as the knots that it is; raises InputError otherwise."""
-        content = NetContent(self.function, self.shape, self.net)
-        if self.net.domain.integer:
-            return Folded(content, self.net.domain)
-        if FoldedKnots.foldable(content):
-            return FoldedKnots(content)
-        raise InputError(
-            f"{self.net.name} on the reals {self.net.domain} doesn't fold: it is no table and no polyline."
-        )
+        """Fold the net to a table over a finite domain or to the polyline that it is; raises InputError for others."""
+        content = folded(NetContent(self.function, self.shape, self.net), self.net.domain)
+        if content is None:
+            raise InputError(
+                f"{self.net.name} on the reals {self.net.domain} doesn't fold: it is neither a table nor a polyline."
+            )
+        return content
 
     def save(self, folder: Path | str) -> Path:
         """Write `net.safetensors` and `card.json` into `folder`."""

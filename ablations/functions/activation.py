@@ -1,7 +1,6 @@
 """Activations: elementwise functions between the two matrices of a feed-forward layer."""
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,24 +8,13 @@ from torch.nn import functional as F
 
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 
-__all__ = ["ELEMENTWISE_ARMS", "Activation"]
-
-ELEMENTWISE_ARMS: tuple[str, ...] = (
-    "analytic",
-    "learned-frozen",
-    "learned-fine-tuned",
-    "learned-from-scratch",
-    "random-frozen",
-    "corrected",
-    "frozen-exact-gradient",
-)
+__all__ = ["Activation"]
 
 
 class Activation(Function):
     """A function from [...] to [...]; left out of a model, the feed-forward layer becomes linear."""
 
     slot = "activation"
-    arms: ClassVar[tuple[str, ...]] = (*ELEMENTWISE_ARMS, "none")
     domain = Domain(-4, 4, integer=False)
     elementwise = True
 

@@ -15,8 +15,11 @@ __all__ = ["PublishedGelu"]
 class PublishedGelu(Activation):
     """An approximation of GELU from a paper: a closed form of its own, and a named point in the figures of GELU."""
 
-    arms = ("analytic", "none")
     approximates = "gelu"
+
+    def fittable(self) -> bool:
+        """False: a net is fitted to GELU itself."""
+        return False
 
 
 def _polynomial(coefficients: tuple[float, ...], inputs: Tensor) -> Tensor:

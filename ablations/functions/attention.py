@@ -24,16 +24,6 @@ class Scale(Function):
     role = "row"
     domain = Domain(1, 512, integer=True)
     default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
-    arms = (
-        "analytic",
-        "learned-frozen",
-        "learned-fine-tuned",
-        "learned-from-scratch",
-        "random-frozen",
-        "free-table",
-        "corrected",
-        "none",
-    )
 
     def root(self, **shape: int) -> float:
         """1/√D."""
@@ -104,11 +94,18 @@ class HeadMixing(VectorFunction):
     name = "head-mixing"
     slot = "head-mixing"
     source = "Shazeer et al. 2020, Talking-Heads Attention (here on the outputs, and zero-initialised)"
-    arms = ("analytic", "corrected")
     domain = Domain(-4, 4, integer=False)
     default_shape: ClassVar[dict[str, int]] = {"heads": 8}
     tails = "the identity everywhere"
     fused = True
+
+    def fittable(self) -> bool:
+        """False: there is nothing to learn in an identity."""
+        return False
+
+    def correctable(self) -> bool:
+        """True: a net's values are the mixing."""
+        return True
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """[..., H] to [..., H]."""
@@ -131,7 +128,6 @@ class Transpose(VectorFunction):
     name = "transpose"
     slot = "none"
     source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1: the T of Q Kᵀ"
-    arms = ()
     fidelity_only = True
     domain = Domain(-1, 1, integer=False)
     default_shape: ClassVar[dict[str, int]] = {"side": 8}

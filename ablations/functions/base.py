@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar, Literal
 
 import torch
@@ -97,8 +98,8 @@ class Function(ABC):
     """The slot of a model that this function belongs in."""
     source: ClassVar[str]
     """Paper, section and equation."""
-    arms: ClassVar[tuple[str, ...]]
-    """The arms that make sense for it."""
+    closed_form: ClassVar[bool] = True
+    """Whether it has a closed form; without one it is a trained table."""
     domain: ClassVar[Domain]
     """Where it is fitted unless something else is asked for."""
     elementwise: ClassVar[bool] = False
@@ -123,6 +124,14 @@ class Function(ABC):
     fidelity_only: ClassVar[bool] = False
     """Whether it can be fitted though no model has a slot for it."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "arms" in vars(cls):
+            raise InputError(
+                f"function {cls.__name__} lists arms, but it is the arms that say which functions they apply to: "
+                f"remove the list, and override fittable(), correctable() or omissible() where the function is special."
+            )
+
     @abstractmethod
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """The function's value, in the dtype of the inputs."""
@@ -143,6 +152,12 @@ class Function(ABC):
     def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
         """The gradient to the inputs from the gradient to the values, by the closed form's derivative."""
         return gradient * self.derivative(inputs, **shape)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms that apply to it, as the arms say: those of this package first."""
+        arms = import_module("trans4init.ablations.slots.arms")  # by name: slots stand on functions
+        return tuple(arms.arms_of(self))
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """What a model computes in its place when the function is left out (arm `none`)."""
@@ -183,7 +198,15 @@ class Function(ABC):
 
     def fittable(self) -> bool:
         """Whether a net can be fitted to it."""
-        return self.fidelity_only or "learned-frozen" in self.arms
+        return self.closed_form
+
+    def correctable(self) -> bool:
+        """Whether the values of a net may be added to its own (arm `corrected`)."""
+        return self.fittable()
+
+    def omissible(self) -> bool:
+        """Whether a model can do without it (arm `none`)."""
+        return type(self).left_out is not Function.left_out
 
     def check_shape(self, **shape: int) -> None:
         """Raise InputError where a shape argument is missing, unknown or impossible."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trans4init.ablations.functions.activation import ELEMENTWISE_ARMS
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 
 __all__ = ["NORM_EPSILON", "Normalizer"]
@@ -20,7 +19,6 @@ class Normalizer(Function):
 
     slot = "normalization"
     elementwise = True
-    arms = (*ELEMENTWISE_ARMS, "none")
     gain: ClassVar[float | None] = None
     """The start of a trained factor on the inputs, for functions that are given the state itself."""
     shift: ClassVar[bool] = False

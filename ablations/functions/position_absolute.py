@@ -10,17 +10,6 @@ from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 
 __all__ = ["AbsolutePosition"]
 
-_ARMS = (
-    "analytic",
-    "learned-frozen",
-    "learned-fine-tuned",
-    "learned-from-scratch",
-    "random-frozen",
-    "free-table",
-    "corrected",
-    "none",
-)
-
 
 class AbsolutePosition(Function):
     """A function from positions [N] to encodings [N, width]; left out of a model, nothing is added (NoPE)."""
@@ -48,7 +37,6 @@ class Sinusoidal(AbsolutePosition):
 
     name = "sinusoidal"
     source = "Vaswani et al. 2017, Attention Is All You Need, section 3.5"
-    arms = _ARMS
     tails = "defined for every position; bounded by 1"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -110,7 +98,6 @@ class Sinusoidal2d(AbsolutePosition):
 
     name = "sinusoidal-2d"
     source = "He et al. 2022, Masked Autoencoders, appendix A.1; Wang and Liu 2019, Translating Math Formula Images"
-    arms = _ARMS
     domain = Domain(0, 255, integer=True)
     tails = "defined for every row; bounded by 1"
     columns: ClassVar[int] = 16
@@ -138,8 +125,15 @@ class NoPosition(AbsolutePosition):
     source = (
         "Haviv et al. 2022, Transformer Language Models without Positional Encodings Still Learn Positional Information"
     )
-    arms = ("analytic",)
     tails = "0 everywhere"
+
+    def fittable(self) -> bool:
+        """False: there is nothing to learn."""
+        return False
+
+    def omissible(self) -> bool:
+        """False: it is what is left without an encoding."""
+        return False
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Zeros [N, width]."""
@@ -156,7 +150,7 @@ class LearnedTable(AbsolutePosition):
 
     name = "learned-table"
     source = "Gehring et al. 2017, Convolutional Sequence to Sequence Learning, section 3.1"
-    arms = ("free-table",)
+    closed_form = False
     tails = "undefined: a position that was not trained has no vector"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

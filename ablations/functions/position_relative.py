@@ -17,24 +17,12 @@ from trans4init.ablations.seeding import keyed_generator
 
 __all__ = ["RelativeFunction"]
 
-_ARMS: tuple[str, ...] = (
-    "analytic",
-    "learned-frozen",
-    "learned-fine-tuned",
-    "learned-from-scratch",
-    "random-frozen",
-    "free-table",
-    "corrected",
-    "none",
-)
-
 
 class RelativeFunction(Function):
     """A function from distances [N] to biases [H, N], of |i − j|; left out, there is no bias (NoPE)."""
 
     slot = "position"
     role: ClassVar[Role] = "bias"
-    arms: ClassVar[tuple[str, ...]] = _ARMS
     domain = Domain(0, 4095, integer=True)
     default_shape: ClassVar[dict[str, int]] = {"heads": 8}
 
@@ -163,7 +151,6 @@ class FireQuery(Fire):
 
     name = "fire-query"
     role: ClassVar[Role] = "pair-bias"
-    arms: ClassVar[tuple[str, ...]] = tuple(arm for arm in _ARMS if arm != "free-table")
     domain = Domain(0, 1, integer=False)
     support = (0.0, 1.0)
     tails = "no inputs outside 0 to 1"
@@ -200,7 +187,7 @@ def _fire_draw(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class Tabulated(RelativeFunction):
     """A relative encoding without closed form: a trained table, whose only arm is `free-table`."""
 
-    arms = ("free-table",)
+    closed_form = False
     domain = Domain(0, 511, integer=True)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

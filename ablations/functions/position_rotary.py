@@ -22,16 +22,6 @@ class Rotary(Function):
     role = "rotary"
     domain = Domain(0, 4095, integer=True)
     default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
-    arms = (
-        "analytic",
-        "learned-frozen",
-        "learned-fine-tuned",
-        "learned-from-scratch",
-        "random-frozen",
-        "free-table",
-        "corrected",
-        "none",
-    )
     tails = "defined for every position; bounded"
     base: ClassVar[float] = 10000.0
     """The slowest pair turns by about 1 / base radians per position."""

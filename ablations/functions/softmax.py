@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trans4init.ablations.functions.activation import ELEMENTWISE_ARMS
 from trans4init.ablations.functions.base import FUNCTIONS, Domain, Function
 from trans4init.ablations.seeding import keyed_generator
 
@@ -21,7 +20,6 @@ class SoftmaxWeight(Function):
     """A weight for each score, elementwise; left out, every visible key weighs the same."""
 
     slot = "softmax"
-    arms: ClassVar[tuple[str, ...]] = (*ELEMENTWISE_ARMS, "none")
     elementwise = True
     after_max: ClassVar[bool] = True
     """Whether the row's largest score is taken away before."""
@@ -34,8 +32,11 @@ class SoftmaxWeight(Function):
 class PublishedWeight(SoftmaxWeight):
     """A published replacement: evaluated, never fitted."""
 
-    arms = ("analytic", "none")
     approximates = "softmax-exp"
+
+    def fittable(self) -> bool:
+        """False: a net is fitted to the exponential itself."""
+        return False
 
 
 @FUNCTIONS.register
@@ -185,7 +186,6 @@ class Reciprocal(Function):
     slot = "softmax-reciprocal"
     fused = True
     source = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, equation 1"
-    arms = ELEMENTWISE_ARMS
     domain = Domain(1, 1024, integer=False, log=True)
     elementwise = True
     log_values = True

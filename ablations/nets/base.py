@@ -21,9 +21,9 @@ Placed = Literal["no", "start", "best"]
 
 @dataclass(frozen=True)
 class Pieces:
-    """A piecewise-linear function of one number, float64: line k holds between knots k − 1 and k."""
+    """A piecewise-linear function of one number, float64: line k holds between kinks k − 1 and k."""
 
-    knots: Tensor
+    kinks: Tensor
     """[K − 1], ascending."""
     slopes: Tensor
     """[K, outputs]."""
@@ -32,7 +32,7 @@ class Pieces:
 
     def value(self, inputs: Tensor) -> Tensor:
         """[...] to [..., outputs]."""
-        piece = torch.bucketize(inputs, self.knots)
+        piece = torch.bucketize(inputs, self.kinks)
         return self.intercepts[piece] + self.slopes[piece] * inputs[..., None]
 
 

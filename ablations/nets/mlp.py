@@ -180,7 +180,7 @@ class MlpRelu(ScalarMLP):
     name = "mlp-relu"
     activation = "relu"
     source = "Nair and Hinton 2010; Arora et al. 2018, Understanding Deep Neural Networks with ReLU, theorem 2.2"
-    folds = "to a table over finite positions; with one hidden layer exactly to the knots and lines that it is"
+    folds = "to a table over finite positions; with one hidden layer exactly to the kinks and lines that it is"
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
@@ -201,7 +201,7 @@ class MlpRelu(ScalarMLP):
 
     @torch.no_grad()
     def pieces(self) -> Pieces | None:
-        """With one hidden layer: knots where units switch, and the sum of those that are on between them."""
+        """With one hidden layer: kinks where units switch, and the sum of those that are on between them."""
         if len(self.weights) != 2 or self.domain.log:
             return None
         middle = (self.domain.high + self.domain.low) / 2
@@ -209,15 +209,15 @@ class MlpRelu(ScalarMLP):
         slope = self.weights[0].double()[0] / half
         shift = self.biases[0].double() - self.weights[0].double()[0] * middle / half
         bends = slope != 0
-        knots = torch.unique(-shift[bends] / slope[bends])
+        kinks = torch.unique(-shift[bends] / slope[bends])
         ends = (
-            torch.cat([knots[:1] - 1, (knots[1:] + knots[:-1]) / 2, knots[-1:] + 1])
-            if len(knots)
-            else knots.new_zeros(1)
+            torch.cat([kinks[:1] - 1, (kinks[1:] + kinks[:-1]) / 2, kinks[-1:] + 1])
+            if len(kinks)
+            else kinks.new_zeros(1)
         )
         on = (ends[:, None] * slope + shift > 0).double()  # [K, H]
         last = self.weights[1].double()
-        return Pieces(knots, (on * slope) @ last, (on * shift) @ last + self.biases[1].double())
+        return Pieces(kinks, (on * slope) @ last, (on * shift) @ last + self.biases[1].double())
 
 
 class MlpChoice(MlpSize):

@@ -1,4 +1,4 @@
-"""Nets of pieces of one scalar: lines between trained knots, and B-splines.
+"""Nets of pieces of one scalar: lines between trained kinks, and B-splines.
 
 B is any number of inputs, K the number of pieces, O the outputs.
 """
@@ -19,7 +19,7 @@ from trans4init.ablations.settings.base import Field
 __all__ = ["PiecewiseLinear", "Spline"]
 
 _NARROWEST = 1e-9
-"""Of the domain's half: two knots on one place make no division by 0."""
+"""Of the domain's half: two kinks on one place make no division by 0."""
 
 _STIFFNESS = 1e-7
 """Weight of a change of slope beside the squared errors of a least-squares fit."""
@@ -33,17 +33,18 @@ class PiecesSize(NetSize):
 
 @NETS.register
 class PiecewiseLinear(Net):
-    """Lines between K − 1 trained knots, the same for every output; the outer lines go on outside the domain."""
+    """Lines between K − 1 trained kinks, the same for every output; the outer lines go on outside the domain."""
 
     name = "piecewise-linear"
     source = "Yu et al. 2022, NN-LUT: Neural Approximation of Non-Linear Operations for Efficient Transformer Inference"
     Size = PiecesSize
-    folds = "to a table over finite positions; on the reals exactly to the knots and lines that it is"
+    folds = "to a table over finite positions; on the reals exactly to the kinks and lines that it is"
 
     def __init__(self, domain: Domain, outputs: int, size: PiecesSize) -> None:
         super().__init__(domain, outputs, size)
-        self.knots = nn.Parameter(torch.empty(size.pieces - 1))
+        self.kinks = nn.Parameter(torch.empty(size.pieces - 1))
         self.values = nn.Parameter(torch.empty(size.pieces + 1, outputs))
+        self.register_load_state_dict_pre_hook(_rename_knots)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[...] to [..., O]."""
@@ -58,14 +59,14 @@ class PiecewiseLinear(Net):
 
     def _corners(self, dtype: torch.dtype) -> Tensor:
         """The ends of the pieces in the coordinate of the domain, ascending from −1 to 1, [K + 1]."""
-        knots = self.knots.to(dtype).clamp(-1, 1).sort().values
-        return torch.cat([knots.new_tensor([-1.0]), knots, knots.new_tensor([1.0])])
+        kinks = self.kinks.to(dtype).clamp(-1, 1).sort().values
+        return torch.cat([kinks.new_tensor([-1.0]), kinks, kinks.new_tensor([1.0])])
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Knots uniform over the domain, values normal."""
-        self.knots.uniform_(-1, 1, generator=generator)
-        self.knots.copy_(self.knots.sort().values)
+        self.kinks.uniform_(-1, 1, generator=generator)
+        self.kinks.copy_(self.kinks.sort().values)
         self.values.normal_(generator=generator)
 
     @torch.no_grad()
@@ -75,7 +76,7 @@ class PiecewiseLinear(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Least squares over the values at the knots, in float64."""
+        """Least squares over the values at the kinks, in float64."""
         place, corners = self.domain.coordinate(inputs.double()), self._corners(torch.float64)
         piece = torch.bucketize(place, corners[1:-1])
         share = (place - corners[piece]) / (corners[piece + 1] - corners[piece]).clamp_min(_NARROWEST)
@@ -91,7 +92,7 @@ class PiecewiseLinear(Net):
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """One output: the polyline of the smallest largest error. Several: knots by their common curvature."""
+        """One output: the polyline of the smallest largest error. Several: kinks by their common curvature."""
         if len(inputs) < 4:
             return "no"
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
@@ -101,13 +102,13 @@ class PiecewiseLinear(Net):
             found = best_polyline(at, height, pieces)
             missing = len(self.values) - len(found.x)
             corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
-            self.knots.copy_(torch.from_numpy(corners[1:-1]))
+            self.kinks.copy_(torch.from_numpy(corners[1:-1]))
             self.values.copy_(torch.from_numpy(np.interp(corners, found.x, found.y))[:, None])
             return "best"
         spread = np.ptp(y, axis=0)
         bend = np.abs(np.gradient(np.gradient(y / np.where(spread > 0, spread, 1.0), x, axis=0), x, axis=0)).max(axis=1)
         twice = np.concatenate([[0], np.cumsum(np.cumsum(bend) * np.diff(x, prepend=x[0]))])[1:]
-        self.knots.copy_(torch.from_numpy(curvature_points(x, twice, len(self.values))[1:-1]))
+        self.kinks.copy_(torch.from_numpy(curvature_points(x, twice, len(self.values))[1:-1]))
         self.solve_output(inputs, targets)
         return "start"
 
@@ -124,8 +125,14 @@ class PiecewiseLinear(Net):
         return Pieces(corners[1:-1], slopes, values[:-1] - slopes * corners[:-1, None])
 
     def flops(self) -> int:
-        """Bisection over the knots, one share, and two operations per output."""
+        """Bisection over the kinks, one share, and two operations per output."""
         return int(np.ceil(np.log2(max(2, len(self.values) - 1)))) + 5 + 3 * self.outputs
+
+
+def _rename_knots(net: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Let weights be loaded that were saved when kinks were called knots."""
+    if f"{prefix}knots" in state:
+        state[f"{prefix}kinks"] = state.pop(f"{prefix}knots")
 
 
 class SplineSize(NetSize):

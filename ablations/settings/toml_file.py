@@ -1,6 +1,7 @@
 """Load checked settings from a TOML file that ships with the project or is a user's own. Imports no torch."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from trans4init.ablations.settings.error_sentence import sentence
 __all__ = ["load_toml", "shipped_files"]
 
 M = TypeVar("M", bound=BaseModel)
+_IN_FILE = re.compile(r".+\.py:[\w.-]+")
+"""A function, net, arm or task in a file of the user's."""
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
@@ -31,7 +34,7 @@ def load_toml(
     """
     path = _find(kind, name_or_path, shipped)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{shown(path)} is not valid TOML: {error}.") from None
     except OSError as error:
@@ -52,6 +55,18 @@ def _find(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
     if name_or_path.endswith(".toml") or "/" in name_or_path:
         raise InputError(f"there is no {kind} file {name_or_path!r}.")
     raise unknown_name(kind, name_or_path, shipped)
+
+
+def _beside(folder: Path, value: Any) -> Any:
+    """Rewrite each `FILE.py:NAME` in a value, whose file is relative to `folder`, as relative to the current folder."""
+    if isinstance(value, dict):
+        return {key: _beside(folder, entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_beside(folder, entry) for entry in value]
+    if isinstance(value, str) and _IN_FILE.fullmatch(value):
+        file, _, name = value.rpartition(":")
+        return f"{os.path.relpath(folder / os.path.expanduser(file))}:{name}"
+    return value
 
 
 def _set(content: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -1,5 +1,1 @@
-"""Slots: the places in a model where a function is called, what they hold, and the guard over what is frozen."""
-
-from trans4init.ablations.slots.slot import Slot, slots_named
-
-__all__ = ["Slot", "slots_named"]
+"""Slots: the places in a model where a function is called, what they can hold, and the arms that put it there."""

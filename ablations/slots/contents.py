@@ -1,7 +1,7 @@
-"""Contents: what can be in a slot, from a closed form and a net in its place to a table."""
+"""Contents: what a slot can hold, such as a closed form, a net in its place, or a table."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,13 @@ __all__ = [
     "Content",
     "Corrected",
     "ExactGradient",
-    "Folded",
-    "FoldedKnots",
+    "FoldedPolyline",
+    "FoldedTable",
     "LeftOut",
     "NetContent",
     "OutsideDomainError",
     "TrainableTable",
+    "folded",
 ]
 
 
@@ -30,7 +31,7 @@ class OutsideDomainError(Exception):
 
 
 class Content(nn.Module):
-    """What is in a slot: from inputs [...] to the function's values, in the dtype of the model."""
+    """What a slot holds: it maps inputs [...] to the function's values, in the dtype of the model."""
 
     def __init__(self, function: Function, shape: dict[str, int]) -> None:
         super().__init__()
@@ -39,21 +40,21 @@ class Content(nn.Module):
         self.dtype_like: Tensor
 
     def value(self, inputs: Tensor) -> Tensor:
-        """The values for floating-point inputs, in their dtype."""
+        """Compute the values for floating-point inputs, in the inputs' dtype."""
         raise NotImplementedError
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The values in the model's dtype; integers are taken as float32, which holds positions to 2^24."""
+        """Compute the values in the model's dtype; integers are converted to float32, which is exact up to 2^24."""
         exact = inputs.to(torch.promote_types(self.dtype_like.dtype, torch.float32))
         return self.value(exact).to(self.dtype_like.dtype)
 
     def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The values of inputs [N], [N, outputs], added to every entry of a state [B, N, outputs]."""
+        """Add the values of inputs [N], which are [N, outputs], to every entry of a state [B, N, outputs]."""
         values: Tensor = self(inputs, highest)
         return state + values
 
     def covered(self, domain: Domain, inputs: Tensor, highest: int | None) -> bool:
-        """Whether all (integer) inputs are in the domain; looks at them only where `highest` is not known."""
+        """Return whether all (integer) inputs are in the domain; looks at the inputs only where `highest` is None."""
         if highest is not None:
             return highest <= domain.high
         low, high = torch.aminmax(inputs)
@@ -61,23 +62,27 @@ class Content(nn.Module):
 
 
 class Analytic(Content):
-    """The closed form."""
+    """The closed form of the function."""
 
     def value(self, inputs: Tensor) -> Tensor:
-        """The function itself."""
+        """Compute the closed form."""
         return self.function.analytic(inputs, **self.shape)
 
 
 class LeftOut(Content):
-    """What is left when the function is left out."""
+    """What a model computes in the function's place when it is left out."""
 
     def value(self, inputs: Tensor) -> Tensor:
-        """Zeros or the identity, as the function says."""
+        """Give zeros, ones or the inputs themselves, as `Function.left_out` says."""
         return self.function.left_out(inputs, **self.shape)
 
 
 class NetContent(Content):
-    """A net in the function's place. bare: as the net gives them, for values that are added to others."""
+    """A net in the function's place.
+
+    bare: give the net's outputs as they are, even where the net was fitted to the logarithm of the values; for outputs
+    that are added to other values. Raises InputError for a net whose inputs or outputs are not the function's.
+    """
 
     def __init__(self, function: Function, shape: dict[str, int], net: Net, *, bare: bool = False) -> None:
         super().__init__(function, shape)
@@ -90,21 +95,21 @@ class NetContent(Content):
         self.net, self.bare = net, bare
 
     def value(self, inputs: Tensor) -> Tensor:
-        """The net's values, in the function's layout."""
+        """Compute the net's values, in the function's layout."""
         rows: Tensor = self.net(inputs)
         if self.function.log_values and not self.bare:
             rows = rows.exp()
         return self.function.arrange(rows)
 
     def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """In one pass over the state, where the net can do that."""
+        """Add the values in one pass over the state, where the net can do that."""
         if self.function.role != "added" or self.function.log_values:
             return super().added_to(state, inputs, highest)
         return self.net.added_to(state, inputs.to(torch.promote_types(self.dtype_like.dtype, torch.float32)))
 
 
 class ExactGradient(Content):
-    """A fitted net's value with the closed form's derivative: is it the value or the slope that hurts?"""
+    """The values of another content with the derivative of the closed form."""
 
     def __init__(self, content: Content) -> None:
         super().__init__(content.function, content.shape)
@@ -119,7 +124,7 @@ class ExactGradient(Content):
 
 
 class _Substituted(torch.autograd.Function):
-    """Values that were computed elsewhere, with the derivative of a closed form."""
+    """Gives values that were computed elsewhere, and the derivative of a closed form."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, values: Tensor, function: Function, shape: dict[str, int]) -> Tensor:
@@ -141,13 +146,13 @@ class Corrected(Content):
         self.base, self.correction = base, correction
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The sum."""
+        """Compute the sum."""
         values: Tensor = self.base(inputs, highest) + self.correction(inputs, highest)
         return values
 
 
 class TrainableTable(Content):
-    """One trained row of values for each integer of a finite domain, [N, outputs], or for each of its groups."""
+    """A trained table [rows, outputs]: a row for each integer of a finite domain, or for each group of integers."""
 
     def __init__(self, function: Function, shape: dict[str, int], domain: Domain, rows: Tensor) -> None:
         super().__init__(function, shape)
@@ -155,16 +160,30 @@ class TrainableTable(Content):
         self.table = nn.Parameter(rows)
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The rows of the inputs; raises OutsideDomainError beyond a table that has an end."""
+        """Look up the rows of the inputs; raises OutsideDomainError for an input that the table has no row for."""
         if not self.function.open_ended() and not self.covered(self.domain, inputs, highest):
             raise OutsideDomainError(f"the table covers {self.domain} only")
         return self.function.arrange(self.table[self.function.table_index(inputs, self.domain, **self.shape)])
 
 
-class Folded(Content):
-    """A content that doesn't change, tabulated once over a finite domain; beyond it, the content itself.
+def folded(content: Content, domain: Domain) -> "FoldedTable | FoldedPolyline | None":
+    """Fold a content that doesn't change: to a table over a finite domain, to a polyline where it is one, else None."""
+    if domain.integer:
+        return FoldedTable(content, domain)
+    return FoldedPolyline(content) if _is_polyline(content) else None
 
-    The table is not part of a checkpoint: it is made again whenever weights are loaded.
+
+def _is_polyline(content: Content) -> TypeGuard[NetContent]:
+    """Return whether the content is a net that is piecewise linear in the function's own input and value."""
+    if not isinstance(content, NetContent) or not content.function.elementwise or content.function.log_values:
+        return False
+    return content.net.pieces() is not None
+
+
+class FoldedTable(Content):
+    """A content that doesn't change, tabulated once over a finite domain; outside it, the content is evaluated.
+
+    The table is not part of a checkpoint: it is computed again whenever weights are loaded.
     """
 
     def __init__(self, content: Content, domain: Domain) -> None:
@@ -177,68 +196,65 @@ class Folded(Content):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Tabulate the content, [N, outputs]; evaluated in float64, kept in the model's dtype."""
+        """Tabulate the content, [N, outputs]: evaluate it in float64, keep the values in the model's dtype."""
         points = self.domain.points().to(self.dtype_like.device)
         values = self.function.as_rows(self.content.value(points))
         self.table = values.to(self.dtype_like.dtype).contiguous()
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """Rows of the table, or the content's own values where an input is outside."""
+        """Look up rows of the table; evaluate the content where an input is outside of the domain."""
         if not self.covered(self.domain, inputs, highest):
             values: Tensor = self.content(inputs, highest)
             return values
         return self.function.arrange(self.table[inputs - int(self.domain.low)])
 
+    def evaluation(self, inputs: Tensor) -> str:
+        """Return what computes the values: a table."""
+        return "table"
 
-class FoldedKnots(Content):
-    """A net that is exactly piecewise linear, as the knots and lines that it is: right everywhere, not in a domain.
 
-    Like a table, the knots are made again whenever weights are loaded.
+class FoldedPolyline(Content):
+    """A net that is exactly piecewise linear, as its kinks and lines: exact for every input, in a domain or not.
+
+    Like a table, kinks and lines are computed again whenever weights are loaded.
     """
 
     def __init__(self, content: NetContent) -> None:
         super().__init__(content.function, content.shape)
         self.content = content
-        for name in ("knots", "lines"):
+        for name in ("kinks", "lines"):
             self.register_buffer(name, torch.empty(0), persistent=False)
-        self.knots: Tensor
+        self.kinks: Tensor
         self.lines: Tensor
         self.register_load_state_dict_post_hook(lambda module, _: module.fold())  # type: ignore[no-untyped-call]
         self.fold()
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Take the net apart: knots [K − 1], and slope and intercept of each of the K lines [2, K]."""
+        """Take the net apart: kinks [K − 1], and slope and intercept of each of the K lines [2, K]."""
         pieces = self.content.net.pieces()
-        assert pieces is not None  # `foldable` has seen to it
+        assert pieces is not None  # `folded` checks this
         precision = torch.promote_types(self.dtype_like.dtype, torch.float32)
-        self.knots = pieces.knots.to(self.dtype_like.device, precision)
-        self.lines = torch.stack([pieces.slopes[:, 0], pieces.intercepts[:, 0]]).to(self.knots)
-        self.value(self.knots.new_zeros(1))  # what has to be compiled is compiled now, not in a step that is timed
+        self.kinks = pieces.kinks.to(self.dtype_like.device, precision)
+        self.lines = torch.stack([pieces.slopes[:, 0], pieces.intercepts[:, 0]]).to(self.kinks)
+        self.value(self.kinks.new_zeros(1))  # compile now what has to be compiled, not in a step that is timed
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedKnots":
-        """Where the net is moved or rounded, take it apart again: rounded lines would not meet."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FoldedPolyline":
+        """Take the net apart again where it is moved or rounded: rounded lines would not meet."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not self.knots.is_meta:
+        if not self.kinks.is_meta:
             self.fold()
         return self
 
-    @staticmethod
-    def foldable(content: Content) -> bool:
-        """Whether the content is a net that is piecewise linear in the function's own input and value."""
-        if not isinstance(content, NetContent) or not content.function.elementwise or content.function.log_values:
-            return False
-        return content.net.pieces() is not None
-
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """In one pass where the inputs have the model's dtype already: it is computed in float32 at least anyway."""
+        """Compute the values; in one pass where a GPU's inputs have the model's dtype: float32 is used anyway."""
         alike = inputs.dtype == self.dtype_like.dtype and not inputs.is_cpu
         return self.value(inputs) if alike else super().forward(inputs, highest)
 
     def value(self, inputs: Tensor) -> Tensor:
-        """[...] to [...]."""
-        return polyline(inputs, self.knots, self.lines)
+        """Map [...] to [...]."""
+        return polyline(inputs, self.kinks, self.lines)
 
     def evaluation(self, inputs: Tensor) -> str:
-        """Which code computes it for such inputs on this machine, in the words of `polyline`."""
+        """Return which implementation of `kernels.polyline` computes such inputs on this machine."""
         return chosen(inputs, self.lines.shape[1])

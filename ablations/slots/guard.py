@@ -1,4 +1,4 @@
-"""The guard that checks, bit for bit, that what an arm freezes doesn't move in training."""
+"""The record of an arm in a model, and the guard that checks, bit for bit, that training moves nothing frozen."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ __all__ = ["ArmRecord", "FrozenGuard", "FrozenMovedError"]
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """What an arm did to a model."""
+    """Says what an arm did to a model."""
 
     arm: str
     slot: str
@@ -24,14 +24,15 @@ class ArmRecord:
     frozen: tuple[str, ...]
     """The slot's parameters that training may not change."""
     parameters_added: int
-    """Values in the slot that the analytic arm doesn't have, frozen ones too."""
+    """The number of values in the slot that the analytic arm doesn't have, frozen ones included."""
     output_difference_max: float
-    """Largest change of the model's output by putting the arm in; nan where the function has no closed form."""
+    """Largest change of the model's output by putting the arm in; NaN where the function has no closed form."""
     output_difference_rms: float
+    """RMS change of the model's output by putting the arm in; NaN likewise."""
 
 
 class FrozenMovedError(Exception):
-    """A frozen value of a slot changed in training, or got a gradient: the arm is not what it is called."""
+    """Raised where a frozen value of a slot changed in training, or got a gradient: the arm belies its name."""
 
 
 class FrozenGuard:
@@ -39,7 +40,7 @@ class FrozenGuard:
 
     def __init__(self, model: nn.Module, record: ArmRecord) -> None:
         self._model = model
-        self._kept = {
+        self._frozen = {
             name: value.detach().clone()
             for name, value in _slot_state(model, record.slot).items()
             if name not in record.moves
@@ -48,16 +49,16 @@ class FrozenGuard:
     def check(self) -> None:
         """Raise FrozenMovedError where a frozen value has a gradient or differs by one bit."""
         now = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        pulled = [name for name in self._kept if now[name].requires_grad or now[name].grad is not None]
+        pulled = [name for name in self._frozen if now[name].requires_grad or now[name].grad is not None]
         if pulled:
             raise FrozenMovedError(f"{', '.join(pulled)} is frozen and takes part in the gradient")
-        moved = [name for name, kept in self._kept.items() if not _same_bits(now[name].detach(), kept)]
+        moved = [name for name, before in self._frozen.items() if not _same_bits(now[name].detach(), before)]
         if moved:
             raise FrozenMovedError(f"{', '.join(moved)} is frozen and moved in training")
 
 
 def _slot_state(model: nn.Module, slot: str) -> dict[str, Tensor]:
-    """Every parameter and buffer in the slots of that name, by its name in the model."""
+    """Return every parameter and buffer in the slots of that name, by its name in the model."""
     return {
         f"{path}.content.{name}": value
         for path, place in slots_named(model, slot).items()
@@ -65,9 +66,6 @@ def _slot_state(model: nn.Module, slot: str) -> dict[str, Tensor]:
     }
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return (
-        one.dtype == other.dtype
-        and one.shape == other.shape
-        and bool(torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)))
-    )
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    same_kind = a.dtype == b.dtype and a.shape == b.shape
+    return same_kind and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))

@@ -1,5 +1,6 @@
-"""Slots: the places in a model where a function is called, and what they are seen to be given."""
+"""The slot: a place in a model where a function is called, with its content, and hooks that watch its inputs."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,21 +11,23 @@ from torch import Tensor, nn
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain, Function
+from trans4init.ablations.nets import Net
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots.contents import Analytic, Content, Folded, FoldedKnots, NetContent, TrainableTable
+from trans4init.ablations.slots.contents import Analytic, Content, FoldedTable, NetContent, TrainableTable, folded
 
 __all__ = ["Slot", "observed_inputs", "observed_ranges", "sampled_inputs", "slots_named"]
 
 
 _FUSED_EVERY = 8
-"""Of so many calls of a model, one lets its fused slots be observed."""
+"""Fused slots are observed on every eighth forward pass only: watching them costs an unfused pass."""
 
 
 class Slot(nn.Module):
     """A place in a model where a function is called.
 
     It starts with the closed form, or, where the function has none, with a trainable table drawn from `seed`.
-    name: what kind of place it is, such as `position`. domain: the inputs that it gets in training.
+    name: the kind of place, such as `position`. domain: the inputs that it gets in training. shape: the function's.
+    Raises InputError for a function that belongs in another slot, or has another shape.
     """
 
     def __init__(
@@ -38,40 +41,49 @@ class Slot(nn.Module):
         self.domain = function.domain if domain is None else domain
         self.watch: Callable[[Tensor], None] | None = None
         """Called with every input while the slot is observed."""
-        closed = "analytic" in function.arms
-        self.content: Content = self.analytic() if closed else self.table(keyed_generator(seed, name, "table"))
+        self.content: Content = (
+            self.analytic() if function.closed_form else self.table(keyed_generator(seed, name, "table"))
+        )
 
     def analytic(self) -> Content:
-        """The closed form for this slot, folded to a table where the slot's domain is finite."""
+        """Make the closed form for this slot, folded to a table where the slot's domain is finite."""
         return self.fold(Analytic(self.function, self.shape))
 
     def table(self, generator: torch.Generator) -> Content:
-        """The function's values as a trainable table; raises InputError where the slot's domain is not finite."""
+        """Make a trainable table of the function's values; raises InputError where the slot's domain is not finite."""
         if not self.domain.integer:
             raise InputError(f"a table needs a finite domain, and {self.function.name} is asked for on the reals.")
         rows = self.function.initial_table(self.domain.points(), generator, **self.shape)
         return TrainableTable(self.function, self.shape, self.domain, rows.float())
 
+    def net_content(
+        self, net: Net | None, generator: torch.Generator | None = None, *, bare: bool = False
+    ) -> NetContent:
+        """Put a copy of the net in the function's place, with values drawn anew where there is a `generator`.
+
+        bare: as of `NetContent`. Raises InputError for a net whose inputs or outputs are not the function's.
+        """
+        assert net is not None  # apply_arm has refused None for an arm that uses a net
+        net = copy.deepcopy(net)
+        if generator is not None:
+            net.initialise(generator)
+        return NetContent(self.function, self.shape, net, bare=bare)
+
     def fold(self, content: Content) -> Content:
-        """The content as a table or as knots where that is possible; for contents that don't change."""
-        if self.domain.integer:
-            return Folded(content, self.domain)
-        if FoldedKnots.foldable(content):
-            assert isinstance(content, NetContent)
-            return FoldedKnots(content)
-        return content
+        """Fold a content that doesn't change to a table or a polyline; give it back where neither is possible."""
+        return folded(content, self.domain) or content
 
     @property
     def fused(self) -> bool:
         """Whether the model may compute this place by its own fused operation: it holds a closed form that has one."""
-        content = self.content.content if isinstance(self.content, Folded) else self.content
+        content = self.content.content if isinstance(self.content, FoldedTable) else self.content
         return self.function.fused and isinstance(content, Analytic)
 
     def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The function's values.
+        """Compute the function's values by the slot's content.
 
-        highest: the largest of integer inputs that count from the domain's start, where the caller knows it: saves
-        looking at the inputs, which on a GPU would wait for it.
+        highest: the largest of integer inputs that count from the domain's start, where the caller knows it. Without
+        it the inputs are looked at, and on a GPU that waits until they are computed.
         """
         if self.watch is not None:
             self.watch(inputs)
@@ -79,7 +91,7 @@ class Slot(nn.Module):
         return values
 
     def added_to(self, state: Tensor, inputs: Tensor, highest: int | None = None) -> Tensor:
-        """The function's values of inputs [N] added to every entry of a state [B, N, outputs]; `highest` as above."""
+        """Add the values of inputs [N] to every entry of a state [B, N, outputs]; `highest` as of `forward`."""
         if self.watch is not None:
             self.watch(inputs)
         values: Tensor = self.content.added_to(state, inputs, highest)
@@ -87,8 +99,11 @@ class Slot(nn.Module):
 
     @torch.no_grad()
     def drift(self) -> tuple[float, float] | None:
-        """Largest and RMS distance of the content from the closed form on the slot's domain; None without one."""
-        if "analytic" not in self.function.arms:
+        """Return the largest and the RMS distance of the content from the closed form on the slot's domain.
+
+        None for a function without a closed form.
+        """
+        if not self.function.closed_form:
             return None
         points = self.function.points(self.domain, **self.shape)
         inputs = points.long() if self.domain.integer else points.to(self.content.dtype_like.dtype)
@@ -98,21 +113,21 @@ class Slot(nn.Module):
 
 
 def slots_named(model: nn.Module, name: str) -> dict[str, Slot]:
-    """The slots of that name by their path in the model; raises InputError where there is none."""
+    """Return the slots of that name by their path in the model; raises InputError where the model has no such slot."""
     slots = {path: module for path, module in model.named_modules() if isinstance(module, Slot)}
-    found = {path: slot for path, slot in slots.items() if slot.name == name}
-    if not found:
+    named = {path: slot for path, slot in slots.items() if slot.name == name}
+    if not named:
         known = ", ".join(sorted({slot.name for slot in slots.values()})) or "none"
         raise InputError(f"the model has no slot {name!r}; its slots are: {known}.")
-    return found
+    return named
 
 
 @contextmanager
 def observed_inputs(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `see` with a slot's path and inputs at every call of the model, at every eighth where the slot is fused.
 
-    A slot whose function the model computes by a fused operation is given its inputs for the record alone, which costs
-    more than the operation: in every call, an evaluation would take three times as long.
+    Observing a fused slot makes the model compute the slot's inputs, which the fused operation does without: done at
+    every call, an evaluation would take three times as long.
     """
     slots = {path: module for path, module in model.named_modules() if isinstance(module, Slot)}
     calls = 0
@@ -125,7 +140,7 @@ def observed_inputs(model: nn.Module, see: Callable[[str, Tensor], None]) -> Ite
 
     handle = model.register_forward_pre_hook(watch)
     try:
-        watch()  # where a part of the model is called, not the model
+        watch()  # for a caller that runs a part of the model: the hook is called for the whole model alone
         calls = 0
         yield
     finally:
@@ -140,7 +155,10 @@ def _see(see: Callable[[str, Tensor], None], path: str, inputs: Tensor) -> None:
 
 @contextmanager
 def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]]:
-    """Watch what each slot is really given: lowest and highest input by the slot's path, filled while it runs."""
+    """Record the lowest and the highest input of each slot by the slot's path; the dictionary is filled meanwhile.
+
+    Scores of −∞, which stand for keys that are not seen, are left out of the lowest.
+    """
     ranges: dict[str, tuple[float, float]] = {}
 
     def see(path: str, inputs: Tensor) -> None:
@@ -154,18 +172,19 @@ def observed_ranges(model: nn.Module) -> Iterator[dict[str, tuple[float, float]]
 
 @contextmanager
 def sampled_inputs(model: nn.Module, each: int = 256) -> Iterator[dict[str, Tensor]]:
-    """The density of inputs that each slot is really given, for `fit`: [N] by the slot's path, there at the end.
+    """Collect a sample of each slot's inputs, [N] by the slot's path, as `fit` takes it for a density.
 
-    Of every call at most `each` inputs, evenly spaced; −∞, which stands for what is no part of a row, is left out.
+    The dictionary is filled at the end. From every call it takes at most `each` inputs, evenly spaced; −∞, which stands
+    for a number that is not part of its row, is left out.
     """
-    seen: dict[str, list[Tensor]] = {}
-    found: dict[str, Tensor] = {}
+    samples: dict[str, list[Tensor]] = {}
+    densities: dict[str, Tensor] = {}
 
     def see(path: str, inputs: Tensor) -> None:
         flat = inputs.reshape(-1)
         flat = flat[flat > -math.inf] if flat.is_floating_point() else flat
-        seen.setdefault(path, []).append(flat[:: max(1, math.ceil(len(flat) / each))].clone().cpu())
+        samples.setdefault(path, []).append(flat[:: max(1, math.ceil(len(flat) / each))].clone().cpu())
 
     with observed_inputs(model, see):
-        yield found
-    found.update({path: torch.cat(some) for path, some in seen.items()})
+        yield densities
+    densities.update({path: torch.cat(parts) for path, parts in samples.items()})

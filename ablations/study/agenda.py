@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records.schema import CellKey, RunRecord
-from trans4init.reports.records.vocabulary import arm_named
 
 __all__ = ["Agenda", "Propose", "best_trial"]
 
@@ -93,7 +93,7 @@ class Agenda:
         return [self.study.fit_request(net) for net in self.study.fits_needed()]
 
     def _fit_of(self, cell: CellKey) -> RunRecord | None:
-        if not arm_named(cell.arm).needs_fit:
+        if not get_arm(cell.arm).needs_fit:
             return None
         return self.finished.get(self.study.fit_request(cell.net).run_id)
 
@@ -102,7 +102,7 @@ class Agenda:
         open_cells = []
         for cell in self.study.spec.cells():
             fitted = self._fit_of(cell)
-            if not arm_named(cell.arm).needs_fit or (fitted is not None and fitted.status == "ok"):
+            if not get_arm(cell.arm).needs_fit or (fitted is not None and fitted.status == "ok"):
                 open_cells.append(cell)
         return open_cells
 

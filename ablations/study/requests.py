@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.spec import StudySpec, spec_hash
 from trans4init.reports.machine import Environment
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
-from trans4init.reports.records.vocabulary import Phase, Status, arm_named
+from trans4init.reports.records.vocabulary import Phase, Status
 
 __all__ = ["Request", "ResolvedStudy"]
 
@@ -67,6 +68,7 @@ class ResolvedStudy:
             seeds=self.spec.evaluation.seeds,
             command=self.command,
             setting=self.spec.setting(),
+            arms=tuple(get_arm(arm).description() for arm in dict.fromkeys(cell.arm for cell in self.spec.cells())),
         )
 
     def record(
@@ -131,7 +133,7 @@ class ResolvedStudy:
 
     def fits_needed(self) -> list[str]:
         """The nets that some cell needs fitted."""
-        return list(dict.fromkeys(cell.net for cell in self.spec.cells() if arm_named(cell.arm).needs_fit))
+        return list(dict.fromkeys(cell.net for cell in self.spec.cells() if get_arm(cell.arm).needs_fit))
 
     def checkpoint(self, net: str) -> Path:
         """Where the fitted net is."""

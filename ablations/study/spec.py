@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,8 +20,8 @@ from trans4init.ablations.settings.base import (
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.reports.records.schema import CellKey, Metric
-from trans4init.reports.records.vocabulary import ARMS, REFERENCE_ARM, arm_named
 from trans4init.reports.speed.speeds import STUDY
 
 __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
@@ -58,7 +57,7 @@ class Baseline(_Section):
     @field_validator("arm")
     @classmethod
     def _known_arm(cls, arm: str) -> str:
-        if arm_named(_known_arm(arm)).uses_net:
+        if get_arm(arm).uses_net:
             raise ValueError(f"a baseline has no net, and arm {arm!r} needs one; list it under arms")
         return arm
 
@@ -159,7 +158,7 @@ class StudySpec(_Section):
     @classmethod
     def _arms_make_a_study(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
         for arm in arms:
-            _known_arm(arm)
+            get_arm(arm).description()  # raises for an arm that isn't there or can't be drawn
         if len(set(arms)) < len(arms):
             raise ValueError("an arm is named twice")
         if REFERENCE_ARM not in arms:
@@ -171,7 +170,7 @@ class StudySpec(_Section):
         names = [net.name for net in self.nets]
         if len(set(names)) < len(names):
             raise ValueError("a net is named twice in [[nets]]")
-        if not names and any(arm_named(arm).uses_net for arm in self.arms):
+        if not names and any(get_arm(arm).uses_net for arm in self.arms):
             raise ValueError("arms with a net need at least one in [[nets]]")
         known = [metric.name for metric in self.task.metrics]
         if self.evaluation.metric not in known:
@@ -206,7 +205,7 @@ class StudySpec(_Section):
         """Every function, arm and net of the study, the reference first."""
         found = [self.reference()]
         for arm in self.arms:
-            nets = [net.name for net in self.nets] if arm_named(arm).uses_net else [""]
+            nets = [net.name for net in self.nets] if get_arm(arm).uses_net else [""]
             found += [CellKey(self.function, arm, net) for net in nets]
         found += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
         return tuple(dict.fromkeys(found))
@@ -252,37 +251,9 @@ def load_study(
     spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
     if data is not None:
         spec = spec.model_copy(update={"name": f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"})
-    return _located(spec.model_copy(update={"task": spec.task.located(folder)}), folder)
-
-
-def _located(spec: StudySpec, folder: Path) -> StudySpec:
-    """The same with the files of functions and nets found from `folder`, the study's: named as from where we are."""
-
-    def found(name: str) -> str:
-        file, colon, own = name.rpartition(":")
-        return f"{os.path.relpath(folder / os.path.expanduser(file))}:{own}" if colon else name
-
-    slots = {key: found(value) for key, value in spec.model if isinstance(value, str) and ":" in value}
-    return spec.model_copy(
-        update={
-            "function": found(spec.function),
-            "nets": tuple(net.model_copy(update={"name": found(net.name)}) for net in spec.nets),
-            "baselines": tuple(
-                baseline.model_copy(update={"function": found(baseline.function)}) for baseline in spec.baselines
-            ),
-            "model": spec.model.model_copy(update=slots),
-        }
-    )
+    return spec.model_copy(update={"task": spec.task.located(folder)})
 
 
 def shipped_studies() -> dict[str, Path]:
     """Return the studies that come with the project, by name."""
     return shipped_files("studies")
-
-
-def _known_arm(name: str) -> str:
-    try:
-        arm_named(name)
-    except KeyError:
-        raise ValueError(str(unknown_name("arm", name, (arm.name for arm in ARMS)))) from None
-    return name

@@ -16,6 +16,7 @@ from trans4init.ablations.fit import Fitted, fit, load_fitted, refinement_budget
 from trans4init.ablations.fit.jobs import FitDivergedError, OnStep
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
+from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.tasks import TASKS, Task, model_config
@@ -24,7 +25,7 @@ from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, TimedMode
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
-from trans4init.reports.records.vocabulary import Status, arm_named
+from trans4init.reports.records.vocabulary import Status
 
 __all__ = ["OnAdvance", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
 
@@ -78,9 +79,7 @@ def _build_once(study: ResolvedStudy) -> None:
             raise InputError(
                 f"baseline {cell.function!r} belongs in slot {cell_function.slot!r}, not {function.slot!r}."
             )
-        if cell.arm not in cell_function.arms:
-            known = ", ".join(cell_function.arms)
-            raise InputError(f"arm {cell.arm!r} makes no sense for {cell.function}; its arms are: {known}.")
+        get_arm(cell.arm).check_applies_to(cell_function)
         if cell.net:
             _bare_net(study, cell)
 
@@ -169,7 +168,7 @@ def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> t
     """The study's model with the cell's arm in it, started from `seed`."""
     model = Transformer(_config(study, cell, task), seed=seed).to(choose_device())
     net: Fitted | Net | None = None
-    if arm_named(cell.arm).needs_fit:
+    if get_arm(cell.arm).needs_fit:
         net = load_fitted(study.checkpoint(cell.net))
     elif cell.net:
         net = _bare_net(study, cell)

@@ -100,6 +100,8 @@ class Task(ABC):
     """Data + loss + metrics. Subclasses register themselves in `TASKS`."""
 
     name: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]]
+    """The settings of a task in a user's file; those of this package are in `data`, where there is no torch."""
     judged: ClassVar[Metric]
     """The metric that says which of a run's models is the best; measured at every evaluation."""
     counts_tokens: ClassVar[bool] = False

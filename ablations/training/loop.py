@@ -15,7 +15,7 @@ from trans4init.ablations.device import keep_freed_memory, threads
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.settings.training import TrainingConfig
-from trans4init.ablations.slots import slots_named
+from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard
 from trans4init.ablations.slots.slot import observed_ranges
 from trans4init.ablations.tasks import Batch, Task

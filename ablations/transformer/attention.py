@@ -13,7 +13,7 @@ from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.functions.position_rotary import Rotary, rotate
 from trans4init.ablations.functions.softmax import SoftmaxWeight
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.transformer.kv_cache import DecodingCache, KeysValues
 from trans4init.ablations.transformer.masks import Visibility
 from trans4init.ablations.transformer.positions import PositionValues

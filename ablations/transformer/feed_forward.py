@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 
 __all__ = ["FeedForward"]
 

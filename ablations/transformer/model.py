@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed, keyed_generator
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.slots.contents import TrainableTable
 from trans4init.ablations.transformer.attention import Attention
 from trans4init.ablations.transformer.kv_cache import DecodingCache

@@ -7,7 +7,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.functions.normalization import NORM_EPSILON, Normalizer
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 
 __all__ = ["Normalization"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions.position_relative import FireQuery
 from trans4init.ablations.functions.position_two_sided import TwoSided
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.kernels.attention import RelativeBias
 
 __all__ = ["PositionValues", "randomised_positions", "sequence_values", "step_values"]

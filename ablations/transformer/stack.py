@@ -15,7 +15,7 @@ from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.functions.position_two_sided import two_sided
 from trans4init.ablations.seeding import keyed_generator
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.transformer.attention import Attention
 from trans4init.ablations.transformer.feed_forward import FeedForward
 from trans4init.ablations.transformer.kv_cache import DecodingCache, KeysValues

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trans4init.ablations.functions import Domain, Function, get_function, list_functions
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Slot
-from trans4init.ablations.slots.contents import Analytic, Content, FoldedKnots, NetContent
+from trans4init.ablations.slots.slot import Slot
+from trans4init.ablations.slots.contents import Analytic, Content, FoldedPolyline, NetContent
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.kernels.polyline import IMPLEMENTATIONS, Implementation, polyline
@@ -118,7 +118,7 @@ def _declare(impl: Implementation) -> None:
         if impl == "triton" and not torch.cuda.is_available():
             raise MissingError("needs a GPU")
         folded = _folded(inputs, inputs.net)
-        if not isinstance(folded, FoldedKnots):
+        if not isinstance(folded, FoldedPolyline):
             raise MissingError("is no polyline")
         return _call(inputs, _By(folded, impl))
 
@@ -128,16 +128,16 @@ def _declare(impl: Implementation) -> None:
 class _By(Content):
     """A fold that is evaluated by an implementation of one's choice."""
 
-    def __init__(self, folded: FoldedKnots, impl: Implementation) -> None:
+    def __init__(self, folded: FoldedPolyline, impl: Implementation) -> None:
         super().__init__(folded.function, folded.shape)
         self.folded, self.impl = folded, impl
         try:
-            self.value(folded.knots.new_zeros(1))
+            self.value(folded.kinks.new_zeros(1))
         except ValueError as error:
             raise MissingError(str(error)) from error
 
     def value(self, inputs: Tensor) -> Tensor:
-        return polyline(inputs, self.folded.knots, self.folded.lines, impl=self.impl)
+        return polyline(inputs, self.folded.kinks, self.folded.lines, impl=self.impl)
 
 
 for _impl in IMPLEMENTATIONS[1:]:

@@ -18,6 +18,7 @@ from trans4init.ablations.fit.fidelity import measure
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm, list_arms
 from trans4init.ablations.slots.contents import NetContent
 from trans4init.ablations.tasks import TASKS, Batch, Task
 from trans4init.ablations.training.loop import TrainingStep
@@ -25,7 +26,6 @@ from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.bench.suites.lower_bounds import training_floor
-from trans4init.reports.records.vocabulary import ARMS, REFERENCE_ARM, arm_named
 
 _BATCH = 12
 _NETS = {"sinusoidal": "fourier-mlp", "gelu": "mlp-relu", "layernorm-rsqrt": "mlp-relu", "softmax-exp": "mlp-relu"}
@@ -103,7 +103,7 @@ def _step(arm: str, inputs: _Inputs, dtype: torch.dtype) -> TrainingStep:
     if arm not in function.arms:
         raise MissingError(f"makes no sense for {inputs.function}")
     model = Transformer(inputs.config).to(choose_device())
-    net = copy.deepcopy(inputs.fitted) if arm_named(arm).uses_net else None
+    net = copy.deepcopy(inputs.fitted) if get_arm(arm).uses_net else None
     record = apply_arm(model, function.slot, arm, net)
     return TrainingStep(model.to(dtype), inputs.task, TrainingConfig(steps=10**6, batch=_BATCH), record.moves)
 
@@ -122,8 +122,8 @@ def _prepare(arm: str, inputs: _Inputs) -> Call:
 
 
 def _declare(arm: str) -> None:
-    SUITE.implementation(arm)(lambda inputs: _prepare(arm, inputs))
+    SUITE.implementation(arm, colour=get_arm(arm).colour)(lambda inputs: _prepare(arm, inputs))
 
 
-for _arm in ARMS:
-    _declare(_arm.name)
+for _arm in list_arms():
+    _declare(_arm)

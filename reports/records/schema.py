@@ -17,6 +17,7 @@ from trans4init.reports.records.vocabulary import PHASES, STATUSES, Phase, Statu
 __all__ = [
     "ROWS",
     "SCHEMA_VERSION",
+    "ArmDescription",
     "CellKey",
     "DigestError",
     "Measurement",
@@ -106,6 +107,25 @@ class CellKey:
 
 
 @dataclass(frozen=True)
+class ArmDescription:
+    """How reports speak of an arm and draw it. The defaults are those of an arm that nothing is known of."""
+
+    name: str
+    holds: str = ""
+    """What the slot holds."""
+    moves: str = ""
+    """What training moves."""
+    uses_net: bool = False
+    """Whether the slot holds a net."""
+    needs_fit: bool = False
+    """Whether that net is fitted to the function before the model is trained."""
+    colour: str = "#444444"
+    """#RRGGBB."""
+    symbol: str = "circle"
+    """One of `SYMBOLS`."""
+
+
+@dataclass(frozen=True)
 class StudyCard:
     """What a report needs to know of a study beyond its rows; the same in every file of the study."""
 
@@ -122,6 +142,12 @@ class StudyCard:
     """The command that reproduces the study."""
     setting: str
     """Task, data, model and training in one line."""
+    arms: tuple[ArmDescription, ...] = ()
+    """The arms of the cells; empty in results that were written before cards had them."""
+
+    def arm(self, name: str) -> ArmDescription:
+        """Return the description of the arm called `name`: one without words or colour where the card has none."""
+        return next((arm for arm in self.arms if arm.name == name), ArmDescription(name))
 
     def comparisons(self) -> tuple[CellKey, ...]:
         """The cells that are compared with the reference."""
@@ -292,4 +318,5 @@ def _card(fields: dict[str, Any] | None) -> StudyCard | None:
         return None
     fields["reference"] = CellKey(**fields["reference"])
     fields["cells"] = tuple(CellKey(**cell) for cell in fields["cells"])
+    fields["arms"] = tuple(ArmDescription(**arm) for arm in fields.get("arms", ()))
     return StudyCard(**fields)

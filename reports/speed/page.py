@@ -13,7 +13,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from trans4init.reports.files import write_whole
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results
-from trans4init.reports.records.vocabulary import ARMS
 from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds, speeds
 from trans4init.reports.speed.table import rates_line
 from trans4init.reports.statistics import Interval
@@ -183,14 +182,13 @@ def _by_length(suite: SuiteSpeeds) -> dict[tuple[str, str], list[tuple[float, Sp
 
 def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:
     """A colour and a mark for each implementation: an arm's own, else the suite's, the same in its every drawing."""
-    names = dict.fromkeys(speed.implementation for case in suite.cases for speed in _timed(case))
-    arms = {arm.name: arm.colour for arm in ARMS}
+    colours = {speed.implementation: speed.colour for case in suite.cases for speed in _timed(case)}
     return {
         name: (
-            arms.get(name, _COLOURS[number % len(_COLOURS)]),
+            colour or _COLOURS[number % len(_COLOURS)],
             _MARKS[(number + number // len(_COLOURS)) % len(_MARKS)],
         )
-        for number, name in enumerate(names)
+        for number, (name, colour) in enumerate(colours.items())
     }
 
 

@@ -24,9 +24,9 @@ __all__ = [
 
 STUDY = "bench"
 """The word in a benchmark's rows where others have their study."""
-BASELINE_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "missing", "threads"
-"""Notes of a benchmark's record: which implementation the others are measured against; what this one would need; on
-how many of the processor's threads PyTorch ran."""
+BASELINE_NOTE, COLOUR_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "colour", "missing", "threads"
+"""Notes of a benchmark's record: which implementation the others are measured against; this one's colour in figures;
+what this one would need; on how many of the processor's threads PyTorch ran."""
 _FEWEST_FOR_AN_INTERVAL = 6
 """Rounds: a median's widest interval is from the least to the greatest of n, which covers 1 − 2/2^n: 95 % from 6 on."""
 
@@ -72,6 +72,8 @@ class Speed:
     """Bytes/s, likewise."""
     floor_share: float | None
     """The least time by the machine's own rates over the time taken."""
+    colour: str = ""
+    """Its colour in figures, #RRGGBB; empty where it has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _speed(
         1e3 * flop / middle if flop else None,
         1e3 * least / middle if least else None,
         floor / middle if floor else None,
+        record.notes.get(COLOUR_NOTE, ""),
     )
 
 

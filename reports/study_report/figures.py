@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trans4init.reports.formats import words
-from trans4init.reports.records.schema import CellKey
-from trans4init.reports.records.vocabulary import arm_named
+from trans4init.reports.records.schema import StudyCard
+from trans4init.reports.records.vocabulary import SYMBOLS
 from trans4init.reports.statistics import Interval
 from trans4init.reports.study_report.summary import CellSummary, Summary
 
@@ -31,7 +31,7 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
     for cell in summary.cells:
         if cell.training_speed is None or cell.metric is None:
             continue
-        arm = arm_named(cell.cell.arm)
+        arm = summary.card.arm(cell.cell.arm)
         figure.add_trace(
             go.Scatter(
                 x=[cell.training_speed.value],
@@ -49,12 +49,13 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
 
 def loss_curves(summary: Summary) -> go.Figure | None:
     """The metric over training, mean over seeds with the range of seeds; None before there is one."""
+    assert summary.card is not None
     assert summary.metric is not None
     figure = _figure("training step", f"{words(summary.metric.name)} ({summary.metric.unit})")
     for index, cell in enumerate(summary.cells):
         if cell.curve is None:
             continue
-        arm, curve = arm_named(cell.cell.arm), cell.curve
+        arm, curve = summary.card.arm(cell.cell.arm), cell.curve
         figure.add_trace(
             go.Scatter(
                 x=[*curve.steps, *reversed(curve.steps)],
@@ -97,7 +98,7 @@ def draw_differences(summary: Summary) -> str | None:
         figure = Figure(figsize=(8.4, 1.3 + 0.36 * len(cells)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _draw_metric(left, cells, summary)
-        _draw_speed(right, cells, summary.card.reference)
+        _draw_speed(right, cells, summary.card)
         left.set_yticks(range(len(cells)), [cell.label for cell in cells])
         left.set_ylim(len(cells) - 0.5, -0.5)
         left.locator_params(axis="x", nbins=6)
@@ -116,7 +117,7 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         comparison = cell.comparison
         assert comparison is not None
         assert comparison.mean is not None
-        _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card.reference)
+        _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card)
         axes.annotate(
             comparison.verdict,
             (comparison.mean, row),
@@ -131,39 +132,24 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
     )
 
 
-def _draw_speed(axes: Axes, cells: list[CellSummary], reference: CellKey) -> None:
+def _draw_speed(axes: Axes, cells: list[CellSummary], card: StudyCard) -> None:
     axes.axvline(1, color="#999999", linewidth=1, zorder=1)
     for row, cell in enumerate(cells):
         if cell.training_speed is not None:
-            _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, reference)
-    axes.set_xlabel(f"training speed, × {reference.arm}")
+            _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, card)
+    axes.set_xlabel(f"training speed, × {card.reference.arm}")
 
 
 def _draw_estimate(
-    axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary, reference: CellKey
+    axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary, card: StudyCard
 ) -> None:
     """A mark with its interval; hollow for a cell of another function than the study's."""
-    hollow = cell.cell.function != reference.function
-    arm = arm_named(cell.cell.arm)
+    hollow = cell.cell.function != card.reference.function
+    arm = card.arm(cell.cell.arm)
     if interval is not None:
         axes.plot([interval.low, interval.high], [row, row], color=arm.colour, linewidth=2, solid_capstyle="butt")
     face = "white" if hollow else arm.colour
-    axes.plot(
-        [value], [row], marker=_MATPLOTLIB_MARKS[arm.symbol], color=arm.colour, markerfacecolor=face, markersize=7
-    )
-
-
-_MATPLOTLIB_MARKS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "triangle-up": "^",
-    "triangle-down": "v",
-    "cross": "P",
-    "star": "*",
-    "pentagon": "p",
-    "x": "X",
-}
+    axes.plot([value], [row], marker=SYMBOLS.get(arm.symbol, "o"), color=arm.colour, markerfacecolor=face, markersize=7)
 
 
 def _figure(x: str, y: str) -> go.Figure:
@@ -197,5 +183,6 @@ def _bars(value: float, interval: Interval | None) -> dict[str, object]:
 def _symbol(summary: Summary, cell: CellSummary) -> str:
     """The arm's mark, open for a cell of another function than the study's."""
     assert summary.card is not None
-    symbol = arm_named(cell.cell.arm).symbol
+    symbol = summary.card.arm(cell.cell.arm).symbol
+    symbol = symbol if symbol in SYMBOLS else "circle"
     return symbol if cell.cell.function == summary.card.reference.function else f"{symbol}-open"

@@ -7,7 +7,6 @@ from pathlib import Path
 from trans4init.reports.files import write_whole
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results, load_results
-from trans4init.reports.records.vocabulary import ARMS
 from trans4init.reports.study_report.figures import accuracy_against_speed, draw_differences, loss_curves
 from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
 from trans4init.reports.study_report.summary import Summary, summarise
@@ -50,7 +49,6 @@ def write_report(folder: Path, results: Results | None = None) -> Report:
     shared = {
         "summary": summary,
         "corrupt": results.corrupt,
-        "arms": _arms_in(summary),
         "drawing": drawing,
         "verdict": text.paragraphs(),
     }
@@ -90,8 +88,3 @@ def _script(figures: Mapping[str, str]) -> str:
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
-
-
-def _arms_in(summary: Summary) -> list[object]:
-    used = {cell.cell.arm for cell in summary.cells}
-    return [arm for arm in ARMS if arm.name in used]

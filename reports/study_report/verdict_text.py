@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from trans4init.reports.formats import interval, signed, words
 from trans4init.reports.records.schema import StudyCard
-from trans4init.reports.records.vocabulary import arm_named
 from trans4init.reports.study_report.summary import CellSummary, Summary
 from trans4init.reports.study_report.verdict import Comparison
 
@@ -42,7 +41,7 @@ def verdict_text(summary: Summary) -> VerdictText:
     if card is None:
         return VerdictText("")
     compared = [cell for cell in summary.cells if cell.comparison]
-    asked = [cell for cell in compared if arm_named(cell.cell.arm).needs_fit] or compared
+    asked = [cell for cell in compared if card.arm(cell.cell.arm).needs_fit] or compared
     if not asked:
         return VerdictText("Nothing is compared.")
     pairs = max(cell.comparison.pairs for cell in asked if cell.comparison)

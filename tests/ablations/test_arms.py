@@ -12,12 +12,11 @@ from trans4init.ablations.fit import Fitted, fit
 from trans4init.ablations.functions import Domain, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class
 from trans4init.ablations.seeding import keyed_generator
-from trans4init.ablations.slots import Slot, slots_named
-from trans4init.ablations.slots.contents import FoldedKnots, OutsideDomainError
+from trans4init.ablations.slots.arms import get_arm, list_arms
+from trans4init.ablations.slots.contents import FoldedPolyline, OutsideDomainError
 from trans4init.ablations.slots.guard import FrozenGuard, FrozenMovedError
-from trans4init.ablations.slots.slot import observed_ranges
+from trans4init.ablations.slots.slot import Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.reports.records.vocabulary import ARMS, arm_named
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
 SMALL_NETS = {
@@ -39,7 +38,7 @@ MATRIX = [
     (name, net)
     for name in USED
     for net in SMALL_NETS
-    if any(arm_named(arm).uses_net for arm in get_function(name).arms)
+    if any(get_arm(arm).uses_net for arm in get_function(name).arms)
     and net_class(net).takes == get_function(name).takes
 ]
 
@@ -71,7 +70,7 @@ def model_with(function, seed=0, **options):
 
 
 def put(model, function, arm, fitted, seed=0):
-    net = fitted[function] if arm_named(arm).uses_net else None
+    net = fitted[function] if get_arm(arm).uses_net else None
     return apply_arm(model, get_function(function).slot, arm, net, seed=seed)
 
 
@@ -90,9 +89,9 @@ def train(model, record, steps=3):
 def check_arm(name, arm, net):
     """Put the arm in, train three steps: what may move moved, what may not didn't, ranges are recorded."""
     model = model_with(name, layers=1)
-    record = apply_arm(model, get_function(name).slot, arm, net if arm_named(arm).uses_net else None)
+    record = apply_arm(model, get_function(name).slot, arm, net if get_arm(arm).uses_net else None)
     assert (record.function, record.arm) == (name, arm)
-    assert bool(record.moves) == arm_named(arm).trains
+    assert bool(record.moves) == get_arm(arm).trains
     if "analytic" in get_function(name).arms:
         assert math.isfinite(record.output_difference_max)
         if arm in ("analytic", "corrected"):  # a fused operation may round otherwise
@@ -124,7 +123,7 @@ def test_what_may_move_moves_and_what_may_not_does_not(function, net, fitted):
     """Every arm with a net, for every function and net."""
     known = quickly_fitted(function, net, fitted["gelu"].fidelity)
     for arm in get_function(function).arms:
-        if arm_named(arm).uses_net:
+        if get_arm(arm).uses_net:
             check_arm(function, arm, known)
 
 
@@ -141,7 +140,7 @@ def test_fixed_frequencies_stay_where_they_are_when_the_rest_is_fine_tuned():
 @pytest.mark.parametrize("function", USED)
 def test_arms_without_a_net_move_what_they_say(function):
     for arm in get_function(function).arms:
-        if not arm_named(arm).uses_net:
+        if not get_arm(arm).uses_net:
             check_arm(function, arm, None)
 
 
@@ -180,7 +179,7 @@ def test_the_output_difference_is_that_of_the_models(function, arm, fitted):
     assert record.output_difference_rms == pytest.approx(difference.square().mean().sqrt().item(), rel=1e-5)
     if arm in ("analytic", "free-table", "corrected"):
         assert record.output_difference_max <= 1e-6
-    elif arm_named(arm).needs_fit:
+    elif get_arm(arm).needs_fit:
         assert 0 < record.output_difference_max < 1
     elif function != "none":
         assert record.output_difference_max > 1e-3
@@ -332,7 +331,7 @@ def test_any_model_with_a_slot_will_do():
 
 def test_every_arm_of_the_vocabulary_has_a_content():
     known = {arm for function in list_functions() for arm in get_function(function).arms}
-    assert known == {arm.name for arm in ARMS}
+    assert known == set(list_arms())
 
 
 def test_many_slots_at_once(fitted):
@@ -403,11 +402,11 @@ def test_the_exact_gradient_is_the_closed_forms_and_the_value_the_nets(fitted):
     torch.testing.assert_close(gradient, get_function("gelu").derivative(inputs.detach()))
 
 
-def test_a_frozen_relu_net_is_in_its_slot_as_knots(fitted):
+def test_a_frozen_relu_net_is_in_its_slot_as_a_polyline(fitted):
     model = model_with("gelu")
     record = apply_arm(model, "activation", "learned-frozen", fitted["gelu"])
     content = model.blocks[0].feed_forward.activation.content
-    assert isinstance(content, FoldedKnots)
+    assert isinstance(content, FoldedPolyline)
     inputs = torch.linspace(-9, 9, 1001)
     torch.testing.assert_close(content(inputs), fitted["gelu"](inputs), rtol=0, atol=1e-5)
     assert len(record.frozen) == 2 * 4

@@ -13,7 +13,7 @@ from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.fit.fidelity import measure
 from trans4init.ablations.fit.jobs import FitDivergedError
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.slots.contents import Folded, NetContent
+from trans4init.ablations.slots.contents import FoldedTable, NetContent
 
 SMALL = {"domain": Domain(0, 31, integer=True), "width": 16, "size": {"hidden": (32,)}, "steps": 300}
 
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_refused(fitted, tmp_path, damage):
 
 def test_folding_gives_a_table_of_the_same_values(fitted):
     folded = fitted.fold()
-    assert isinstance(folded, Folded)
+    assert isinstance(folded, FoldedTable)
     positions = torch.tensor([0, 5, 31])
     torch.testing.assert_close(folded(positions), fitted(positions), rtol=0, atol=1e-5)
 

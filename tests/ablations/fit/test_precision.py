@@ -8,7 +8,7 @@ import torch
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.slots.contents import Folded
+from trans4init.ablations.slots.contents import FoldedTable
 
 
 @pytest.mark.parametrize(("net", "size"), [("fourier", {}), ("spline", {"intervals": 700})])
@@ -93,7 +93,7 @@ def test_a_larger_budget_gets_nearer():
 def test_a_fold_is_what_a_frozen_slot_holds_and_costs_what_the_closed_form_does():
     """Over finite positions both are one look into a table."""
     fitted = fit("sinusoidal", "fourier", domain=Domain(0, 255, integer=True), width=64)
-    assert isinstance(fitted.fold(), Folded)
+    assert isinstance(fitted.fold(), FoldedTable)
     fidelity = fitted.fidelity
     assert fidelity.folded_call_microseconds < 3 * fidelity.analytic_call_microseconds
 

@@ -54,7 +54,7 @@ def test_a_function_in_a_file_is_fitted_and_put_into_a_model(tmp_path):
 def test_a_file_is_found_again_by_a_process_that_never_saw_it(tmp_path):
     """As a worker of a study, or a later session, finds it: from the checkpoint alone."""
     folder = fit(written(tmp_path, "squared-relu-b", "Other"), "piecewise-linear").save(tmp_path / "kept")
-    code = f"from trans4init.ablations.fit.jobs import load_fitted; print(load_fitted({str(folder)!r}).function.name)"
+    code = f"from trans4init.ablations.fit import load_fitted; print(load_fitted({str(folder)!r}).function.name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "squared-relu-b", done.stderr
 

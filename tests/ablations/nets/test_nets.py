@@ -70,7 +70,7 @@ def last_layer(net):
     """What `solve_output` sets."""
     if hasattr(net, "weights"):
         return [net.weights[-1], net.biases[-1]]
-    inner = {"knots", "frequencies", "denominator"}
+    inner = {"kinks", "frequencies", "denominator"}
     return [value for name, value in net.named_parameters() if name not in inner]
 
 
@@ -107,15 +107,15 @@ def test_every_net_says_what_it_costs_and_what_it_folds_to(name):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 30), st.integers(0, 1000), st.integers(1, 3))
 def test_a_relu_net_of_one_number_is_exactly_its_pieces(units, seed, outputs):
-    """Everywhere, the knots themselves and the floats beside them included, up to rounding."""
+    """Everywhere, the kinks themselves and the floats beside them included, up to rounding."""
     net = build_net("mlp-relu", REALS, outputs, hidden=(units,))
     net.initialise(torch.Generator().manual_seed(seed))
     pieces = net.double().pieces()
     assert len(pieces.slopes) <= units + 1
-    knots = pieces.knots
+    kinks = pieces.kinks
     far = torch.tensor(1e9, dtype=torch.float64)
-    beside = [torch.nextafter(knots, far), torch.nextafter(knots, -far)]
-    inputs = torch.cat([knots, *beside, torch.linspace(-40, 40, 501, dtype=torch.float64)])
+    beside = [torch.nextafter(kinks, far), torch.nextafter(kinks, -far)]
+    inputs = torch.cat([kinks, *beside, torch.linspace(-40, 40, 501, dtype=torch.float64)])
     scale = net.weights[1].abs().sum() * (1 + net.weights[0].abs().max() * inputs.abs().max())
     torch.testing.assert_close(pieces.value(inputs), net(inputs), rtol=0, atol=8 * 2.3e-16 * scale.item())
 

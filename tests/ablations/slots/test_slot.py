@@ -10,8 +10,8 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Slot, slots_named
-from trans4init.ablations.slots.contents import Folded, FoldedKnots, NetContent, OutsideDomainError, TrainableTable
+from trans4init.ablations.slots.slot import Slot, slots_named
+from trans4init.ablations.slots.contents import FoldedTable, FoldedPolyline, NetContent, OutsideDomainError, TrainableTable
 from trans4init.ablations.slots.slot import observed_inputs, observed_ranges, sampled_inputs
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.kernels.positional_mlp import positional_mlp
@@ -33,7 +33,7 @@ def test_a_slot_begins_with_the_closed_form():
 
 def test_inside_and_outside_of_the_fold_are_one_function():
     slot = position_slot()
-    assert isinstance(slot.content, Folded)
+    assert isinstance(slot.content, FoldedTable)
     torch.testing.assert_close(slot(torch.arange(8)), slot(torch.arange(9))[:8])
     torch.testing.assert_close(slot(torch.arange(8), highest=7), slot(torch.arange(8)))
 
@@ -62,12 +62,12 @@ def test_a_fold_follows_the_weights_that_are_loaded():
     torch.testing.assert_close(slot(torch.arange(8)), other(torch.arange(8.0)))
 
 
-def test_the_knots_of_a_rounded_net_are_exact():
+def test_the_kinks_of_a_rounded_net_are_exact():
     """A bfloat16 model has a net of bfloat16 weights, and the lines that this net is."""
     function = get_function("gelu")
     net = build_net("mlp-relu", function.domain, 1, hidden=(9,))
-    folded = FoldedKnots(NetContent(function, {}, net)).bfloat16()
-    assert (folded.content.net.weights[0].dtype, folded.knots.dtype) == (torch.bfloat16, torch.float32)
+    folded = FoldedPolyline(NetContent(function, {}, net)).bfloat16()
+    assert (folded.content.net.weights[0].dtype, folded.kinks.dtype) == (torch.bfloat16, torch.float32)
     inputs = torch.linspace(-9, 9, 1001, dtype=torch.float64)
     torch.testing.assert_close(folded.value(inputs), net(inputs).squeeze(-1), rtol=0, atol=1e-5)
     assert folded(inputs.bfloat16()).dtype == torch.bfloat16

@@ -13,7 +13,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Slot, slots_named
+from trans4init.ablations.slots.slot import Slot, slots_named
 from trans4init.ablations.slots.guard import FrozenGuard
 from trans4init.ablations.slots.slot import observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig

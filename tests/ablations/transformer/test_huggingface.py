@@ -12,7 +12,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.slots.guard import FrozenGuard
 from trans4init.ablations.transformer import Transformer, greedy, load_pretrained
 

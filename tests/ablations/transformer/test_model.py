@@ -10,7 +10,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots import Slot
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.slots.slot import observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.ablations.transformer import masks as visibility

@@ -59,7 +59,7 @@ def record(processes: int) -> None:
     environment, found = capture(), []
     for process in range(processes):
         measured = measure_case(Path(__file__), SUITE, CASES[0], list(_WORK), Plan(rounds=60, sample_seconds=0.001))
-        found += records(SUITE.name, SUITE.baseline, measured, {}, environment, f"process {process}")
+        found += records(SUITE, measured, {}, environment, f"process {process}")
         print(f"process {process + 1} of {processes}", file=sys.stderr, flush=True)
         write_together(found, RECORD)
 

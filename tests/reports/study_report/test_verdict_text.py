@@ -2,6 +2,7 @@
 
 import pytest
 
+from trans4init.ablations.slots.arms import get_arm, list_arms
 from trans4init.reports.formats import interval, limits, number, signed, value
 from trans4init.reports.records.metrics import VALIDATION_LOSS, at_context
 from trans4init.reports.records.schema import CellKey, Measurement, StudyCard
@@ -21,7 +22,16 @@ def say(make_record):
 
     def words(*cells, seeds=10):
         card = StudyCard(
-            "s", "?", "validation_loss", 0.05, ANALYTIC, (ANALYTIC, *(c for c, _, _ in cells)), 10, "c", "t"
+            "s",
+            "?",
+            "validation_loss",
+            0.05,
+            ANALYTIC,
+            (ANALYTIC, *(c for c, _, _ in cells)),
+            10,
+            "c",
+            "t",
+            tuple(get_arm(arm).description() for arm in list_arms()),
         )
         records = []
         for cell, near, far in ((ANALYTIC, 0.0, 0.0), *cells):
