@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trans4init.bench.cli import CompareSides
@@ -39,6 +39,7 @@ def test_a_planted_five_percent_is_found_in_ninety_five_of_a_hundred_simulated_p
     assert words.count("slower") >= 190
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 2.0), st.integers(0, 2**32 - 1))
 def test_the_ratio_scales_and_turns_round(factor, seed):
     generator = np.random.default_rng(seed)
