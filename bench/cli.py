@@ -1,4 +1,4 @@
-"""`trans4init bench`: measure the suites, compare two sets of measurements, estimate a study."""
+"""The command `trans4init bench`: measure the suites, compare two sets of measurements, estimate a study."""
 
 import contextlib
 import shlex
@@ -23,30 +23,30 @@ _DESCRIPTION = "Measure speed and memory beside peers."
 
 @dataclass(frozen=True)
 class MeasureSuites:
-    """Measure suites: every implementation checked, then all in turn. `compare` and `estimate` are commands of it.
+    """Measure suites: every implementation is checked, then all take turns. There are two more commands:
 
-    trans4init bench compare A B: is B slower than A? trans4init bench estimate STUDY: what a study will take here.
+    trans4init bench compare A B: is B slower than A? trans4init bench estimate STUDY: what will a study take here?
     """
 
     suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
-    """A suite to measure; may be given again."""
+    """A suite to measure; may be given several times."""
     quick: bool = False
-    """Few cases and few rounds: under two minutes."""
+    """Measure few cases in short rounds: under two minutes."""
     minutes: Annotated[
         float | None, arg(metavar="MINUTES", help_behavior_hint="(default: 10, or 1.25 with --quick)")
     ] = None
-    """No case is begun after so many minutes; those left out are named."""
+    """Begin no case after this many minutes, and name those left out."""
     out: Path = Path("runs/bench")
-    """Folder of the results and the page."""
+    """Folder for the results and the page."""
 
     def run(self, command: str) -> int:
-        """Measure, then write the page and MLflow's mirror."""
+        """Measure, then write the page and the MLflow mirror."""
         import pytest
 
         from trans4init.bench.suite import HOOKS, suite_files
 
         if self.minutes is not None and not self.minutes >= 0:
-            raise InputError(f"--minutes {self.minutes:g}: a number of minutes, 0 or more.")
+            raise InputError(f"--minutes {self.minutes:g}: must be 0 or more.")
         try:
             (self.out / "results").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -55,8 +55,7 @@ class MeasureSuites:
         for name in self.suite:
             if name not in files:
                 raise unknown_name("suite", name, files)
-        chosen = [files[name] for name in self.suite or files]
-        words = [
+        command_line = [
             *(
                 sys.executable,
                 "-P",
@@ -72,14 +71,15 @@ class MeasureSuites:
             *("--benchmark-quiet", "--no-header", "--confcutdir", str(HOOKS), "--out", str(self.out)),
             *(["--quick"] if self.quick else []),
             *([] if self.minutes is None else ["--minutes", str(self.minutes)]),
-            *map(str, chosen),
+            *(str(files[name]) for name in self.suite or files),
         ]
-        process = subprocess.Popen(words)
+        process = subprocess.Popen(command_line)
         code = _wait(process)
         self._present()
         return 130 if code in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT) else int(code != 0)
 
     def _present(self) -> None:
+        """Write the page of all results in the folder, and mirror them to MLflow."""
         from trans4init.reports.mirror.runs import MirrorError
         from trans4init.reports.mirror.speeds import mirror_speeds
         from trans4init.reports.records.schema import UnreadableSchemaError
@@ -99,28 +99,28 @@ class MeasureSuites:
         try:
             mirror_speeds(self.out.resolve().parent, results.records)
         except MirrorError as error:
-            print(f"MLflow was not brought up to date ({error}); later: trans4init sync {shlex.quote(str(self.out))}")
+            print(f"MLflow was not updated ({error}); to do it later: trans4init sync {shlex.quote(str(self.out))}")
 
 
 @dataclass(frozen=True)
 class CompareSides:
-    """Is B slower than A? Exit code 1 where something is, by 3 % at least and with the whole 99 % interval."""
+    """Is B slower than A? The exit code is 1 if anything is: by 3 % or more, with the whole 99 % interval above 1."""
 
     a: Annotated[Positional[str], arg(metavar="A")]
     """A folder of results (such as runs/bench), a folder of sources, or a git revision."""
     b: Annotated[Positional[str], arg(metavar="B")] = "."
-    """Likewise; by default the sources here."""
+    """The same for the other side; by default the sources in this folder."""
     suite: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
-    """A suite to compare; may be given again."""
+    """A suite to compare; may be given several times."""
     processes: int = 24
-    """Processes of each side where sources are compared, in turn; each measures the quick cases."""
+    """How many processes measure each side, in turn, if sources are compared; each measures the quick cases."""
     any_machine: bool = False
-    """Compare results of different machines too."""
+    """Compare results even if they are from different machines."""
     keep: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: nowhere)")] = None
-    """Keep what is measured: DIR/a and DIR/b are folders of results, to be compared again or published."""
+    """Keep the measurements: DIR/a and DIR/b become folders of results, to compare again or to publish."""
 
     def run(self, command: str) -> int:
-        """Compare, and print a line for everything that both sides have."""
+        """Compare, and print a line for each measurement that both sides have."""
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
@@ -138,8 +138,8 @@ class CompareSides:
             interval = ratio.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
             table.add_row(escape(name), f"{ratio.ratio:.3f}", limits, ratio.word)
-        for name, why in outcome.lost.items():
-            table.add_row(escape(name), "", "", f"no time: {escape(why)}")
+        for name, error in outcome.lost.items():
+            table.add_row(escape(name), "", "", f"no time: {escape(error)}")
         console = Console()
         console.print(table, width=max(100, console.width))
         for remark in outcome.remarks:
@@ -151,10 +151,10 @@ class CompareSides:
 
 @dataclass(frozen=True)
 class EstimateStudy:
-    """What a study will take on this machine: time, memory and disk, from a few of its steps measured now."""
+    """Estimate what a study will take on this machine: time, memory and disk, from a few of its steps measured now."""
 
     study: Positional[str]
-    """A shipped study's name, or the path of a TOML file."""
+    """The name of a shipped study, or the path of a TOML file."""
 
     def run(self, command: str) -> int:
         """Print the cells and the estimate."""
@@ -168,7 +168,7 @@ class EstimateStudy:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Its exit code. Ctrl-C is pytest's to answer: it ends the measuring and says what there is."""
+    """Wait for the process and return its exit code. Ctrl-C is left to it: it stops and prints its results so far."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             return process.wait()
@@ -177,11 +177,11 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    named = {"compare": CompareSides, "estimate": EstimateStudy}
-    if words and words[0] in named:
-        execute(words[1:], named[words[0]], (), f"{_PROGRAM} {words[0]}", named[words[0]].__doc__ or "")
+    commands = {"compare": CompareSides, "estimate": EstimateStudy}
+    if words and words[0] in commands:
+        execute(words[1:], commands[words[0]], (), f"{_PROGRAM} {words[0]}", commands[words[0]].__doc__ or "")
     if words and not words[0].startswith("-"):
-        print(f"trans4init: {unknown_name('command', words[0], named)}", file=sys.stderr)
+        print(f"trans4init: {unknown_name('command', words[0], commands)}", file=sys.stderr)
         sys.exit(2)
     execute(words, MeasureSuites, (), _PROGRAM, _DESCRIPTION)
 

@@ -1,6 +1,6 @@
-"""Two sets of measurements, or two states of the source, side by side: what became slower?
+"""Compare two sets of measurements, or two states of the source: what became slower?
 
-States of the source take turns, a process each, A B B A A B …, so that whatever drifts drifts for both.
+States of the source are measured by processes that take turns, A B B A A B …, so that drift of the machine hits both.
 """
 
 import itertools
@@ -26,13 +26,14 @@ from trans4init.reports.speed.speeds import MISSING_NOTE, THREADS_NOTE
 __all__ = ["Outcome", "Request", "compare_sides", "timings_of"]
 
 FLOORS = ("ablations", "bench", "kernels", "reports")
+"""The packages' folders in a source tree."""
 _EVERY_QUICK_CASE = ("--quick", "--minutes", "10")
-"""On a slow machine too."""
+"""Options for a process: the minutes suffice for every quick case on a slow machine too."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to compare, and how much to measure where it has to be measured."""
+    """The two sides to compare, and how many processes measure them if they are sources."""
 
     a: str
     b: str
@@ -40,34 +41,34 @@ class Request:
     processes: int
     any_machine: bool
     keep: Path | None = None
-    """Folder for what is measured: `a` and `b` in it are folders of results."""
+    """Folder that the measurements are kept in: its subfolders `a` and `b` are folders of results."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of two sides."""
+    """The result of comparing two sides."""
 
     ratios: dict[str, TimeRatio]
-    """How much longer B takes, by the name of what both have."""
+    """How much longer B takes, by the name of each measurement that both sides have."""
     lost: dict[str, str]
-    """What A can do and B can't, or can't always, with the reason."""
+    """Measurements that A has and B lacks in some process or in all, by name, with the error."""
     remarks: list[str]
-    """What else is to be known of the comparison, a sentence each."""
+    """Other facts about the comparison, a sentence each."""
     stopped: bool = False
-    """By Ctrl-C, before all was measured."""
+    """Whether Ctrl-C ended the measuring early."""
 
 
 def compare_sides(request: Request) -> Outcome:
-    """Compare what both sides have.
+    """Compare the measurements that both sides have.
 
-    A side is a folder of results, a folder of sources, or a git revision. Raises InputError for another, for sides
-    that can't be compared, and for results of different machines unless that is asked for.
+    A side is a folder of results, a folder of sources, or a git revision. Raises InputError for anything else, for
+    results against sources, and for results of different machines unless the request allows them.
     """
     if request.processes < 1:
         raise InputError(f"--processes {request.processes}: at least one process of each side has to measure.")
     stored, stopped = [_stored(side) for side in (request.a, request.b)], False
     if None not in stored:
-        a, b = (found or Results(()) for found in stored)
+        a, b = (results or Results(()) for results in stored)
     elif stored == [None, None]:
         a, b, stopped = _measure(request)
     else:
@@ -82,8 +83,12 @@ def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Outcome
     shared = [name for name in left if name in right]
     if not shared:
         raise InputError(f"{request.a} and {request.b} have no measurement in common.")
-    already, now = _failures(a.records), _failures(b.records)
-    lost = {name: why for name, why in now.items() if name in left and (name not in right or name not in already)}
+    failures_of_a, failures_of_b = _failures(a.records), _failures(b.records)
+    lost = {
+        name: error
+        for name, error in failures_of_b.items()
+        if name in left and (name not in right or name not in failures_of_a)
+    }
     remarks = [f"{path} could not be read and was set aside." for side in (a, b) for path in side.corrupt]
     versions = [_torch(side.records) for side in (a, b)]
     if versions[0] != versions[1]:
@@ -100,26 +105,27 @@ def _compare(a: Results, b: Results, request: Request, stopped: bool) -> Outcome
 
 
 def _torch(records: Iterable[RunRecord]) -> str:
+    """Return the versions of PyTorch that the records were made with."""
     return " and ".join(sorted({record.environment.versions.get("torch", "unknown") for record in records}))
 
 
 def timings_of(records: Iterable[RunRecord]) -> dict[str, list[list[float]]]:
-    """Times of each implementation of each case, a list per process that measured it; what has no time is left out.
+    """Return the times of each implementation of each case by name, a list for each process; failures are left out.
 
-    Of a process that had to wait for a processor, the samples in which it didn't; all where it always did.
+    Samples that were interrupted are left out too, unless all of that process's were.
     """
-    found: dict[str, list[list[float]]] = {}
+    timings: dict[str, list[list[float]]] = {}
     for record in records:
         times = record.by_step(metrics.LATENCY.name)
         if record.status == "ok" and times:
             interrupted = record.by_step(metrics.INTERRUPTED.name)
             undisturbed = [time for number, time in times.items() if not interrupted.get(number)]
-            found.setdefault(_name(record), []).append(undisturbed or list(times.values()))
-    return found
+            timings.setdefault(_name(record), []).append(undisturbed or list(times.values()))
+    return timings
 
 
 def _failures(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Why what has no time has none, by name; what this machine can't run at all is none of it."""
+    """Return the error of each implementation without a time; those that the machine can't run are left out."""
     return {
         _name(record): record.error.strip().splitlines()[-1]
         for record in records
@@ -128,11 +134,13 @@ def _failures(records: Iterable[RunRecord]) -> dict[str, str]:
 
 
 def _name(record: RunRecord) -> str:
+    """Return the name of a measurement: suite, case and implementation."""
     case = f"{record.cell.function} {record.model}".strip()
     return f"{record.task}: {case}: {record.cell.arm}"
 
 
 def _stored(side: str) -> Results | None:
+    """Return the results in a folder; None if the side isn't a folder of results."""
     folder = Path(side) / "results"
     if not folder.is_dir():
         return None
@@ -143,30 +151,30 @@ def _stored(side: str) -> Results | None:
 
 
 def _check_machines(a: Sequence[RunRecord], b: Sequence[RunRecord], request: Request) -> None:
-    known = all(THREADS_NOTE in record.notes for record in (*a, *b))
-    machines = [{_machine(record, known) for record in side} for side in (a, b)]
+    """Raise InputError if the sides were measured on different machines, or with different numbers of threads."""
+    with_threads = all(THREADS_NOTE in record.notes for record in (*a, *b))
+    machines = [{_machine(record, with_threads) for record in side} for side in (a, b)]
     if machines[0] != machines[1]:
-        one, other = ("; ".join(sorted(side)) for side in machines)
+        of_a, of_b = ("; ".join(sorted(side)) or "no machine" for side in machines)
         raise InputError(
-            f"{request.a} was measured on {one or 'nothing'}, {request.b} on {other or 'nothing'}; "
-            "to compare them all the same: --any-machine"
+            f"{request.a} was measured on {of_a}, {request.b} on {of_b}; --any-machine compares them nevertheless"
         )
 
 
 def _machine(record: RunRecord, with_threads: bool) -> str:
     environment = record.environment
-    words = f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
-    return f"{words} on {record.notes[THREADS_NOTE]} threads" if with_threads else words
+    machine = f"{environment.processor} ({environment.cores} cores) {environment.accelerator}".strip()
+    return f"{machine} on {record.notes[THREADS_NOTE]} threads" if with_threads else machine
 
 
 def _measure(request: Request) -> tuple[Results, Results, bool]:
-    """Both states of the source, measured in turn; and whether Ctrl-C stopped it, after some of both was measured."""
+    """Measure both states of the source in turn; also return whether Ctrl-C stopped it after both had some results."""
     with ExitStack() as stack:
-        kept = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trans4init-compare-")))
-        if any((kept / name).exists() for name in "ab"):
-            raise InputError(f"--keep {kept} has measurements already; name another folder.")
+        folder = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trans4init-compare-")))
+        if any((folder / name).exists() for name in "ab"):
+            raise InputError(f"--keep {folder} has measurements already; name another folder.")
         sides = [
-            stack.enter_context(_state(side, request.suites, (kept / name).resolve()))
+            stack.enter_context(_state(side, request.suites, (folder / name).resolve()))
             for name, side in (("a", request.a), ("b", request.b))
         ]
         stopped = False
@@ -185,81 +193,84 @@ def _measure(request: Request) -> tuple[Results, Results, bool]:
 
 @dataclass(frozen=True)
 class _State:
-    """A state of the source that can be measured."""
+    """A state of the source, ready to be measured."""
 
     name: str
     python: Path
     links: Path
     hooks: Path
-    """Folder of the conftest.py that measures."""
+    """Folder of the conftest.py that loads the benchmark's plugin."""
     files: tuple[str, ...]
     out: Path
 
     def measure(self) -> None:
-        """One process of every suite; raises FaultError where that fails."""
-        known = ["--confcutdir", str(self.hooks), "--out", str(self.out)]
-        words = ["-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--benchmark-quiet"]
+        """Measure every suite in one new process; raise FaultError if it leaves no results."""
+        options = ["--confcutdir", str(self.hooks), "--out", str(self.out)]
+        pytest = ["-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--benchmark-quiet"]
         results = self.out / "results"
         before = len(list(results.glob("*")))
         done = subprocess.run(
-            [str(self.python), *words, *_EVERY_QUICK_CASE, *known, *self.files],
+            [str(self.python), *pytest, *_EVERY_QUICK_CASE, *options, *self.files],
             env=os.environ | {"PYTHONPATH": str(self.links)},
             capture_output=True,
             text=True,
             check=False,
         )
-        # 1: some implementation has no time, which its row says.
+        # Exit code 1: some implementation has no time; its row says why.
         if done.returncode not in (0, 1) or len(list(results.glob("*"))) == before:
-            said = (done.stdout + done.stderr).strip().splitlines()
-            raise FaultError(f"{self.name} could not be measured: {said[-1] if said else done.returncode}")
+            output = (done.stdout + done.stderr).strip().splitlines()
+            reason = output[-1] if output else f"exit code {done.returncode}"
+            raise FaultError(f"{self.name} could not be measured: {reason}")
 
 
 @contextmanager
 def _state(side: str, suites: tuple[str, ...], out: Path) -> Iterator[_State]:
-    """The sources in a folder, or those of a revision in a work tree of their own, gone afterwards."""
+    """Prepare the sources in a folder, or a git revision's in a temporary work tree."""
     with tempfile.TemporaryDirectory(prefix="trans4init-compare-") as temporary:
-        room = Path(temporary)
+        scratch = Path(temporary)
         if (Path(side) / "pyproject.toml").is_file():
-            yield _prepare(side, Path(side).resolve(), room, suites, out)
+            yield _prepare(side, Path(side).resolve(), scratch, suites, out)
             return
         commit = _git("rev-parse", "--verify", "--quiet", f"{side}^{{commit}}")
         if not commit:
-            raise InputError(f"{side!r} is no folder of results or of sources, and no revision of the git here.")
-        tree = room / "tree"
+            raise InputError(
+                f"{side!r} is neither a folder of results or sources, nor a revision of the git repository here."
+            )
+        tree = scratch / "tree"
         _git("worktree", "add", "--detach", str(tree), commit)
         if not tree.is_dir():
-            raise FaultError(f"git can't make a work tree of {side} in {room}.")
+            raise FaultError(f"git can't make a work tree of {side} in {scratch}.")
         try:
-            yield _prepare(f"{side} ({commit[:10]})", tree, room, suites, out)
+            yield _prepare(f"{side} ({commit[:10]})", tree, scratch, suites, out)
         finally:
             _git("worktree", "remove", "--force", str(tree))
 
 
-def _prepare(name: str, tree: Path, room: Path, suites: tuple[str, ...], out: Path) -> _State:
+def _prepare(name: str, tree: Path, scratch: Path, suites: tuple[str, ...], out: Path) -> _State:
+    """Give a source tree its import name by a folder of links, and find its suites and a Python for it."""
     files = suite_files(tree / "bench" / "suites")
     missing = [suite for suite in suites if suite not in files]
     if not files or missing:
         raise InputError(f"{name} has no suite {missing[0] if missing else ''}".rstrip() + ".")
-    links = room / "links" / "trans4init"
+    links = scratch / "links" / "trans4init"
     links.mkdir(parents=True)
     for floor in FLOORS:
         (links / floor).symlink_to(tree / floor)
-    chosen = [files[suite] for suite in suites or files]
-    placed = tuple(str(links / path.relative_to(tree)) for path in chosen)
-    return _State(name, _python(tree, room), links.parent, links / "bench", placed, out)
+    linked_files = tuple(str(links / files[suite].relative_to(tree)) for suite in suites or files)
+    return _State(name, _python(tree, scratch), links.parent, links / "bench", linked_files, out)
 
 
-def _python(tree: Path, room: Path) -> Path:
-    """This Python where the state needs what is installed here, else one of its own with what it needs."""
+def _python(tree: Path, scratch: Path) -> Path:
+    """Return this Python if the tree needs the same packages as this source, else one in a new environment."""
     requirements = _requirements(tree)
     if requirements is not None and requirements == _requirements(Path(__file__).resolve().parents[2]):
         return Path(sys.executable)
-    print("It needs other packages than this source: they are installed in an environment of its own.", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(room / "venv")], check=True)
-    python = room / "venv" / "bin" / "python"
-    words = ["-m", "pip", "install", "-q", "-c", str(tree / "constraints.txt"), "-e", str(tree)]
-    if subprocess.run([str(python), *words], check=False).returncode:
-        raise FaultError(f"what {tree.name} needs could not be installed.")
+    print(f"{tree} needs other packages than this source: installing them in a new environment.", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(scratch / "venv")], check=True)
+    python = scratch / "venv" / "bin" / "python"
+    install = ["-m", "pip", "install", "-q", "-c", str(tree / "constraints.txt"), "-e", str(tree)]
+    if subprocess.run([str(python), *install], check=False).returncode:
+        raise FaultError(f"the packages that {tree} needs could not be installed.")
     return python
 
 
@@ -272,8 +283,8 @@ def _requirements(tree: Path) -> tuple[list[str], str] | None:
         return None
 
 
-def _git(*words: str) -> str:
-    """What git says, empty where it refuses or isn't there."""
+def _git(*arguments: str) -> str:
+    """Run git and return its output; empty if it fails or isn't installed."""
     if shutil.which("git") is None:
         return ""
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

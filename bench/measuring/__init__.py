@@ -1,1 +1,1 @@
-"""Measuring: implementations take turns in fresh processes, each checked before it is timed."""
+"""Measure a case: its implementations take turns in a fresh process, and each is checked before it is timed."""

@@ -1,4 +1,4 @@
-"""How much memory PyTorch allocates while something is done: what is kept of it, and the most there was at a time."""
+"""Count the memory that PyTorch allocates in a block of code: the bytes kept at its end, and the peak."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ __all__ = ["Allocations", "allocations"]
 
 @dataclass
 class Allocations:
-    """Bytes above what was there before; known when the work is over."""
+    """Bytes above those that were allocated before the block; filled in when the block ends."""
 
     kept: float = 0.0
     peak: float = 0.0
@@ -19,7 +19,7 @@ class Allocations:
 
 @contextmanager
 def allocations() -> Iterator[Allocations]:
-    """Counts what is allocated inside: on the GPU by its allocator, on a CPU by the profiler's record of each block."""
+    """Count what is allocated inside the block: on a GPU by its allocator, on a CPU by the profiler's memory events."""
     counted = Allocations()
     if torch.cuda.is_available():
         torch.cuda.synchronize()

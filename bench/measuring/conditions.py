@@ -1,4 +1,4 @@
-"""What a machine was like while rounds were measured: what others did on it, load, clocks, temperature, throttling."""
+"""Record a machine's state while rounds are measured: other processes' share, load, clock, temperature, throttling."""
 
 import os
 import shutil
@@ -16,29 +16,30 @@ __all__ = ["Conditions", "GpuSample", "GpuSampler", "Observer", "read_sample"]
 
 _REASONS = ("sw_power_cap", "hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
 _PREFIXES = ("clocks_event_reasons", "clocks_throttle_reasons")
-"""What nvidia-smi calls the reasons, now and before driver 535."""
+"""Prefixes of the reasons' field names in nvidia-smi: from driver 535 on, and before."""
 _SAMPLE_MILLISECONDS = 100
+"""How often nvidia-smi is asked for a sample; more often than this it would use a noticeable share of a core."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """A stretch of time on a machine. None for what the system doesn't tell."""
+    """The state of a machine over a stretch of time. A field is None if the system doesn't report it."""
 
     others_share: float | None
-    """The share of processor time that went to others."""
+    """The share of the machine's processor time that other processes used."""
     load: float | None
-    """The load average at its end."""
+    """The load average at the end of the stretch."""
     clock: float | None
-    """MHz: the GPU's streaming multiprocessors', else the mean of the processor's cores; averaged over the time."""
+    """The mean clock in MHz: of the GPU's multiprocessors if a GPU is measured, else of the processor's cores."""
     temperature: float | None
-    """°C, the highest: the GPU's, else the processor's."""
+    """The highest temperature in °C: of the GPU if one is measured, else of the processor."""
     throttled: str
-    """Why the GPU ran below its clocks, in NVML's words; empty where it didn't."""
+    """The reasons for which the GPU was slowed down, as NVML names them; empty if it wasn't."""
 
 
 @dataclass(frozen=True)
 class GpuSample:
-    """A line of nvidia-smi."""
+    """The state of a GPU at one moment, from a line of nvidia-smi's output."""
 
     clock: float | None
     temperature: float | None
@@ -46,32 +47,32 @@ class GpuSample:
 
 
 def read_sample(line: str) -> GpuSample | None:
-    """A line of clock in MHz, temperature in °C and the reasons, separated by commas; None for any other line."""
+    """Parse a line of clock in MHz, temperature in °C and reasons, separated by commas; None for any other line."""
     clock, temperature, *reasons = [field.strip() for field in line.split(",")] if "," in line else ("", "")
     if len(reasons) != len(_REASONS):
         return None
-    active = tuple(name for name, said in zip(_REASONS, reasons, strict=True) if said == "Active")
+    active = tuple(name for name, state in zip(_REASONS, reasons, strict=True) if state == "Active")
     return GpuSample(_number(clock), _number(temperature), active)
 
 
 class GpuSampler:
-    """nvidia-smi beside the measurement, asked ten times a second: what the GPU says after work is over is too late.
+    """Runs nvidia-smi beside the measurement, ten samples a second: asked after the work, the GPU would be idle again.
 
-    Without nvidia-smi, or where it refuses, there are no samples.
+    Without nvidia-smi, or if it reports an error, there are no samples.
     """
 
     def __init__(self, gpu: str) -> None:
-        """gpu: as nvidia-smi names it, by number or by `GPU-` and its UUID."""
+        """gpu: the GPU as nvidia-smi names it, by number or by `GPU-` and its UUID."""
         self._lock, self._samples = threading.Lock(), list[GpuSample]()
         self._process = _start(gpu)
         if self._process is not None:
             threading.Thread(target=self._read, daemon=True).start()
 
     def take(self) -> list[GpuSample]:
-        """What was seen since it was asked last."""
+        """Return the samples since the last call."""
         with self._lock:
-            found, self._samples = self._samples, []
-        return found
+            samples, self._samples = self._samples, []
+        return samples
 
     def stop(self) -> None:
         """End nvidia-smi."""
@@ -89,10 +90,10 @@ class GpuSampler:
 
 
 class Observer:
-    """Sees what a machine is like, one stretch of time after the other, until it is left."""
+    """Records the state of the machine, one stretch of time after the other, until the `with` block ends."""
 
     def __init__(self, gpu: str = "") -> None:
-        """gpu: the one that is measured, as nvidia-smi names it; empty where none is."""
+        """gpu: the GPU that is measured, as nvidia-smi names it; empty if the processor is measured."""
         self._sampler = GpuSampler(gpu) if gpu else None
         self._begin()
 
@@ -104,11 +105,11 @@ class Observer:
             self._sampler.stop()
 
     def seconds(self) -> float:
-        """How long the stretch is already."""
+        """Return the length of the current stretch so far."""
         return time.monotonic() - self._began
 
     def close(self) -> Conditions:
-        """What it was like since the last time; the next stretch begins."""
+        """End the current stretch, return its conditions, and begin the next."""
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         share = self._contention.others_share()
         if self._sampler is None:
@@ -116,14 +117,14 @@ class Observer:
             reasons = set[str]()
         else:
             samples = self._sampler.take()
-            clocks, temperatures = [one.clock for one in samples], [one.temperature for one in samples]
-            reasons = {reason for one in samples for reason in one.reasons}
+            clocks, temperatures = [sample.clock for sample in samples], [sample.temperature for sample in samples]
+            reasons = {reason for sample in samples for reason in sample.reasons}
         self._begin()
-        clock = [one for one in clocks if one is not None]
+        known_clocks = [clock for clock in clocks if clock is not None]
         return Conditions(
             share,
             load,
-            statistics.fmean(clock) if clock else None,
+            statistics.fmean(known_clocks) if known_clocks else None,
             _highest(temperatures),
             ", ".join(reason for reason in _REASONS if reason in reasons),
         )
@@ -134,23 +135,23 @@ class Observer:
 
 
 def _start(gpu: str) -> subprocess.Popen[str] | None:
-    """nvidia-smi that repeats itself, in the words that the driver knows; None where there is none that answers."""
+    """Start nvidia-smi in a loop with the field names that its driver knows; return None if it doesn't work here."""
     program = shutil.which("nvidia-smi")
     for prefix in _PREFIXES if program else ():
         fields = ("clocks.sm", "temperature.gpu", *(f"{prefix}.{reason}" for reason in _REASONS))
-        words = [str(program), f"--id={gpu}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+        command = [str(program), f"--id={gpu}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         try:
-            known = subprocess.run(words, capture_output=True, timeout=20, check=False).returncode == 0
+            known = subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
         except (OSError, subprocess.SubprocessError):
             return None
         if known:
-            repeat = [*words, f"--loop-ms={_SAMPLE_MILLISECONDS}"]
-            return subprocess.Popen(repeat, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            command.append(f"--loop-ms={_SAMPLE_MILLISECONDS}")
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return None
 
 
 def _number(text: str) -> float | None:
-    """A number; None for `[N/A]` and its like."""
+    """Return the number; None for `[N/A]` and the like."""
     try:
         return float(text)
     except ValueError:

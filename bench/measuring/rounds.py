@@ -1,7 +1,7 @@
-"""Measuring one case: every implementation is checked once, then all take turns, round after round.
+"""Measure one case: every implementation is checked once, then all take turns, round after round.
 
-Runs in a process of its own (`worker.py`), and tells how far it is by messages, so that what was measured is safe from
-whatever an implementation does to that process.
+This runs in a process of its own (`worker.py`) and sends every result as a message at once: an implementation that
+ends the process doesn't take the earlier results with it.
 """
 
 import contextlib
@@ -37,33 +37,35 @@ __all__ = [
 ]
 
 _PAUSE_SECONDS = 0.002
-"""Until the process that is told what is measured next has taken note: it takes a processor for that."""
+"""Wait before each sample: the parent process, told what comes next, briefly uses a core."""
 _INTERRUPTED = 0.01
-"""A sample whose threads waited for a processor for more than this share of its time is marked."""
+"""A sample is marked as interrupted if its threads waited for a core for more than this share of its time."""
 _WINDOW_SECONDS = 0.5
-"""Rounds are marked together over at least so long: the system counts processor time in hundredths of a second."""
+"""Shortest stretch over which other processes' share is taken, several short rounds together: Linux counts processor
+time in hundredths of a second."""
 _FEWEST_ROUNDS = 8
+"""Rounds that are measured even if the plan's seconds don't suffice for them."""
 _TRIES = 3
-"""Calls before the first round whose time tells how many calls make a sample."""
+"""Calls before the first round; their time decides how many calls make a sample."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured of each implementation of a case."""
+    """How many rounds and calls are measured of each implementation of a case."""
 
     rounds: int = 20
-    """The most."""
+    """The largest number of rounds."""
     seconds: float = math.inf
-    """What a case's rounds may take together, but for the fewest."""
+    """Time for all rounds of a case together: fewer rounds are measured if calls are long, but at least eight."""
     sample_seconds: float = 0.01
-    """On a CPU a sample is the mean of as many calls as take about this long."""
+    """Length of a sample on a CPU: the mean of as many calls as take about this long."""
     limit_seconds: float = 120
-    """An implementation that is not heard of for so long is given up."""
+    """An implementation that sends no message for this long is given up."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """So many rounds follow, on so many of the processor's threads."""
+    """Message: this many rounds follow, with this many of PyTorch's threads."""
 
     rounds: int
     threads: int
@@ -71,14 +73,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Started:
-    """What follows is this implementation's."""
+    """Message: the work on this implementation begins."""
 
     implementation: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An implementation without a time: `status` is `missing`, `oom` or `failed`, the last also for a wrong result."""
+    """Message: an implementation has no time. `status` is `missing`, `oom`, or `failed`, also for a wrong result."""
 
     implementation: str
     status: str
@@ -87,7 +89,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Checked:
-    """An implementation whose result is right: seconds until the first result, bytes above the inputs."""
+    """Message: an implementation's result is right, with the seconds until it and the peak bytes above the inputs."""
 
     implementation: str
     first_call: float
@@ -96,18 +98,18 @@ class Checked:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one call, the mean of a sample's."""
+    """Message: the seconds of one call, the mean over a sample's calls."""
 
     implementation: str
     round: int
     seconds: float
     interrupted: bool
-    """Whether it waited for a processor meanwhile, which the system had given to another process."""
+    """Whether it had to wait for a core that the system had given to another process."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What the machine was like while a round was measured."""
+    """Message: the machine's state while a round was measured."""
 
     round: int
     conditions: Conditions
@@ -122,18 +124,18 @@ class Ready:
     """An implementation that can be timed."""
 
     time: Callable[[], float]
-    """Takes a sample: seconds of one call."""
+    """Takes a sample and returns the seconds of one call."""
     calls: int
-    """So many make a sample."""
+    """How many calls make a sample."""
     seconds: float
     """About how long a sample takes."""
 
 
 def check_and_time(suite: Suite, case: Case, names: Sequence[str], plan: Plan, send: Send) -> None:
-    """Check and time the named implementations of a case; everything found is sent, nothing is returned."""
+    """Check and time the named implementations of a case; every result is sent, nothing is returned."""
     try:
         inputs = suite.inputs(case)
-    except Exception as error:  # noqa: BLE001  without inputs there is nothing to time: every row says why
+    except Exception as error:  # noqa: BLE001  without inputs nothing can be timed: every row gets the error
         for name in names:
             send(_failure(name, error))
         return
@@ -145,11 +147,11 @@ def check_and_time(suite: Suite, case: Case, names: Sequence[str], plan: Plan, s
         rounds = _rounds(ready, plan)
         send(Planned(rounds, torch.get_num_threads()))
         observer.close()
-        _take_turns(ready, range(-1, rounds), observer, send)  # the first warms up
+        _take_turns(ready, range(-1, rounds), observer, send)  # round -1 warms up
 
 
 def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, send: Send) -> dict[str, Ready]:
-    """The calls whose results are right, and how many of each make a sample."""
+    """Check every implementation, and return those whose result is right, ready to be timed."""
     ready: dict[str, Ready] = {}
     for implementation in suite.implementations(case):
         if implementation.name not in names:
@@ -161,16 +163,16 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
             del result
             send(Checked(implementation.name, first, kept + _peak_bytes(call) if implementation.memory else None))
             ready[implementation.name] = _paced(call, plan)
-        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+        except Exception as error:  # noqa: BLE001  the error goes into the row; the others go on
             send(_failure(implementation.name, error))
-            _wait()  # a GPU that is lost says so here, and ends this process: the others are measured in a new one
+            _wait()  # raises if the GPU is lost, which ends this process: the others are measured in a new one
     return ready
 
 
 def _measure_cold(
     suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan: Plan, observer: Observer, send: Send
 ) -> None:
-    """Time calls that are processes of their own, and check every one: that costs little beside them."""
+    """Time calls that are processes of their own, and check every result: checking is cheap compared with a process."""
     send(Planned(plan.rounds, torch.get_num_threads()))
     ready: dict[str, Ready] = {}
     for implementation in suite.implementations(case):
@@ -178,7 +180,7 @@ def _measure_cold(
             continue
         try:
             call = _Cold(suite, inputs, implementation, send)
-        except Exception as error:  # noqa: BLE001  what went wrong is the row's; the others go on
+        except Exception as error:  # noqa: BLE001  the error goes into the row; the others go on
             send(_failure(implementation.name, error))
             continue
         ready[implementation.name] = Ready(call, 1, 0.0)
@@ -187,7 +189,7 @@ def _measure_cold(
 
 
 class _WrongError(Exception):
-    """A result that is not what the operator gives."""
+    """An implementation's result isn't the operator's."""
 
 
 def _check(suite: Suite, inputs: Any, name: str, result: Any) -> None:
@@ -196,14 +198,14 @@ def _check(suite: Suite, inputs: Any, name: str, result: Any) -> None:
 
 
 class _Cold:
-    """A call that is a process of its own, timed and checked."""
+    """Runs a call that is a process of its own, and times and checks it."""
 
     def __init__(self, suite: Suite, inputs: Any, implementation: Implementation, send: Send) -> None:
         self.suite, self.inputs, self.name, self.send = suite, inputs, implementation.name, send
         self.call, self.reported = implementation.prepare(inputs), False
 
     def __call__(self) -> float:
-        """Seconds of a call."""
+        """Return the seconds of a call."""
         began = time.perf_counter()
         result = self.call()
         seconds = time.perf_counter() - began
@@ -217,7 +219,7 @@ class _Cold:
 def _first_call(
     implementation: Implementation, inputs: Any, *, counts_prepared: bool
 ) -> tuple[Call, Any, float, float]:
-    """A call, a result of it, seconds until its first, and where that is counted what it keeps between calls."""
+    """Return a call, its result, the seconds until the first result, and the bytes kept between calls if counted."""
     with allocations() if counts_prepared and implementation.memory else nullcontext(Allocations()) as counted:
         start = time.perf_counter()
         call = implementation.prepare(inputs)
@@ -226,12 +228,12 @@ def _first_call(
         first = time.perf_counter() - start
         if not counts_prepared:
             return call, result, first, 0.0
-        del result  # what a call gives is counted with the next
+        del result  # a result is counted as part of the next call
     return call, call(), first, max(0.0, counted.kept)
 
 
 def _peak_bytes(call: Call) -> float:
-    """The most bytes that one call holds at a time above what was there before it, its result included."""
+    """Return the most bytes that one call holds at a time, its result included."""
     with allocations() as counted:
         result = call()
     del result
@@ -239,16 +241,16 @@ def _peak_bytes(call: Call) -> float:
 
 
 def _rounds(ready: dict[str, Ready], plan: Plan) -> int:
-    """As many as the plan has time for."""
-    taken = sum(one.seconds for one in ready.values())
-    if taken * plan.rounds <= plan.seconds:
+    """Return the number of rounds that the plan has time for."""
+    round_seconds = sum(implementation.seconds for implementation in ready.values())
+    if round_seconds * plan.rounds <= plan.seconds:
         return plan.rounds
-    return min(plan.rounds, max(_FEWEST_ROUNDS, int(plan.seconds / taken)))
+    return min(plan.rounds, max(_FEWEST_ROUNDS, int(plan.seconds / round_seconds)))
 
 
 def _take_turns(ready: dict[str, Ready], rounds: range, observer: Observer, send: Send) -> None:
-    """Time every call once a round, in an order drawn anew each round; those before round 0 don't count."""
-    order, waiting = random.Random(0), list[int]()
+    """Time every call once a round, in an order drawn anew each round; samples before round 0 aren't sent."""
+    order, unmarked = random.Random(0), list[int]()
     began = time.monotonic()
     for done, round_ in enumerate(rounds, 1):
         for name in order.sample(sorted(ready), len(ready)):
@@ -258,24 +260,24 @@ def _take_turns(ready: dict[str, Ready], rounds: range, observer: Observer, send
                 before = seconds_waited()
                 seconds = ready[name].time()
                 interrupted = seconds_waited() - before > _INTERRUPTED * seconds * ready[name].calls
-            except Exception as error:  # noqa: BLE001  as above
+            except Exception as error:  # noqa: BLE001  the error goes into the row; the others go on
                 send(_failure(name, error))
                 _wait()
                 del ready[name]
                 continue
             if round_ >= 0:
                 send(Sample(name, round_, seconds, interrupted))
-        waiting += [round_] if round_ >= 0 else []
+        unmarked += [round_] if round_ >= 0 else []
         to_come = (len(rounds) - done) * (time.monotonic() - began) / done
         if min(observer.seconds(), to_come) >= _WINDOW_SECONDS or done == len(rounds):
-            seen = observer.close()
-            for one in waiting:
-                send(Round(one, seen))
-            waiting = []
+            conditions = observer.close()
+            for number in unmarked:
+                send(Round(number, conditions))
+            unmarked = []
 
 
 def seconds_per_call(call: Call, calls: int) -> float:
-    """Seconds of one call: by the GPU's own clock where there is one, its L2 cache flushed before; else of many."""
+    """Return the seconds of one call: on a GPU by CUDA events after a flush of its L2 cache, else a mean of `calls`."""
     with _no_collection():
         if torch.cuda.is_available():
             flush = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
@@ -293,9 +295,9 @@ def seconds_per_call(call: Call, calls: int) -> float:
 
 
 def seconds_waited() -> float:
-    """For how long the threads of this process were ready and had no processor; 0 where the system doesn't say.
+    """Return how long this process's threads have been ready to run but without a core; 0 if the system doesn't say.
 
-    Of each thread Linux says so (proc(5), `schedstat`): a switch to another process and back may take microseconds.
+    Linux counts this for each thread (proc(5), `schedstat`), to the nanosecond.
     """
     waited = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
@@ -305,7 +307,7 @@ def seconds_waited() -> float:
 
 
 def _paced(call: Call, plan: Plan) -> Ready:
-    """How many calls make a sample: on a GPU one, else as many as fill the plan's time."""
+    """Choose how many calls make a sample: on a GPU one, else as many as fill `plan.sample_seconds`."""
     start = time.perf_counter()
     for tried in range(1, _TRIES + 1):
         call()
@@ -321,7 +323,7 @@ def _failure(name: str, error: Exception) -> Failed:
         return Failed(name, "failed", f"wrong result, so no time: {error}")
     if isinstance(error, MissingError):
         return Failed(name, "missing", str(error))
-    # On a CPU PyTorch has no error of its own for it.
+    # On a CPU PyTorch raises a plain RuntimeError.
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return Failed(name, "oom", str(error).split("\n")[0] or "out of memory")
     return Failed(name, "failed", "".join(traceback.format_exception(error)))
@@ -333,13 +335,13 @@ def _wait() -> None:
 
 
 def _gpu() -> str:
-    """The GPU that is measured, as nvidia-smi names it; empty where none is."""
+    """Return the GPU that is measured, as nvidia-smi names it; empty without a GPU."""
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else ""
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Python's collector off: its pauses are not the implementation's."""
+    """Turn Python's garbage collector off, so that its pauses aren't timed."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""A case measured in a process of its own, which may crash, hang or be killed without taking anything with it."""
+"""Measure a case in a process of its own, which may crash, hang or be killed without harm to the others."""
 
 import contextlib
 import importlib.util
@@ -32,15 +32,15 @@ from trans4init.bench.suite import ROOM, Case, Suite
 __all__ = ["Measured", "Timing", "load_suite", "measure_case"]
 
 _START_SECONDS = 120
-"""A worker that has not imported torch and the suite by then is given up."""
+"""A worker that hasn't imported torch and the suite after this time is given up."""
 _PRELOADED = ["torch", "torch._dynamo"]
-"""What every worker imports, the second with the profiler that memory is counted by: two seconds that only the first
-worker takes where the others can be forked."""
+"""Modules that the forkserver imports once for all workers: each takes about a second. torch._dynamo is imported by the
+profiler, which counts memory."""
 
 
 @dataclass
 class Timing:
-    """What is known of one implementation of a case."""
+    """The times of one implementation of a case, or the reason why there are none."""
 
     status: str = "failed"
     """`ok`, `missing`, `oom` or `failed`."""
@@ -50,42 +50,42 @@ class Timing:
     samples: dict[int, float] = field(default_factory=dict)
     """Seconds of a call, by round."""
     interrupted: set[int] = field(default_factory=set)
-    """Rounds in which it waited for a processor meanwhile."""
+    """Rounds in which it had to wait for a core."""
     settled: bool = False
-    """Whether the implementation's own trouble is known: it is not tried again."""
+    """Whether the implementation itself failed: it isn't tried again in a new worker."""
 
 
 @dataclass
 class Measured:
-    """What is known of a case: every implementation's timing, and the machine's conditions in each round."""
+    """The measurement of a case: every implementation's timing, and the machine's state in each round."""
 
     case: Case
     timings: dict[str, Timing]
     rounds: dict[int, Round] = field(default_factory=dict)
     planned: int = 0
-    """How many rounds there were to be; 0 until that is known."""
+    """How many rounds the worker planned; 0 until it says so."""
     threads: int = 0
-    """PyTorch's, on the processor; 0 until that is known."""
+    """The number of PyTorch's threads; 0 until the worker says so."""
 
 
 def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str], plan: Plan) -> Measured:
     """Measure the named implementations of a case in a worker.
 
-    One that crashes the worker, or is not heard of for `plan.limit_seconds`, is given up, and the others are measured
-    in a new one. KeyboardInterrupt ends the worker too.
+    If an implementation crashes the worker, or sends no message for `plan.limit_seconds`, it is given up, and the
+    others are measured in a new worker. KeyboardInterrupt ends the worker too.
     """
     plan = replace(plan, rounds=min(plan.rounds, case.rounds or plan.rounds))
     measured = Measured(case, {name: Timing() for name in names})
-    left = list(names)
-    with tempfile.TemporaryDirectory(prefix="trans4init-bench-", ignore_cleanup_errors=True) as room:
-        while left:
-            lost = _attempt(suite_file, suite, case, left, plan, measured, room)
+    to_measure = list(names)
+    with tempfile.TemporaryDirectory(prefix="trans4init-bench-", ignore_cleanup_errors=True) as scratch:
+        while to_measure:
+            lost = _attempt(suite_file, suite, case, to_measure, plan, measured, scratch)
             if lost is None:
                 break
-            name, why = lost
-            if not measured.timings[name].settled:
-                measured.timings[name] = Timing(error=why)
-            left = [one for one in left if one != name and not measured.timings[one].settled]
+            lost_name, reason = lost
+            if not measured.timings[lost_name].settled:
+                measured.timings[lost_name] = Timing(error=reason)
+            to_measure = [name for name in to_measure if name != lost_name and not measured.timings[name].settled]
     planned = measured.planned or plan.rounds
     for timing in measured.timings.values():
         if timing.status == "ok" and len(timing.samples) < planned:
@@ -94,46 +94,46 @@ def measure_case(suite_file: Path, suite: Suite, case: Case, names: Sequence[str
 
 
 def _attempt(
-    suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured, room: str
+    suite_file: Path, suite: Suite, case: Case, names: list[str], plan: Plan, measured: Measured, scratch: str
 ) -> tuple[str, str] | None:
-    """Measure in one worker; the implementation that was at work when it was lost, and how.
+    """Measure in one worker. If the worker is lost, return the implementation that was being measured, and the reason.
 
-    A worker ends with its pipe, so that neither a parent that is killed nor Ctrl-C while it is started leaves it alone.
+    A worker ends when its pipe is closed, so that none is left over if the parent is killed or Ctrl-C comes early.
     """
     context = _context()
     here, there = context.Pipe()
-    number = [str(one) for one in suite.cases(quick=False)].index(str(case))
-    worker = context.Process(target=_work, args=(suite_file, number, names, plan, there, room), daemon=True)
-    at, limit = names[0], float(_START_SECONDS)
+    number = [str(other) for other in suite.cases(quick=False)].index(str(case))
+    worker = context.Process(target=_work, args=(suite_file, number, names, plan, there, scratch), daemon=True)
+    current, limit = names[0], float(_START_SECONDS)
     measured.rounds.clear()
     try:
         worker.start()
         there.close()
         while True:
             if not here.poll(limit):
-                return at, f"it was not heard of for {limit:.0f} s"
+                return current, f"it hung: no message for {limit:.0f} s"
             message: Message | None = here.recv()
             limit = plan.limit_seconds
             if message is None:
                 return None
             if isinstance(message, Started):
-                at = message.implementation
+                current = message.implementation
             else:
                 _note(measured, message)
     except EOFError:
         worker.join()
-        return at, f"its process ended with code {worker.exitcode}"
+        return current, f"its process ended with code {worker.exitcode}"
     finally:
         if worker.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.pid, signal.SIGKILL)  # with what it started, also where it is gone itself
+                os.killpg(worker.pid, signal.SIGKILL)  # with all that it started, even if it has ended itself
             worker.kill()
             worker.join()
         here.close()
 
 
 def _context() -> SpawnContext | ForkServerContext:
-    """Forked from a process that has done nothing but import, where that works: CUDA is none to fork, nor is macOS."""
+    """Use forkserver where it works; processes with CUDA, or on macOS, can't be forked, and are spawned."""
     if sys.platform != "linux" or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -159,7 +159,7 @@ def _note(measured: Measured, message: Message) -> None:
 
 
 def load_suite(file: Path) -> Suite:
-    """The suite that a file declares as `SUITE`."""
+    """Import a suite's file and return its `SUITE`."""
     spec = importlib.util.spec_from_file_location(f"trans4init_suite_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
@@ -170,18 +170,18 @@ def load_suite(file: Path) -> Suite:
     return suite
 
 
-def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection, room: str) -> None:
-    """In the worker: measure, and say when it is done. A session of its own: Ctrl-C is the parent's to answer."""
-    os.setsid()
+def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connection, scratch: str) -> None:
+    """In the worker: measure, and send None at the end."""
+    os.setsid()  # so that Ctrl-C reaches the parent alone
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    os.environ[ROOM] = room
+    os.environ[ROOM] = scratch
     suite = load_suite(file)
     check_and_time(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)
 
 
 def _end_with(pipe: Connection) -> None:
-    """In the worker: wait until the parent's end is closed, and end with all that was started here."""
+    """In the worker: wait until the parent closes its end of the pipe, then kill this process and its children."""
     with contextlib.suppress(EOFError, OSError):
         pipe.recv()
     os.killpg(0, signal.SIGKILL)

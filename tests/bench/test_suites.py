@@ -76,7 +76,7 @@ def test_the_command_measures_and_leaves_rows_a_page_and_runs_in_mlflow(bench, t
     [
         (["--suite", "atention"], "unknown suite 'atention'; did you mean 'attention'?"),
         (["compre", "a"], "unknown command 'compre'; did you mean 'compare'?"),
-        (["--minutes", "nan"], "--minutes nan: a number of minutes, 0 or more."),
+        (["--minutes", "nan"], "--minutes nan: must be 0 or more."),
         (["--quik"], "did you mean --quick?"),
         (["estimate", "positional-txt"], "unknown study 'positional-txt'; did you mean 'positional-text'?"),
     ],

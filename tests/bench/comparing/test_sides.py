@@ -238,7 +238,10 @@ def test_only_a_source_that_needs_other_packages_gets_an_environment(
     ("words", "said"),
     [
         (("old", "nowhere"), "compare two sets of results, or two states of the source, not one with the other."),
-        (("nowhere", "elsewhere"), "'nowhere' is no folder of results or of sources, and no revision"),
+        (
+            ("nowhere", "elsewhere"),
+            "'nowhere' is neither a folder of results or sources, nor a revision of the git repository here.",
+        ),
         (("old", "other"), "old and other have no measurement in common."),
         (("old", "old", "--processes", "0"), "--processes 0: at least one process of each side has to measure."),
         ((), "A"),

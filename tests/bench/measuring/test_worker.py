@@ -41,7 +41,7 @@ def test_what_goes_wrong_is_that_ones_alone_and_the_others_go_on(measured):
         "raising": ("failed", ["RuntimeError: no such luck"]),
         "hungry": ("oom", ["all 3 GiB are gone"]),
         "dying": ("failed", ["its process ended with code 7"]),
-        "hanging": ("failed", ["it was not heard of for 20 s"]),
+        "hanging": ("failed", ["it hung: no message for 20 s"]),
     }
     for name in ("times", "plus"):
         timing = measured.timings[name]
