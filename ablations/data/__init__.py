@@ -1,1 +1,1 @@
-"""Data: where it comes from and how it is split. Imports no torch, so that a study can be checked without it."""
+"""Data of the tasks: their settings, sources and splits. Imports no torch, so that studies are checked without it."""

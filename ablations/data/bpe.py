@@ -1,4 +1,4 @@
-"""Byte-pair encoding learned from a training split, and kept by the hash of what it was learned from."""
+"""Learn a byte-pair encoding from a training split, and cache it under the hash of what it was learned from."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ __all__ = ["learn_bpe"]
 
 
 def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> BpeCodec:
-    """Learn `size` tokens (256 bytes among them) from the texts of a training split, or read them where they are kept.
+    """Learn `size` tokens (256 bytes among them) from the texts of a training split, or read them from the cache.
 
-    folder: where they are kept; by default the project's cache. The same texts, size and version of
-    `tokenizers` give the same file.
+    folder: the cache's folder, by default the project's. The same texts, size and version of `tokenizers` give the
+    same file. Raises FaultError if it can't be written.
     """
     import pooch
-    import tokenizers  # with pooch: tasks whose tokens are bytes or symbols do without
+    import tokenizers  # here, with pooch: tasks whose tokens are bytes or symbols don't need them
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     folder = folder or Path(pooch.os_cache("trans4init")) / "bpe"
@@ -39,12 +39,12 @@ def learn_bpe(texts: Sequence[str], size: int, folder: Path | None = None) -> Bp
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, tokenizer.to_str())
     except OSError as error:
-        raise FaultError(f"the vocabulary can't be kept in {folder}: {error.strerror}.") from error
+        raise FaultError(f"the vocabulary can't be written to {folder}: {error.strerror}.") from error
     return BpeCodec(tokenizer)
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file can be read; one that is damaged is learned again."""
+    """Return whether the file is JSON: a damaged one is learned again."""
     try:
         json.loads(path.read_bytes())
     except ValueError:

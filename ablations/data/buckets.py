@@ -1,4 +1,4 @@
-"""Batches of examples of similar length: as many as fit into a number of tokens, in an order drawn from a seed."""
+"""Divide examples into batches, by number or by tokens, in an order drawn from a seed."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,10 @@ __all__ = ["epochs", "token_buckets"]
 
 
 def token_buckets(lengths: NDArray[np.int64], budget: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Every example once, in batches of at most `budget` tokens with their padding (or of one example that is longer).
+    """Put every example into one batch of at most `budget` tokens, padding included; return the batches.
 
-    Examples of one length meet others of it anew each time; the batches come in random order.
+    Examples of similar length share a batch; a longer example than the budget is a batch of its own. Which examples of
+    the same length meet, and the order of the batches, are random.
     """
     shuffled = generator.permutation(len(lengths))
     order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
@@ -27,11 +28,12 @@ def token_buckets(lengths: NDArray[np.int64], budget: int, generator: np.random.
 
 
 def epochs(seed: int, lengths: NDArray[np.int64], size: int, *, tokens: bool) -> Iterator[NDArray[np.int64]]:
-    """Batches of examples without end, every example once an epoch.
+    """Yield batches of example numbers without end, every example once an epoch.
 
-    tokens: `size` is tokens with padding, else examples; then an epoch's last batch is filled up from the next epoch.
+    tokens: whether `size` counts tokens, padding included, instead of examples. With examples, an epoch's last batch
+    is filled up from the next epoch.
     """
-    kept = np.empty(0, dtype=np.int64)
+    rest = np.empty(0, dtype=np.int64)
     number = 0
     while True:
         generator = np.random.default_rng(derived_seed(seed, "batches", number))
@@ -39,7 +41,7 @@ def epochs(seed: int, lengths: NDArray[np.int64], size: int, *, tokens: bool) ->
         if tokens:
             yield from token_buckets(lengths, size, generator)
             continue
-        kept = np.concatenate([kept, generator.permutation(len(lengths))])
-        while len(kept) >= size:
-            yield kept[:size]
-            kept = kept[size:]
+        rest = np.concatenate([rest, generator.permutation(len(lengths))])
+        while len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]

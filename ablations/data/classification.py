@@ -1,4 +1,4 @@
-"""Texts with a label: SST-2, a table of the user's, or number words by language. Imports no torch."""
+"""Labelled texts: SST-2, a table of the user's, or number words with their language as label. Imports no torch."""
 
 import csv
 import hashlib
@@ -22,7 +22,7 @@ __all__ = ["ClassificationConfig", "labelled_texts"]
 
 NAMED_SOURCES = ("number-languages", "sst2")
 _HELD_OUT_SHARE = 0.1
-"""Of a source without splits of its own, for validation and again for the test."""
+"""The share of the rows that is validated on, and again the share that is tested, if a source has no splits."""
 
 Labelled = list[tuple[str, str]]
 
@@ -34,31 +34,31 @@ class ClassificationConfig(TaskConfig):
 
     name: Literal["classification"] = "classification"
     source: str = "number-languages"
-    """`number-languages` (which language are these number words?), `sst2`, or the path of a .csv or .tsv file."""
+    """`number-languages` (tell the language of number words), `sst2`, or the path of a .csv or .tsv file."""
     text_column: str = "text"
-    """Of a file: the column with the text."""
+    """The column of a file with the text."""
     label_column: str = "label"
-    """Of a file: the column with the class."""
+    """The column of a file with the class."""
     tokens: Annotated[int, Field(ge=256)] = 400
-    """Byte-pair tokens, learned from the training split."""
+    """Number of byte-pair tokens, learned from the training split."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures."""
+        """The metrics of a final evaluation."""
         return (VALIDATION_LOSS, ACCURACY, MACRO_F1, MAJORITY_ACCURACY)
 
     def located(self, folder: Path) -> "ClassificationConfig":
-        """The same with a file's path made absolute."""
+        """Return the same settings with a file's path made absolute."""
         if self.source in NAMED_SOURCES:
             return self
         return self.model_copy(update={"source": str(folder.absolute() / os.path.expanduser(self.source))})
 
     def fingerprint(self) -> str:
-        """SHA-256 of texts and labels."""
+        """Return the SHA-256 of texts and labels."""
         return hashlib.sha256(json.dumps(labelled_texts(self)).encode()).hexdigest()
 
     def public(self) -> dict[str, Any]:
-        """A user's file by its name alone."""
+        """Return the settings for results: a user's file by its name alone."""
         return super().public() | {"source": Path(self.source).name}
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class ClassificationConfig(TaskConfig):
 
 
 def labelled_texts(config: ClassificationConfig) -> dict[str, Labelled]:
-    """Texts and labels of `training`, `tune` and `evaluate`; raises InputError where the source can't be read."""
+    """Return texts and labels of `training`, `tune` and `evaluate`; raises InputError if the source can't be read."""
     if config.source == "sst2":
         names = {"training": "train", "tune": "dev", "evaluate": "test"}
         return {part: _sst2(name) for part, name in names.items()}
@@ -74,18 +74,20 @@ def labelled_texts(config: ClassificationConfig) -> dict[str, Labelled]:
         return _parted(_number_languages())
     rows = _table(config)
     if len(rows) < 20:
-        raise InputError(f"{shown(Path(config.source))} has {len(rows)} rows with a text and a label; 20 are needed.")
+        raise InputError(
+            f"{shown(Path(config.source))} has {len(rows)} rows with a text and a label; at least 20 are needed."
+        )
     parts = _parted(rows)
     known = {label for _, label in parts["training"]}
     if len(known) < 2:
         raise InputError(
-            f"column {config.label_column!r} has one label, {next(iter(known))!r}: there is nothing to tell."
+            f"column {config.label_column!r} has one label only, {next(iter(known))!r}; at least two are needed."
         )
     unseen = {label for part in ("tune", "evaluate") for _, label in parts[part]} - known
     if unseen:
         raise InputError(
-            f"label {min(unseen)!r} of column {config.label_column!r} is so rare that none is left to train on; "
-            f"give more rows of it, or another --label-column."
+            f"label {min(unseen)!r} of column {config.label_column!r} is so rare that it occurs in no row that is "
+            f"trained on; add rows with it, or name another --label-column."
         )
     return parts
 
@@ -97,7 +99,7 @@ def _sst2(name: str) -> Labelled:
 
 
 def _number_languages() -> Labelled:
-    """Numbers of one to four digits, each in one language."""
+    """Return numbers of one to four digits in words, each in one language."""
     from num2words import num2words  # only number words need it
 
     generator = np.random.default_rng(derived_seed(0, "number languages"))
@@ -107,7 +109,7 @@ def _number_languages() -> Labelled:
 
 
 def _parted(rows: Labelled) -> dict[str, Labelled]:
-    """A tenth to validate on, a tenth to test, the rest to train on, drawn always alike."""
+    """Draw a tenth of the rows to validate on and a tenth to test; the same rows give the same parts."""
     order = np.random.default_rng(derived_seed(0, "classification", len(rows))).permutation(len(rows))
     cut = max(1, round(_HELD_OUT_SHARE * len(rows)))
     parts = {"tune": order[:cut], "evaluate": order[cut : 2 * cut], "training": order[2 * cut :]}
@@ -115,12 +117,12 @@ def _parted(rows: Labelled) -> dict[str, Labelled]:
 
 
 def _table(config: ClassificationConfig) -> Labelled:
-    """The rows of a .csv or .tsv file that have a text and a label."""
+    """Read the rows of a .csv or .tsv file that have a text and a label."""
     path = Path(config.source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         close = nearest(config.source, NAMED_SOURCES)
         hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(NAMED_SOURCES)}."
-        raise InputError(f"source {path.name!r} is no .csv or .tsv file and no named source; {hint}")
+        raise InputError(f"source {path.name!r} is neither a .csv or .tsv file nor a named source; {hint}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -139,5 +141,5 @@ def _table(config: ClassificationConfig) -> Labelled:
     except UnicodeDecodeError as error:
         raise InputError(f"{shown(path)} is not UTF-8 (byte {error.start}).") from None
     except csv.Error as error:
-        raise InputError(f"{shown(path)} is no table: {error}.") from None
+        raise InputError(f"{shown(path)} can't be read as a table: {error}.") from None
     return [(text, label) for text, label in pairs if text and label]

@@ -13,42 +13,42 @@ __all__ = ["BpeCodec", "ByteCodec", "CharacterCodec", "Codec", "WordCodec", "cod
 
 
 class Codec(Protocol):
-    """Text to ids 0 .. size − 1 and back."""
+    """Turns text into token ids 0 .. size − 1, and back."""
 
     @property
     def size(self) -> int:
-        """How many different tokens there are."""
+        """Return the number of different tokens."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids; raises InputError for a text that the tokens can't spell."""
+        """Return the ids; raises InputError for a text that the tokens can't spell."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids."""
+        """Return the text of some ids."""
 
     def as_json(self) -> dict[str, Any]:
-        """What `codec_from_json` makes it from."""
+        """Return what `codec_from_json` makes the codec from."""
 
 
 class ByteCodec:
-    """UTF-8 bytes."""
+    """A token is a UTF-8 byte."""
 
     size = 256
 
     def encode(self, text: str) -> list[int]:
-        """A number per byte."""
+        """Return a number per byte."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are no characters are shown as such."""
+        """Return the text; bytes that are not UTF-8 become U+FFFD."""
         return bytes(ids).decode(errors="replace")
 
     def as_json(self) -> dict[str, Any]:
-        """Nothing but its kind."""
+        """Return the kind of codec."""
         return {"kind": "bytes"}
 
 
 class _ListCodec:
-    """Tokens by their place in a list."""
+    """A token's id is its place in a list."""
 
     kind: str
     between: str
@@ -60,83 +60,83 @@ class _ListCodec:
 
     @property
     def size(self) -> int:
-        """The list's length."""
+        """Return the list's length."""
         return len(self.tokens)
 
     def split(self, text: str) -> list[str]:
-        """The text's tokens."""
+        """Divide the text into tokens."""
         raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
-        """Places in the list; raises InputError for a token that isn't there, with the nearest."""
-        found = self.split(text)
-        unknown = next((token for token in found if token not in self._ids), None)
+        """Return places in the list; raises InputError for a token that isn't in it, with the nearest."""
+        tokens = self.split(text)
+        unknown = next((token for token in tokens if token not in self._ids), None)
         if unknown is not None:
             close = nearest(unknown, self.tokens)
             hint = f"; did you mean {close!r}?" if close else "."
             raise InputError(f"{self.what} {unknown!r} is not among the {self.size} that the model knows{hint}")
-        return [self._ids[token] for token in found]
+        return [self._ids[token] for token in tokens]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The tokens again."""
+        """Return the tokens, joined."""
         return self.between.join(self.tokens[number] for number in ids)
 
     def as_json(self) -> dict[str, Any]:
-        """The list."""
+        """Return the kind of codec and the list."""
         return {"kind": self.kind, "tokens": self.tokens}
 
 
 class CharacterCodec(_ListCodec):
-    """Characters."""
+    """A token is a character."""
 
     kind, between, what = "characters", "", "character"
 
     def split(self, text: str) -> list[str]:
-        """One by one."""
+        """Divide the text into characters."""
         return list(text)
 
 
 class WordCodec(_ListCodec):
-    """Words between blanks."""
+    """A token is a word between blanks."""
 
     kind, between, what = "words", " ", "word"
 
     def split(self, text: str) -> list[str]:
-        """By white space."""
+        """Divide the text at white space."""
         return text.split()
 
 
 class BpeCodec:
-    """Byte-pair encoding (Sennrich et al. 2016) over bytes: every text can be spelled."""
+    """Byte-pair encoding (Sennrich et al. 2016) over bytes, so that every text can be spelled."""
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
 
     @property
     def size(self) -> int:
-        """Bytes and merges."""
+        """Return the number of bytes and merges."""
         return int(self.tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of merged bytes."""
+        """Return the ids of merged bytes."""
         return list(self.tokenizer.encode(text).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text again."""
+        """Return the text."""
         return str(self.tokenizer.decode(list(ids))).removeprefix(" ")
 
     def as_json(self) -> dict[str, Any]:
-        """The tokenizer in its library's own words."""
+        """Return the kind of codec and the tokenizer as its library writes it."""
         return {"kind": "bpe", "tokenizer": json.loads(self.tokenizer.to_str())}
 
 
-def codec_from_json(words: dict[str, Any]) -> Codec:
-    """The codec that said these words."""
-    if words["kind"] == "bpe":
+def codec_from_json(content: dict[str, Any]) -> Codec:
+    """Return the codec whose `as_json` gave this content."""
+    if content["kind"] == "bpe":
         from tokenizers import Tokenizer
 
-        return BpeCodec(Tokenizer.from_str(json.dumps(words["tokenizer"])))
-    if words["kind"] == "bytes":
+        return BpeCodec(Tokenizer.from_str(json.dumps(content["tokenizer"])))
+    if content["kind"] == "bytes":
         return ByteCodec()
-    kinds = {one.kind: one for one in (CharacterCodec, WordCodec)}
-    return kinds[words["kind"]](words["tokens"])
+    codecs = {codec.kind: codec for codec in (CharacterCodec, WordCodec)}
+    return codecs[content["kind"]](content["tokens"])

@@ -1,4 +1,4 @@
-"""What every task's configuration can do: say its metrics, find its data, name itself. Imports no torch."""
+"""The base of every task's settings: its metrics, its data's place and fingerprint. Imports no torch."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from trans4init.reports.records.schema import Metric
 __all__ = ["Kind", "Split", "TaskConfig"]
 
 Split = Literal["tune", "evaluate"]
-"""What models are measured on: the validation split while settings are chosen, the test split for the verdict."""
+"""What models are measured on: the validation split to choose settings by, the test split for the verdict."""
 
 
 class TaskConfig(BaseModel):
@@ -23,21 +23,24 @@ class TaskConfig(BaseModel):
     """The kinds of model that can do the task."""
 
     name: str
-    """The task."""
+    """The task's name."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures and a study can be about."""
+        """The metrics of a final evaluation: a study's verdict can be about any of them."""
         raise NotImplementedError
 
     def located(self, folder: Path) -> Self:
-        """The same with a file's path made absolute, relative paths being relative to `folder`."""
+        """Return the same settings with a file's path made absolute; a relative path is relative to `folder`."""
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of the data; raises InputError where it can't be read. Generated data are what their settings are."""
+        """Return the SHA-256 of the data; raises InputError if it can't be read.
+
+        For generated data: a hash of the settings that generate them.
+        """
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def public(self) -> dict[str, Any]:
-        """As it goes into results: a user's file by its name alone."""
+        """Return the settings for results: a user's file by its name alone."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Public data sets by name: where each file is, and the hash that it must have."""
+"""Fetch files of public data sets by name, and check their hashes."""
 
 import hashlib
 import os
@@ -10,11 +10,12 @@ from trans4init.ablations.errors import InputError
 __all__ = ["DATASETS", "DataFile", "fetch"]
 
 FOLDER_VARIABLE = "TRANS4INIT_DATA"
+"""The environment variable that names a folder with public data sets, which is looked in before a download."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A public file: its name under the data folder, its address, its SHA-256 and its terms."""
+    """Describes a public file: its name in the data folder, its address, its SHA-256 and its terms of use."""
 
     name: str
     address: str
@@ -71,20 +72,20 @@ _FILES = (
 )
 
 DATASETS = {file.name: file for file in _FILES}
-"""Every public file by its name under the data folder."""
+"""Every public file by its name in the data folder."""
 
 
 def fetch(file: DataFile) -> Path:
-    """The file on this machine: from the folder named by TRANS4INIT_DATA, or downloaded once and cached.
+    """Return the file's path, in the folder that TRANS4INIT_DATA names or in the cache, downloaded if need be.
 
-    Raises InputError where it is in neither and can't be downloaded, and where its hash is another.
+    Raises InputError if the file can't be downloaded, or if its hash is not the expected one.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     local = Path(folder) / file.name if folder else None
     if local is not None and local.is_file():
-        found = hashlib.sha256(local.read_bytes()).hexdigest()
-        if found != file.sha256:
-            raise InputError(f"{local} is not the public {file.name}: its SHA-256 is {found}, expected {file.sha256}.")
+        digest = hashlib.sha256(local.read_bytes()).hexdigest()
+        if digest != file.sha256:
+            raise InputError(f"{local} is not the public {file.name}: its SHA-256 is {digest}, expected {file.sha256}.")
         return local
     import pooch
     import requests
@@ -102,5 +103,5 @@ def fetch(file: DataFile) -> Path:
     except (requests.RequestException, OSError, ValueError) as error:
         raise InputError(
             f"{file.name} could not be downloaded ({type(error).__name__}); "
-            f"put it in a folder and name that folder in {FOLDER_VARIABLE}."
+            f"put it in a folder, under that name, and set {FOLDER_VARIABLE} to the folder."
         ) from error

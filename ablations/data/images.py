@@ -1,4 +1,4 @@
-"""Images with a label: scikit-learn's digits, which come with it. Imports no torch."""
+"""Labelled images: the digits that come with scikit-learn. Imports no torch."""
 
 from typing import ClassVar, Literal
 
@@ -18,11 +18,11 @@ class ImagesConfig(TaskConfig):
     source: Literal["digits"] = "digits"
     """1,797 digits of 8 × 8 pixels, 17 shades (UCI optical recognition of handwritten digits, its test part)."""
     shift: bool = True
-    """Move training images by up to one pixel, anew each time."""
+    """Whether training images are moved by up to one pixel, differently each time."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures."""
+        """The metrics of a final evaluation."""
         return (VALIDATION_LOSS, ACCURACY, MAJORITY_ACCURACY)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The table of an operation modulo a prime. Imports no torch."""
+"""The table of an operation modulo a prime, and its split. Imports no torch."""
 
 from typing import Annotated, Literal
 
@@ -14,12 +14,12 @@ from trans4init.reports.records.schema import Metric
 __all__ = ["GROKKED", "GROKKING_STEP", "ModularConfig", "split_table", "whole_table"]
 
 GROKKING_STEP = Metric("grokking_step", "step", higher_is_better=False)
-"""The first evaluated step with a held-out loss below the threshold; the run's last step where that never was."""
+"""The first evaluated step with a held-out loss below the threshold; the run's last step if there is none."""
 GROKKED = Metric("grokked", "1")
-"""1 where it was; 0 says that `grokking_step` is censored."""
+"""1 if the loss fell below the threshold; 0 means that `grokking_step` is censored."""
 
 _VALIDATION_SHARE = 0.2
-"""Of what is not trained on."""
+"""The share of the rows that are not trained on."""
 
 
 class ModularConfig(TaskConfig):
@@ -28,23 +28,23 @@ class ModularConfig(TaskConfig):
     name: Literal["modular-addition"] = "modular-addition"
     operation: Literal["+", "-", "*", "/", "x2+y2"] = "+"
     modulus: Annotated[int, Field(ge=3, le=1000)] = 113
-    """A prime."""
+    """The prime p."""
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Of the table that is trained on."""
+    """The share of the table that is trained on."""
     grokked_below: Annotated[float, Field(gt=0)] = 0.1
-    """Held-out loss at which the task counts as understood."""
+    """The held-out loss below which the task counts as grokked."""
 
     @field_validator("modulus")
     @classmethod
     def _prime(cls, modulus: int) -> int:
         divisor = next((number for number in range(2, int(modulus**0.5) + 1) if modulus % number == 0), None)
         if divisor is not None:
-            raise ValueError(f"{modulus} is no prime: {divisor} divides it")
+            raise ValueError(f"{modulus} is not a prime: {divisor} divides it")
         return modulus
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures; loss and accuracy also of what is trained on."""
+        """The metrics of a final evaluation; loss and accuracy also of what is trained on."""
         both = (VALIDATION_LOSS, ACCURACY)
         return (*both, *(of_group(metric, "training") for metric in both), GROKKING_STEP, GROKKED)
 
@@ -53,7 +53,7 @@ class ModularConfig(TaskConfig):
 
 
 def whole_table(config: ModularConfig) -> NDArray[np.int64]:
-    """Every [a, b, a ∘ b]; division leaves out b = 0."""
+    """Return every [a, b, a ∘ b], [N, 3]; division leaves out b = 0."""
     a, b = (grid.ravel() for grid in np.meshgrid(*[np.arange(config.modulus)] * 2, indexing="ij"))
     if config.operation == "/":  # by Fermat's little theorem 1 / b = b^(p - 2)
         a, b = a[b > 0], b[b > 0]
@@ -65,7 +65,7 @@ def whole_table(config: ModularConfig) -> NDArray[np.int64]:
 
 
 def split_table(config: ModularConfig, seed: int) -> dict[str, NDArray[np.int64]]:
-    """The table's rows as `training`, `tune` and `evaluate`, drawn from the seed: a split's, not a model's."""
+    """Divide the table's rows into `training`, `tune` and `evaluate`. The seed is the split's, not a model's."""
     table = whole_table(config)
     order = np.random.default_rng(derived_seed(seed, "modular table")).permutation(len(table))
     trained = round(config.fraction * len(table))

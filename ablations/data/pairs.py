@@ -1,4 +1,4 @@
-"""Pairs of a source and a target sequence by split, and the tokens that every such task has. Imports no torch."""
+"""Pairs of a source and a target sequence, and the special tokens of their tasks. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ __all__ = ["BEGIN", "END", "PADDING", "SEPARATOR", "SPECIALS", "Pairs"]
 
 PADDING, BEGIN, END, SEPARATOR = range(4)
 SPECIALS = 4
-"""The codec's own tokens are numbered from here."""
+"""The number of special tokens; a model numbers the codec's tokens from here."""
 
 Sequences = list[list[int]]
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Sources and their targets, as a codec numbers them."""
+    """Sources and their targets, as the codec numbers them."""
 
     sources: Sequences
     targets: Sequences
@@ -28,9 +28,9 @@ class Pairs:
         return Pairs(self.sources[rows], self.targets[rows])
 
     def picked(self, rows: NDArray[np.int64]) -> "Pairs":
-        """Some of them, in that order."""
+        """Return the pairs of these rows, in their order."""
         return Pairs([self.sources[row] for row in rows], [self.targets[row] for row in rows])
 
     def longest(self) -> tuple[int, int]:
-        """Tokens of the longest source and of the longest target."""
+        """Return the number of tokens of the longest source and of the longest target."""
         return max(map(len, self.sources)), max(map(len, self.targets))

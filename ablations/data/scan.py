@@ -1,4 +1,4 @@
-"""SCAN: commands and their actions, generated from the grammar or read from the public files. Imports no torch."""
+"""SCAN: commands and their actions, generated from the grammar or read from public files. Imports no torch."""
 
 from functools import cache
 from typing import ClassVar, Literal
@@ -14,9 +14,9 @@ from trans4init.reports.records.schema import Metric
 __all__ = ["ScanConfig", "commands", "scan_pairs"]
 
 _LONGEST_TRAINED_ACTIONS = 22
-"""Of the length split (Lake & Baroni 2018, section 4, experiment 2)."""
+"""The longest trained sequence of the length split (Lake & Baroni 2018, section 4, experiment 2)."""
 _VALIDATION_SHARE = 0.05
-"""Of the training commands."""
+"""The share of the training commands that is validated on."""
 
 
 class ScanConfig(TaskConfig):
@@ -26,13 +26,13 @@ class ScanConfig(TaskConfig):
 
     name: Literal["scan"] = "scan"
     source: Literal["generated", "public"] = "generated"
-    """All 20,910 commands from the grammar, or the published split's files (the length split is the same in both)."""
+    """All 20,910 commands from the grammar, or the files of the published split; their length splits are equal."""
     split: Literal["simple", "length"] = "simple"
-    """`simple`: a random fifth is tested. `length`: trained on up to 22 actions, tested on more."""
+    """`simple` tests a random fifth; `length` trains on up to 22 actions and tests more."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures."""
+        """The metrics of a final evaluation."""
         return (VALIDATION_LOSS, EXACT_MATCH, GENERATED_EXACT_MATCH)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class ScanConfig(TaskConfig):
 
 @cache
 def commands() -> tuple[tuple[str, str], ...]:
-    """Every command of the grammar with its actions (Lake & Baroni 2018, figures 6 and 7 of the supplement)."""
+    """Return every command of the grammar with its actions (Lake & Baroni 2018, figures 6 and 7 of the supplement)."""
     turns = {side: f"I_TURN_{side.upper()}" for side in ("left", "right")}
     primitives = {verb: f"I_{verb.upper()}" for verb in ("walk", "look", "run", "jump")}
     verbs = dict(primitives)
@@ -55,16 +55,16 @@ def commands() -> tuple[tuple[str, str], ...]:
         for verb, actions in verbs.items()
         for times, count in (("", 1), (" twice", 2), (" thrice", 3))
     }
-    found = dict(phrases)
+    actions_by_command = dict(phrases)
     for first, first_actions in phrases.items():
         for second, second_actions in phrases.items():
-            found[f"{first} and {second}"] = f"{first_actions} {second_actions}"
-            found[f"{first} after {second}"] = f"{second_actions} {first_actions}"
-    return tuple((command, " ".join(actions.split())) for command, actions in found.items())
+            actions_by_command[f"{first} and {second}"] = f"{first_actions} {second_actions}"
+            actions_by_command[f"{first} after {second}"] = f"{second_actions} {first_actions}"
+    return tuple((command, " ".join(actions.split())) for command, actions in actions_by_command.items())
 
 
 def scan_pairs(config: ScanConfig) -> dict[str, list[tuple[str, str]]]:
-    """Commands and actions of `training`, `tune` and `evaluate`; raises InputError where public files can't be had."""
+    """Return commands and actions of `training`, `tune` and `evaluate`; raises InputError as `fetch` does."""
     if config.source == "public":
         training, tested = (_public(part, config.split) for part in ("train", "test"))
     else:
@@ -89,5 +89,5 @@ def _generated(split: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]
         tested = np.array([len(actions.split()) > _LONGEST_TRAINED_ACTIONS for _, actions in commands()])
     else:
         tested = np.random.default_rng(derived_seed(0, "scan", "simple")).random(len(commands())) < 0.2
-    kept = [pair for pair, out in zip(commands(), tested, strict=True) if not out]
-    return kept, [pair for pair, out in zip(commands(), tested, strict=True) if out]
+    trained = [pair for pair, out in zip(commands(), tested, strict=True) if not out]
+    return trained, [pair for pair, out in zip(commands(), tested, strict=True) if out]

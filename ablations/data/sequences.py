@@ -17,81 +17,82 @@ __all__ = ["AdditionConfig", "CopyConfig", "ReverseConfig", "SequenceConfig", "S
 Count = Annotated[int, Field(ge=1)]
 
 _SHARES: dict[Split | None, tuple[int, int]] = {"tune": (0, 10), "evaluate": (10, 20), None: (20, 100)}
-"""What is validated, tested and (None) trained on, in hundredths of all inputs, of each length alike."""
+"""Percent ranges of the input's hash: 0 to 10 validation, 10 to 20 test, the rest (None) training; for every length."""
 
 
 class SequenceConfig(TaskConfig):
-    """Inputs of random symbols. Which inputs are tested is decided by a hash of the input: none is ever trained on."""
+    """Inputs of random symbols. A hash of the input decides which are tested, so that none of them is trained on."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("decoder", "encoder-decoder")
 
     symbols: Annotated[int, Field(ge=2, le=1000)] = 10
     shortest: Count = 3
     longest: Count = 10
-    """Symbols of the longest input that is trained on."""
+    """Length of the longest input that is trained on, in symbols."""
     tested_longest: Count = 20
-    """Symbols of the longest input that is tested."""
+    """Length of the longest input that is tested, in symbols."""
     evaluation_examples: Count = 50
-    """Of each length."""
+    """Number of tested examples of each length."""
 
     @model_validator(mode="after")
     def _lengths_in_order(self) -> "SequenceConfig":
         if not self.shortest <= self.longest <= self.tested_longest:
             raise ValueError(
-                f"lengths must not fall: shortest {self.shortest}, longest {self.longest}, "
+                f"lengths must be in order: shortest {self.shortest}, longest {self.longest}, "
                 f"tested_longest {self.tested_longest}"
             )
         if self.inputs_of_length(self.shortest) < 200:
             raise ValueError(
                 f"{self.inputs_of_length(self.shortest)} inputs of length {self.shortest} are too few to hold "
-                f"some out: more symbols or a longer shortest input are needed"
+                f"some out; raise symbols or shortest"
             )
         return self
 
     def inputs_of_length(self, length: int) -> int:
-        """How many different ones there are."""
+        """Return the number of different inputs of a length."""
         return int(self.symbols**length)
 
     def alphabet(self) -> list[str]:
-        """The symbols as words."""
+        """Return the symbols as words."""
         return [str(number) for number in range(self.symbols)]
 
     @property
     def lengths(self) -> range:
-        """All that are tested."""
+        """The tested lengths."""
         return range(self.shortest, self.tested_longest + 1)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures: inside the trained lengths, beyond them, and at each length."""
+        """The metrics of a final evaluation: over the trained lengths, beyond them, and at each length."""
         both = (EXACT_MATCH, GENERATED_EXACT_MATCH)
         groups = ["beyond"] if self.tested_longest > self.longest else []
         groups += [f"length_{length}" for length in self.lengths]
         return (VALIDATION_LOSS, *both, *(of_group(metric, group) for group in groups for metric in both))
 
     def target(self, source: list[int]) -> list[int]:
-        """What the input is to become."""
+        """Return the target of an input."""
         raise NotImplementedError
 
     def drawn(self, length: int, count: int, generator: np.random.Generator) -> Sequences:
-        """Random inputs of a length."""
+        """Draw `count` random inputs of a length."""
         rows: Sequences = generator.integers(self.symbols, size=(count, length)).tolist()
         return rows
 
     def examples(self, lengths: NDArray[np.int64], generator: np.random.Generator, split: Split | None) -> Pairs:
-        """An example of each of the lengths, from the inputs that the split holds (None: those that are trained on)."""
+        """Draw an example of each length from the inputs that belong to the split (None: those that are trained on)."""
         sources: Sequences = [[] for _ in lengths]
         for length in np.unique(lengths):
             places = np.flatnonzero(lengths == length)
-            held: Sequences = []
-            while len(held) < len(places):
-                held += [one for one in self.drawn(int(length), 2 * len(places), generator) if _held(one, split)]
-            for place, one in zip(places, held, strict=False):
-                sources[place] = one
+            inputs: Sequences = []
+            while len(inputs) < len(places):
+                drawn = self.drawn(int(length), 2 * len(places), generator)
+                inputs += [source for source in drawn if _belongs(source, split)]
+            for place, source in zip(places, inputs, strict=False):
+                sources[place] = source
         return Pairs(sources, [self.target(source) for source in sources])
 
     def held_out(self, split: Split, length: int) -> Pairs:
-        """The examples of a length that models are measured on."""
+        """Return the examples of a length that models are measured on."""
         generator = np.random.default_rng(derived_seed(0, self.name, split, length))
         return self.examples(np.full(self.evaluation_examples, length), generator, split)
 
@@ -105,7 +106,7 @@ class CopyConfig(SequenceConfig):
     name: Literal["copy"] = "copy"
 
     def target(self, source: list[int]) -> list[int]:
-        """Itself."""
+        """Return the source."""
         return source
 
 
@@ -115,7 +116,7 @@ class ReverseConfig(SequenceConfig):
     name: Literal["reverse"] = "reverse"
 
     def target(self, source: list[int]) -> list[int]:
-        """Backwards."""
+        """Return the source backwards."""
         return source[::-1]
 
 
@@ -125,7 +126,7 @@ class SortConfig(SequenceConfig):
     name: Literal["sort"] = "sort"
 
     def target(self, source: list[int]) -> list[int]:
-        """In rising order."""
+        """Return the symbols in rising order."""
         return sorted(source)
 
 
@@ -138,25 +139,25 @@ class AdditionConfig(SequenceConfig):
     longest: Count = 4
     tested_longest: Count = 6
     reversed: bool = False
-    """Write the sum from its last digit on, in the order in which carries arise."""
+    """Whether the sum is written from its last digit on, in the order in which carries arise."""
 
     def inputs_of_length(self, length: int) -> int:
-        """Pairs of numbers."""
+        """Return the number of pairs of numbers."""
         return int(100**length)
 
     def alphabet(self) -> list[str]:
-        """Digits and the plus sign."""
+        """Return the digits and the plus sign."""
         return [*"0123456789+"]
 
     def drawn(self, length: int, count: int, generator: np.random.Generator) -> Sequences:
-        """Two numbers with a plus between them, leading zeros and all."""
+        """Draw two numbers with a plus sign between them; they keep leading zeros."""
         digits = generator.integers(10, size=(count, 2 * length + 1))
         digits[:, length] = 10
         rows: Sequences = digits.tolist()
         return rows
 
     def target(self, source: list[int]) -> list[int]:
-        """The sum, one digit longer than the numbers."""
+        """Return the digits of the sum, one more than the numbers have."""
         length = len(source) // 2
         first, second = ("".join(map(str, part)) for part in (source[:length], source[length + 1 :]))
         digits = [int(digit) for digit in f"{int(first) + int(second):0{length + 1}d}"]
@@ -166,8 +167,8 @@ class AdditionConfig(SequenceConfig):
         return f"addition of {self.shortest} to {self.longest} digits, tested to {self.tested_longest}"
 
 
-def _held(source: list[int], split: Split | None) -> bool:
-    """Whether the input belongs to the split: by a hash that is the same on every machine."""
+def _belongs(source: list[int], split: Split | None) -> bool:
+    """Return whether the input belongs to the split, by a hash that is the same on every machine."""
     first, last = _SHARES[split]
     value = 0
     for symbol in source:

@@ -1,4 +1,4 @@
-"""Sentences in two languages: Multi30k, or numbers in words, which need no download. Imports no torch."""
+"""Sentence pairs of two languages: Multi30k, or numbers in words, which need no download. Imports no torch."""
 
 import gzip
 import hashlib
@@ -18,7 +18,7 @@ from trans4init.reports.records.schema import Metric
 __all__ = ["NUMBER_LANGUAGES", "TranslationConfig", "sentence_pairs"]
 
 NUMBER_LANGUAGES = ("de", "en", "es", "fr", "it", "nl")
-"""Languages that numbers are put into words in."""
+"""The languages of number words."""
 _MULTI30K_LANGUAGES = ("de", "en")
 _PARTS = {"training": "train", "tune": "val", "evaluate": "test_2016_flickr"}
 
@@ -35,35 +35,35 @@ class TranslationConfig(TaskConfig):
     from_language: str = "de"
     to_language: str = "en"
     tokens: Annotated[int, Field(ge=300)] = 400
-    """Byte-pair tokens, learned from both languages of the training split together."""
+    """Number of byte-pair tokens, learned from both languages of the training split together."""
     numbers: Annotated[int, Field(ge=100)] = 4000
-    """Of `number-words`: how many are trained on, drawn from 0 to 999,999."""
+    """Number of trained pairs of `number-words`, drawn from 0 to 999,999."""
     held_out: Annotated[int, Field(ge=10)] = 300
-    """Of `number-words`: how many each of the other splits has."""
+    """Number of pairs in each other split of `number-words`."""
     interim_sentences: Annotated[int, Field(ge=1)] = 100
-    """Sentences that BLEU is measured on before the final evaluation, which takes all."""
+    """Number of sentences that BLEU is measured on before the final evaluation, which takes all."""
     beam: Annotated[int, Field(ge=1)] = 1
-    """Hypotheses of the final evaluation's beam search; 1 is greedy."""
+    """Number of hypotheses of the beam search in the final evaluation; 1 decodes greedily."""
     length_penalty: Annotated[float, Field(ge=0)] = 0.6
-    """α of Wu et al. 2016, equation 14; for a beam."""
+    """α of Wu et al. 2016, equation 14; used with a beam of 2 or more."""
 
     @model_validator(mode="after")
     def _languages_are_there(self) -> "TranslationConfig":
         known = _MULTI30K_LANGUAGES if self.source == "multi30k" else NUMBER_LANGUAGES
         for language in (self.from_language, self.to_language):
             if language not in known:
-                raise ValueError(f"{self.source} has {', '.join(known)}, not {language!r}")
+                raise ValueError(f"{self.source} has the languages {', '.join(known)}, not {language!r}")
         if self.from_language == self.to_language:
             raise ValueError(f"from_language and to_language are both {self.to_language!r}")
         return self
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What a final evaluation measures."""
+        """The metrics of a final evaluation."""
         return (VALIDATION_LOSS, BLEU, EXACT_MATCH, GENERATED_EXACT_MATCH)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the sentences."""
+        """Return the SHA-256 of the sentences."""
         return hashlib.sha256(json.dumps(sentence_pairs(self)).encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class TranslationConfig(TaskConfig):
 
 @cache
 def sentence_pairs(config: TranslationConfig) -> dict[str, Sentences]:
-    """Pairs of `training`, `tune` and `evaluate`; raises InputError where the files can't be had."""
+    """Return the pairs of `training`, `tune` and `evaluate`; raises InputError as `fetch` does."""
     languages = (config.from_language, config.to_language)
     if config.source == "multi30k":
         return {part: _multi30k(name, *languages) for part, name in _PARTS.items()}

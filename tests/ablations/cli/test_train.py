@@ -41,7 +41,7 @@ def command(folder, *words, given=None):
         ),
         ({"task": "copy", "set": (("training.batch",),)}, "--set takes KEY=VALUE, such as training.batch=32"),
         ({"task": "copy", "set": (("task.symbol=3",),)}, "[task] unknown key 'symbol'; did you mean 'symbols'?"),
-        ({"task": "copy", "set": (("task.longest=2",),)}, "lengths must not fall: shortest 3, longest 2"),
+        ({"task": "copy", "set": (("task.longest=2",),)}, "lengths must be in order: shortest 3, longest 2"),
         ({"task": "copy", "set": (("model.heads=3",),)}, "width 64 can't be shared by 3 heads"),
         ({"task": "copy", "set": (("task.name=txt",),)}, "unknown task 'txt'; did you mean 'text'?"),
         (
@@ -53,7 +53,7 @@ def command(folder, *words, given=None):
         ({"task": "modular-addition", "set": (("task.operation=%",),)}, "operation: input should be"),
         (
             {"task": "translation", "set": (("task.to_language=xx",),)},
-            "number-words has de, en, es, fr, it, nl, not 'xx'",
+            "number-words has the languages de, en, es, fr, it, nl, not 'xx'",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_vocabulary_that_is_damaged_is_learned_again_and_one_that_can_not_be_k
     path.write_bytes(path.read_bytes()[:100])
     assert learn_bpe(TEXTS, 280, tmp_path).as_json() == first.as_json()
     (tmp_path / "file").write_text("")
-    with pytest.raises(FaultError, match="the vocabulary can't be kept in "):
+    with pytest.raises(FaultError, match="the vocabulary can't be written to "):
         learn_bpe(TEXTS, 280, tmp_path / "file")
 
 

@@ -118,7 +118,7 @@ def test_the_modular_table_is_split_without_overlap():
     rows = [tuple(row) for part in parts.values() for row in part.tolist()]
     assert len(rows) == len(set(rows)) == 31 * 31
     assert len(parts["training"]) == round(0.5 * 31 * 31)
-    with pytest.raises(ValueError, match="91 is no prime: 7 divides it"):
+    with pytest.raises(ValueError, match="91 is not a prime: 7 divides it"):
         ModularConfig(modulus=91)
 
 
@@ -168,10 +168,10 @@ def test_a_table_of_the_users_is_split_and_labelled(tmp_path):
         ({"text_column": "revew"}, "unknown column 'revew'; did you mean 'review'?"),
         ({"label_column": "class"}, "unknown column 'class'; "),
         ({"source": "missing.csv"}, "missing.csv can't be read: No such file"),
-        ({"source": "notes.docx"}, "source 'notes.docx' is no .csv or .tsv file"),
+        ({"source": "notes.docx"}, "source 'notes.docx' is neither a .csv or .tsv file"),
         ({"source": "sst3"}, "did you mean 'sst2'?"),
         ({"source": "empty.csv"}, "empty.csv is empty: its first line must name the columns"),
-        ({"label_column": "review"}, "is so rare that none is left to train on"),
+        ({"label_column": "review"}, "is so rare that it occurs in no row"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_in_a_sentence(tmp_path, options, sentence):
@@ -199,10 +199,10 @@ def test_a_table_as_excel_saves_it_is_read(tmp_path):
 
 def test_a_table_with_too_few_rows_or_one_label_is_refused(tmp_path):
     config = ClassificationConfig(source=str(table(tmp_path, rows=5)), text_column="review", label_column="stars")
-    with pytest.raises(InputError, match="has 5 rows with a text and a label; 20 are needed"):
+    with pytest.raises(InputError, match="has 5 rows with a text and a label; at least 20 are needed"):
         labelled_texts(config)
     Path(config.source).write_text("review,stars\n" + "a,good\n" * 40)
-    with pytest.raises(InputError, match="has one label"):
+    with pytest.raises(InputError, match="has one label only"):
         labelled_texts(config)
 
 

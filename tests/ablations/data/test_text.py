@@ -119,7 +119,7 @@ def test_a_file_with_another_hash_is_refused_not_downloaded_over(tmp_path, monke
 def test_a_file_that_cannot_be_had_is_one_sentence_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.delenv("TRANS4INIT_DATA", raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path)
-    with pytest.raises(InputError, match=r"could not be downloaded \(.*\); put it in a folder .* TRANS4INIT_DATA"):
+    with pytest.raises(InputError, match=r"could not be downloaded \(.*\); put it in a folder, .* TRANS4INIT_DATA"):
         fetch(FILE)
 
 

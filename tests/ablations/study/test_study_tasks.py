@@ -50,7 +50,7 @@ def test_the_arms_of_a_study_are_measured_by_its_task(tiny_study, tmp_path, task
         (changed(REVERSE, "encoder-decoder", "bleu"), "[evaluation] unknown metric 'bleu'; "),
         (changed(REVERSE, "encoder", "exact_match"), "task reverse needs a model of kind decoder or encoder-decoder"),
         (changed(REVERSE + "\nsymbls = 3", "decoder", "exact_match"), "[task] unknown key 'symbls'; did you mean"),
-        (changed(REVERSE.replace("longest = 4", "longest = 40"), "decoder", "exact_match"), "lengths must not fall"),
+        (changed(REVERSE.replace("longest = 4", "longest = 40"), "decoder", "exact_match"), "lengths must be in order"),
         (
             changed(REVERSE.replace("= 4", "= 9").replace("= 6", "= 9"), "decoder", "exact_match"),
             "[model] context must be 19 or more",

@@ -48,8 +48,11 @@ def study(tiny_study, tmp_path):
     return resolved(tiny_study(*NO_TWO_ALIKE), tmp_path)
 
 
-@pytest.fixture
-def fitted_study(study):
+@pytest.fixture(scope="module")
+def fitted_study(tmp_path_factory, write_study):
+    """The same study with its net fitted, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("fitted")
+    study = resolved(write_study(folder, *NO_TWO_ALIKE), folder)
     assert run_request(study, study.fit_request("fourier-mlp"), quiet).status == "ok"
     return study
 
