@@ -1,7 +1,6 @@
 """The atlas as one HTML page, from the Parquet records of fits: error against parameters, function by function."""
 
 import hashlib
-import io
 import math
 import statistics
 from collections import defaultdict
@@ -9,10 +8,10 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trans4init.reports.drawing import as_svg, drawing_style
 from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import load_results
@@ -82,9 +81,7 @@ worse side. Times are of one call on all inputs of the figure, on one thread.</p
 
 
 def _draw(name: str, records: list[RunRecord], nets: list[str]) -> str:
-    with rc_context(
-        {"svg.hashsalt": "trans4init", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with drawing_style(8):
         domain = _panel_domain(records)
         records = [record for record in records if record.notes.get("fitted_on") == domain]
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
@@ -101,9 +98,8 @@ def _draw(name: str, records: list[RunRecord], nets: list[str]) -> str:
         axes.grid(color="#eeeeee")
         if axes.lines:
             axes.legend(fontsize=6, frameon=False, ncols=2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+        text = as_svg(figure)
+    return text[text.index("<svg") :]
 
 
 def _draw_references(axes: Axes, records: list[RunRecord]) -> None:

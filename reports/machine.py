@@ -32,6 +32,10 @@ class Environment:
     """The commit of the source tree, with `+dirty` where files were changed; empty outside a checkout."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def machine(self) -> str:
+        """Return the name of the GPU; without one, that of the processor and how many of its cores were usable."""
+        return self.accelerator or f"{self.processor}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
     def fingerprint(self) -> tuple[object, ...]:
         """What must agree for two runs to count as made in one place: everything but the clock."""
         return (

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from trans4init.ablations.fit.fitted import Fitted
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.slots.contents import NetContent
+from trans4init.reports.drawing import as_svg, drawing_style
+from trans4init.reports.files import write_whole
 
 __all__ = ["draw_fidelity"]
 
@@ -36,9 +37,7 @@ def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
     points = points.sort().values
     inside = ((points >= domain.low) & (points <= domain.high)).numpy()
     exact, value, error, slope_error = _errors(fitted, points, inside)
-    with rc_context(
-        {"svg.hashsalt": "trans4init", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with drawing_style(8):
         figure = Figure(figsize=(5.2, 5.4), layout="constrained")
         above, middle, below = figure.subplots(3, sharex=True, height_ratios=(3, 2, 2))
         x = points.numpy()
@@ -64,8 +63,7 @@ def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
                 if low < high:
                     axes.axvspan(low, high, color=_OUTSIDE, zorder=0, linewidth=0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
-    return path
+        return write_whole(path, as_svg(figure))
 
 
 def _errors(fitted: Fitted, points: torch.Tensor, inside: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats]:

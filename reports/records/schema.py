@@ -196,6 +196,10 @@ class RunRecord:
         found = [m for m in self.measurements if m.metric.name == metric]
         return max(found, key=lambda m: m.step).value if found else None
 
+    def by_step(self, metric: str) -> dict[int, float]:
+        """Return the values of `metric` by step (of a speed, by round), without those that are missing."""
+        return {m.step: m.value for m in self.measurements if m.metric.name == metric and m.value is not None}
+
 
 _OF_THE_RUN = (
     "run_id", "study", "spec_hash", "task", "model", "trial", "seed", "phase", "status", "device", "created_at"

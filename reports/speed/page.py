@@ -1,15 +1,14 @@
 """The benchmark's page: each suite's times and ratios with intervals, its roofline, its growth with length."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from trans4init.reports.drawing import as_svg, drawing_style
 from trans4init.reports.files import write_whole
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results
@@ -197,8 +196,5 @@ def _timed(case: CaseSpeeds) -> Sequence[Speed]:
 
 
 def _svg(figure: Figure) -> str:
-    """The same figure gives the same bytes."""
-    text = io.StringIO()
-    with rc_context({"svg.hashsalt": "trans4init", "font.size": 9}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    with drawing_style(9):
+        return as_svg(figure)

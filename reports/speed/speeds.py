@@ -118,9 +118,11 @@ def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
     Runs of studies among the records are passed over.
     """
     sessions: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
-    for record in sorted((one for one in records if one.study == STUDY), key=lambda record: record.created_at):
-        sessions.setdefault((record.task, _machine(record)), {}).setdefault(record.spec_hash, []).append(record)
-    return [_suite(list(found.values())[-1]) for found in sessions.values()]
+    benchmarks = (record for record in records if record.study == STUDY)
+    for record in sorted(benchmarks, key=lambda record: record.created_at):
+        suite = record.task, record.environment.machine()
+        sessions.setdefault(suite, {}).setdefault(record.spec_hash, []).append(record)
+    return [_suite(list(by_session.values())[-1]) for by_session in sessions.values()]
 
 
 def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
@@ -132,7 +134,7 @@ def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
         first.task,
         first.notes[BASELINE_NOTE],
         first.spec_hash,
-        _machine(first),
+        first.environment.machine(),
         _settings(records),
         first.environment.git_commit,
         _known(records, metrics.MATMUL_RATE.name),
@@ -140,12 +142,6 @@ def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
         tuple(_case(found) for found in cases.values()),
         tuple(records),
     )
-
-
-def _machine(record: RunRecord) -> str:
-    environment = record.environment
-    cores = f"{environment.cores} core{'s' if environment.cores != 1 else ''}"
-    return environment.accelerator or f"{environment.processor}, {cores}"
 
 
 def _settings(records: Sequence[RunRecord]) -> str:
@@ -169,11 +165,9 @@ def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
     ]
     floor = 1e3 * max(limits) if limits else None
     baseline = next((one for one in records if one.cell.arm == one.notes[BASELINE_NOTE]), None)
-    of_baseline = {} if baseline is None else _by_round(baseline, metrics.LATENCY.name)
-    marked = {
-        number for record in records for number, mark in _by_round(record, metrics.CONTENDED.name).items() if mark
-    }
-    rounds = {number for record in records for number in _by_round(record, metrics.LATENCY.name)}
+    of_baseline = {} if baseline is None else baseline.by_step(metrics.LATENCY.name)
+    marked = {number for record in records for number, mark in record.by_step(metrics.CONTENDED.name).items() if mark}
+    rounds = {number for record in records for number in record.by_step(metrics.LATENCY.name)}
     return CaseSpeeds(
         first.cell.function,
         first.model,
@@ -192,7 +186,7 @@ def _speed(
 ) -> Speed:
     """needs: the operator's least FLOP, bytes and milliseconds."""
     flop, least, floor = needs
-    samples = _by_round(record, metrics.LATENCY.name)
+    samples = record.by_step(metrics.LATENCY.name)
     status = "missing" if MISSING_NOTE in record.notes else record.status
     if record.status != "ok" or not samples:
         lines = record.error.strip().splitlines()
@@ -225,10 +219,6 @@ def _work(record: RunRecord, milliseconds: float) -> Work | None:
     if tokens := record.last(metrics.TOKENS_PER_CALL.name):
         return Work(1e3 * tokens / milliseconds, "tokens/s")
     return None
-
-
-def _by_round(record: RunRecord, metric: str) -> dict[int, float]:
-    return {m.step: m.value for m in record.measurements if m.metric.name == metric and m.value is not None}
 
 
 def _known(records: Iterable[RunRecord], metric: str) -> float | None:

@@ -1,12 +1,10 @@
 """The figures of a report, from its summary: interactive ones for the page, one drawing for documents."""
 
-import io
-
 import plotly.graph_objects as go
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trans4init.reports.drawing import as_svg, drawing_style
 from trans4init.reports.formats import words
 from trans4init.reports.records.schema import StudyCard
 from trans4init.reports.records.vocabulary import SYMBOLS
@@ -92,9 +90,7 @@ def draw_differences(summary: Summary) -> str | None:
     cells = [cell for cell in summary.cells if cell.comparison and cell.comparison.mean is not None]
     if not cells or summary.card is None or summary.metric is None:
         return None
-    with rc_context(
-        {"svg.hashsalt": "trans4init", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with drawing_style(9.5):
         figure = Figure(figsize=(8.4, 1.3 + 0.36 * len(cells)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _draw_metric(left, cells, summary)
@@ -102,9 +98,7 @@ def draw_differences(summary: Summary) -> str | None:
         left.set_yticks(range(len(cells)), [cell.label for cell in cells])
         left.set_ylim(len(cells) - 0.5, -0.5)
         left.locator_params(axis="x", nbins=6)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+        return as_svg(figure)
 
 
 def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None:

@@ -1,8 +1,8 @@
-"""From the runs of a study to what its report says: tables of numbers with intervals, verdicts, what went wrong."""
+"""Sum up the runs of a study for its report: numbers with intervals, verdicts, and what went wrong."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from trans4init.reports.study_report.verdict import Comparison, PairedRuns, judg
 __all__ = ["CellSummary", "Curve", "FidelityRow", "Summary", "summarise"]
 
 _BUSY = 0.1
-"""Share of the machine that others may use before a speed is marked."""
+"""`_notes` warns of the speeds where other processes used a larger share of the machine than this."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric against training steps: the mean over seeds, the lowest and the highest."""
+    """A metric against training steps: its mean over the seeds, its lowest and its highest value."""
 
     steps: tuple[int, ...]
     mean: tuple[float, ...]
@@ -30,68 +30,98 @@ class Curve:
 
 @dataclass(frozen=True)
 class CellSummary:
-    """Everything that a study found out about one cell."""
+    """Everything that a study measured of one cell. What was not measured is None."""
 
     cell: CellKey
     label: str
+    """The cell's name in tables and sentences."""
     runs: int
-    """Evaluation runs that ended, well or not."""
+    """The number of evaluation runs that ended, with a value or without."""
     metric: Estimate | None
+    """The mean over seeds of the metric that the verdict is about."""
     comparison: Comparison | None
-    """None for the reference."""
+    """The cell against the reference in that metric; None for the reference itself."""
     others: Mapping[str, Estimate]
-    """The other judged metrics of the evaluation runs, by name."""
+    """The means of the other metrics of the evaluation runs that have a better direction, by name."""
     elsewhere: Mapping[str, Comparison]
-    """The same comparison on those of them that are in the judged metric's unit, where the margin means the same."""
+    """The same comparison in those other metrics whose unit is the judged metric's, so that the margin applies."""
     training_speed: Estimate | None
-    """Training throughput as a multiple of the reference's, median over interleaved rounds."""
+    """Training throughput as a multiple of the reference's: the median over interleaved rounds."""
     forward_speed: Estimate | None
+    """The same of the forward pass alone."""
     tokens_per_second: float | None
+    """The median training throughput."""
     parameters: int | None
+    """The number of parameters of the whole model."""
     parameters_added: int | None
+    """How many of them are in the slot."""
     output_difference: float | None
+    """The largest change of a logit when the arm is put in, before the first training step; largest over the seeds."""
     drift: Estimate | None
+    """The RMS distance of the slot's output from the analytic function after training: the mean over seeds."""
     settings: Mapping[str, float]
+    """The hyper-parameters that tuning chose."""
     curve: Curve | None
+    """The judged metric over training."""
 
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """One region of one fit."""
+    """A net's errors on one region of its inputs."""
 
     function: str
     net: str
     region: str
+    """The region's name, such as 0..127."""
     fitted: bool
+    """Whether the net was fitted on this region."""
     errors: Mapping[str, float]
+    """The errors on this region, by quantity."""
     costs: Mapping[str, float]
+    """What the whole net costs, by quantity: parameters, FLOP, times. The same in every row of a fit."""
     leads: bool = True
-    """Whether it is the first of its fit."""
+    """Whether this is the first row of its fit."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A study, or a folder of single fits (`card` is None), as its report shows it."""
+    """What a report shows of a study, or of a folder of single fits, whose `card` is None."""
 
     card: StudyCard | None
     metric: Metric | None
+    """The metric that the verdict is about; None for single fits."""
     cells: tuple[CellSummary, ...]
+    """The study's cells in its order; empty for single fits."""
     fidelity: tuple[FidelityRow, ...]
     failures: tuple[RunRecord, ...]
+    """Every run that is not `ok`."""
     environments: tuple[Environment, ...]
+    """The different environments that the runs were made in."""
     tuning_trials: int
+    """How many settings were tried for each cell."""
     runs: int
+    """The number of all runs."""
     inputs: Mapping[str, tuple[float, float]]
-    """The lowest and highest input that each slot of the reference's models was given, by its path in the model."""
-    notes: tuple[str, ...] = field(default=())
+    """The lowest and the highest input that each slot of the reference's models was given, by its path in the model."""
+    notes: tuple[str, ...] = ()
+    """Warnings, a sentence each."""
 
     def other_metrics(self) -> tuple[str, ...]:
-        """The names of the metrics beside the judged one that some cell has, in order."""
+        """Return the names of the other metrics that some cell has a mean of, in order."""
         return tuple(dict.fromkeys(name for cell in self.cells for name in cell.others))
 
 
+@dataclass(frozen=True)
+class _Speed:
+    """A cell's speed in one throughput session; the first two as multiples of the reference's."""
+
+    training: Estimate | None
+    forward: Estimate | None
+    tokens_per_second: float | None
+
+
 def summarise(records: Sequence[RunRecord]) -> Summary:
-    """Put the runs of one study together; raises ValueError where there are none."""
+    """Sum up the runs of one study, or of single fits; raises ValueError where there are no records."""
     if not records:
         raise ValueError("there are no results")
     newest = max(records, key=lambda record: record.created_at)
@@ -127,8 +157,8 @@ def _cells(records: Sequence[RunRecord], card: StudyCard) -> tuple[CellSummary, 
             card,
             evaluated[cell],
             comparisons.get(cell),
-            {name: found[cell] for name, found in elsewhere.items() if cell in found and found[cell].pairs},
-            speeds.get(cell, {}),
+            {name: by_cell[cell] for name, by_cell in elsewhere.items() if cell in by_cell and by_cell[cell].pairs},
+            speeds.get(cell),
         )
         for cell in card.cells
     )
@@ -137,7 +167,7 @@ def _cells(records: Sequence[RunRecord], card: StudyCard) -> tuple[CellSummary, 
 def _compare(
     evaluated: Mapping[CellKey, Sequence[RunRecord]], card: StudyCard, metric: Metric
 ) -> dict[CellKey, Comparison]:
-    """Every cell against the reference, seed by seed, in one metric."""
+    """Compare every cell with the reference in one metric, seed by seed."""
     values = {cell: {run.seed: run.last(metric.name) for run in runs} for cell, runs in evaluated.items()}
     pairs = [PairedRuns(cell, values[cell], values[card.reference]) for cell in card.comparisons()]
     higher = bool(metric.higher_is_better)
@@ -151,10 +181,8 @@ def _cell(
     runs: Sequence[RunRecord],
     comparison: Comparison | None,
     elsewhere: Mapping[str, Comparison],
-    speed: Mapping[str, Estimate],
+    speed: _Speed | None,
 ) -> CellSummary:
-    once = _measured_once(runs)
-    throughput = speed.get("tokens_per_second")
     return CellSummary(
         cell=cell,
         label=cell.label(card.reference.function),
@@ -163,15 +191,15 @@ def _cell(
         comparison=comparison,
         others={
             metric.name: estimate
-            for metric in once
+            for metric in _measured_once(runs)
             if metric.higher_is_better is not None
             and metric.name != card.metric
             and (estimate := _mean(record.last(metric.name) for record in runs))
         },
         elsewhere=elsewhere,
-        training_speed=speed.get(metrics.TRAINING_THROUGHPUT.name),
-        forward_speed=speed.get(metrics.FORWARD_THROUGHPUT.name),
-        tokens_per_second=throughput.value if throughput else None,
+        training_speed=speed.training if speed else None,
+        forward_speed=speed.forward if speed else None,
+        tokens_per_second=speed.tokens_per_second if speed else None,
         parameters=_first(runs, metrics.PARAMETERS),
         parameters_added=_first(runs, metrics.PARAMETERS_ADDED),
         output_difference=_largest(runs, metrics.OUTPUT_DIFFERENCE_MAX),
@@ -182,7 +210,7 @@ def _cell(
 
 
 def _evaluated(records: Iterable[RunRecord], cell: CellKey) -> list[RunRecord]:
-    """The evaluation runs of a cell by seed: those with the settings of the newest, where tuning was extended."""
+    """Return the evaluation runs of a cell by seed; where tuning was extended, those with the newest settings."""
     runs = [record for record in records if record.phase == "evaluate" and record.cell == cell]
     if not runs:
         return []
@@ -191,16 +219,16 @@ def _evaluated(records: Iterable[RunRecord], cell: CellKey) -> list[RunRecord]:
 
 
 def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
-    """The metrics that a run measures once, at its end, in the order in which they are measured."""
-    found: dict[Metric, None] = {}
+    """Return the metrics that a run measures once, at its end, in the order in which they are measured."""
+    measured: dict[Metric, None] = {}
     for record in runs:
         times = Counter(m.metric.name for m in record.measurements)
-        found |= dict.fromkeys(m.metric for m in record.measurements if times[m.metric.name] == 1)
-    return list(found)
+        measured |= dict.fromkeys(m.metric for m in record.measurements if times[m.metric.name] == 1)
+    return list(measured)
 
 
-def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, dict[str, Estimate]]:
-    """Each cell's speed over the reference's in the same round, for the newest session that has both."""
+def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, _Speed]:
+    """Return each cell's speed in the newest throughput session; empty where that lacks the reference."""
     sessions: dict[str, dict[CellKey, RunRecord]] = {}
     for record in sorted(records, key=lambda record: record.created_at):
         if record.phase == "throughput" and record.status == "ok":
@@ -208,25 +236,28 @@ def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, dict
     if not sessions:
         return {}
     newest = max(sessions.values(), key=lambda session: max(record.created_at for record in session.values()))
-    if card.reference not in newest:
+    reference = newest.get(card.reference)
+    if reference is None:
         return {}
-    rounds_per_build = int(newest[card.reference].notes.get("rounds_per_build", "1"))
-    found: dict[CellKey, dict[str, Estimate]] = {}
+    speeds = {}
     for cell, record in newest.items():
-        found[cell] = {}
-        for metric in (metrics.TRAINING_THROUGHPUT, metrics.FORWARD_THROUGHPUT):
-            own, base = _rounds(record, metric), _rounds(newest[card.reference], metric)
-            ratios = [own[round_] / base[round_] for round_ in own if round_ in base]
-            value, interval = bootstrap_median(ratios, rounds_per_build)
-            found[cell][metric.name] = Estimate(value, interval, len(ratios))
-        pace = list(_rounds(record, metrics.TRAINING_THROUGHPUT).values())
-        median, interval = bootstrap_median(pace, rounds_per_build)
-        found[cell]["tokens_per_second"] = Estimate(median, interval, len(own))
-    return found
+        pace = record.by_step(metrics.TRAINING_THROUGHPUT.name)
+        speeds[cell] = _Speed(
+            training=_ratio(record, reference, metrics.TRAINING_THROUGHPUT),
+            forward=_ratio(record, reference, metrics.FORWARD_THROUGHPUT),
+            tokens_per_second=float(np.median(list(pace.values()))) if pace else None,
+        )
+    return speeds
 
 
-def _rounds(record: RunRecord, metric: Metric) -> dict[int, float]:
-    return {m.step: m.value for m in record.measurements if m.metric.name == metric.name and m.value is not None}
+def _ratio(record: RunRecord, reference: RunRecord, metric: Metric) -> Estimate | None:
+    """Return the median over rounds of a throughput over the reference's in the same round; None without a round."""
+    rounds, reference_rounds = record.by_step(metric.name), reference.by_step(metric.name)
+    ratios = [rounds[number] / reference_rounds[number] for number in rounds if number in reference_rounds]
+    if not ratios:
+        return None
+    value, interval = bootstrap_median(ratios, int(reference.notes.get("rounds_per_build", "1")))
+    return Estimate(value, interval, len(ratios))
 
 
 def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
@@ -247,7 +278,7 @@ def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
 
 
 def _fits(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """The fits by function, net and number of trained values."""
+    """Return the fits, sorted by function, net and number of trained values."""
     fits = [record for record in records if record.phase == "fit"]
     return sorted(
         fits, key=lambda fit: (fit.cell.function, fit.cell.net, fit.last(metrics.NET_PARAMETERS.name) or 0, fit.seed)
@@ -255,6 +286,7 @@ def _fits(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def _fidelity(record: RunRecord) -> list[FidelityRow]:
+    """Return a row for each region of a fit. A metric is `quantity/region`, or a cost where it has no region."""
     by_region: dict[str, dict[str, float]] = {}
     costs: dict[str, float] = {}
     for m in record.measurements:
@@ -269,14 +301,19 @@ def _fidelity(record: RunRecord) -> list[FidelityRow]:
 
 
 def _inputs(runs: Sequence[RunRecord]) -> dict[str, tuple[float, float]]:
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return the lowest and the highest input of each slot over all runs, by the slot's path."""
+    by_path: dict[str, dict[str, list[float]]] = {}
     for record in runs:
         for m in record.measurements:
             quantity, _, path = m.metric.name.partition("/")
             if path and m.value is not None:
-                found.setdefault(path, {}).setdefault(quantity, []).append(m.value)
+                by_path.setdefault(path, {}).setdefault(quantity, []).append(m.value)
     low, high = metrics.SLOT_INPUT_LOW.name, metrics.SLOT_INPUT_HIGH.name
-    return {path: (min(seen[low]), max(seen[high])) for path, seen in found.items() if low in seen and high in seen}
+    return {
+        path: (min(inputs[low]), max(inputs[high]))
+        for path, inputs in by_path.items()
+        if low in inputs and high in inputs
+    }
 
 
 def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
@@ -297,11 +334,13 @@ def _environments(records: Iterable[RunRecord]) -> tuple[Environment, ...]:
 
 
 def _metric_called(name: str, records: Iterable[RunRecord]) -> Metric:
-    found = (m.metric for record in records for m in record.measurements if m.metric.name == name)
-    return next(found, Metric(name, "", None))
+    """Return the metric as it was measured; one without a unit where no run has measured it yet."""
+    measured = (m.metric for record in records for m in record.measurements if m.metric.name == name)
+    return next(measured, Metric(name, "", None))
 
 
 def _mean(values: Iterable[float | None]) -> Estimate | None:
+    """Return the mean of the values that are not None, with its interval; None where all are."""
     known = [value for value in values if value is not None]
     return Estimate(float(np.mean(known)), bca_interval(known), len(known)) if known else None
 

@@ -1,0 +1,25 @@
+"""What the drawings of all pages share: their style, and that the same figure gives the same bytes."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+__all__ = ["as_svg", "drawing_style"]
+
+
+@contextmanager
+def drawing_style(font_size: float) -> Iterator[None]:
+    """Within this context, draw and save figures: fonts have `font_size` points, axes no upper and no right line."""
+    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    with rc_context({"svg.hashsalt": "trans4init", "font.size": font_size, **spines}):
+        yield
+
+
+def as_svg(figure: Figure) -> str:
+    """Return the figure as SVG; within `drawing_style`, the same figure gives the same text."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
