@@ -20,63 +20,70 @@ from trans4init.reports.statistics import (
 __all__ = ["LEVEL", "Comparison", "PairedRuns", "judge"]
 
 LEVEL = 0.05
+"""The chance of a wrong *better* or *worse* anywhere in a study; `judge` and the seed floor are held to it."""
 
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """The values of one cell and of the reference, by seed; None where the run of that seed has no value."""
+    """The values of one cell and of the reference by seed; None stands for a run that ended without a value."""
 
     cell: CellKey
     values: Mapping[int, float | None]
     reference: Mapping[int, float | None]
 
     def differences(self) -> dict[int, float]:
-        """Cell minus reference, for the seeds that have both."""
+        """Return cell minus reference for each seed that has both values."""
         return {
-            seed: value - other
+            seed: value - reference
             for seed, value in sorted(self.values.items())
-            if value is not None and (other := self.reference.get(seed)) is not None
+            if value is not None and (reference := self.reference.get(seed)) is not None
         }
 
     def lost(self) -> tuple[int, ...]:
-        """The seeds whose run in this cell ended without a value: diverged, out of memory, failed."""
+        """Return the seeds whose run in this cell ended without a value: diverged, out of memory, failed."""
         return tuple(seed for seed, value in sorted(self.values.items()) if value is None)
 
     def reference_lost(self) -> tuple[int, ...]:
-        """The seeds whose run in the reference ended without a value."""
+        """Return the seeds whose run in the reference ended without a value."""
         return tuple(seed for seed, value in sorted(self.reference.items()) if value is None)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One cell against the reference. Differences are cell minus reference, in the metric's own unit."""
+    """One cell compared with the reference. Differences are cell minus reference, in the metric's unit."""
 
     cell: CellKey
     verdict: VerdictWord
     reason: str
+    """Why this verdict, for a report to print after it."""
     pairs: int
+    """The number of seeds that have a difference."""
     lost: tuple[int, ...]
+    """The seeds whose run in the cell ended without a value."""
     mean: float | None
+    """The mean paired difference; None without a pair."""
     interval: Interval | None
+    """Its 95 % BCa interval, not adjusted for the number of comparisons; None for fewer than two pairs."""
     p_different: float | None
-    """Exact two-sided sign-flip test, Holm-adjusted over the study's comparisons."""
+    """p of the exact two-sided sign-flip test, adjusted by Holm over the study's comparisons."""
     p_equivalent: float | None
-    """The larger of two one-sided tests against the margin, Holm-adjusted likewise."""
+    """The larger p of two one-sided tests against the margin, adjusted by Holm likewise."""
     visible: float | None
-    """The smallest mean difference that the study would have found with probability 0.8."""
+    """The smallest mean difference that the study would have found with probability 0.8 among its comparisons."""
 
 
 def judge(
     runs: Sequence[PairedRuns], *, comparisons: int, margin: float, higher_is_better: bool
 ) -> tuple[Comparison, ...]:
-    """Compare each cell with the reference.
+    """Compare each cell with the reference, and return the comparisons in the order of `runs`.
 
-    comparisons: how many the study planned (m); cells that have no pair yet still count. margin: differences
-    within ±margin are equivalent, stated before the study was run. An effect that is certain but inside the margin
-    is "equivalent": the margin says what matters. Below the seed floor there is no verdict, only numbers.
+    comparisons: how many the study planned (m); cells that have no pair yet count too, and where `runs` are more, their
+    number counts. margin: differences within ±margin count as equivalent, which was stated before the study was run.
+    An effect that is certain but inside the margin is "equivalent": the margin says what matters. Below the seed floor
+    there are numbers and "no verdict".
     """
-    drafts = [_measure(pair, comparisons, margin) for pair in runs]
-    planned = max(comparisons, len(drafts))
+    planned = max(comparisons, len(runs))
+    drafts = [_unjudged(pair, planned, margin) for pair in runs]
     different = _adjust([draft.p_different for draft in drafts], planned)
     equivalent = _adjust([draft.p_equivalent for draft in drafts], planned)
     return tuple(
@@ -87,31 +94,32 @@ def judge(
     )
 
 
-def _measure(pair: PairedRuns, comparisons: int, margin: float) -> Comparison:
+def _unjudged(pair: PairedRuns, planned: int, margin: float) -> Comparison:
+    """Return the numbers of a comparison: no verdict yet, p values not adjusted."""
     differences = list(pair.differences().values())
-    some = bool(differences)
     return Comparison(
         cell=pair.cell,
         verdict="no verdict",
         reason="",
         pairs=len(differences),
         lost=pair.lost(),
-        mean=float(np.mean(differences)) if some else None,
+        mean=float(np.mean(differences)) if differences else None,
         interval=bca_interval(differences),
-        p_different=sign_flip_test(differences) if some else None,
-        p_equivalent=equivalence_test(differences, margin) if some else None,
-        visible=smallest_visible_effect(differences, comparisons),
+        p_different=sign_flip_test(differences) if differences else None,
+        p_equivalent=equivalence_test(differences, margin) if differences else None,
+        visible=smallest_visible_effect(differences, planned),
     )
 
 
 def _adjust(p_values: Sequence[float | None], planned: int) -> list[float | None]:
-    """Holm over the planned comparisons; one without a value counts as p = 1."""
-    known = [1.0 if p is None else p for p in p_values]
-    adjusted = holm(known + [1.0] * (planned - len(known)))
+    """Adjust p values by Holm over the planned comparisons; a comparison without a p counts as p = 1 and stays None."""
+    filled = [1.0 if p is None else p for p in p_values]
+    adjusted = holm(filled + [1.0] * (planned - len(filled)))
     return [None if p is None else adjusted[index] for index, p in enumerate(p_values)]
 
 
 def _decide(draft: Comparison, pair: PairedRuns, planned: int, margin: float, higher_is_better: bool) -> Comparison:
+    """Return the comparison with its verdict and reason; its p values are adjusted already."""
     floor = seed_floor(planned, LEVEL)
     if draft.mean is None or draft.p_different is None or draft.p_equivalent is None:
         return replace(draft, reason="no pair of finished runs")
@@ -136,7 +144,7 @@ def _decide(draft: Comparison, pair: PairedRuns, planned: int, margin: float, hi
 
 
 def _weigh_losses(draft: Comparison, pair: PairedRuns) -> Comparison:
-    """A run that diverged is evidence too: the side that lost runs can't come out as well as the pairs left say."""
+    """Turn a verdict that favours the side which lost runs into "inconclusive": a run that diverged is evidence too."""
     lost, reference_lost = pair.lost(), pair.reference_lost()
     flattered = (lost and draft.verdict in ("better", "equivalent")) or (
         reference_lost and draft.verdict in ("worse", "equivalent")

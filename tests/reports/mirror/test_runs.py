@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from trans4init.reports.mirror.runs import BackgroundMirror, Mirror, MirrorError, sync, tracking_uri
+from trans4init.reports.records.metrics import WALL_TIME
 from trans4init.reports.records.schema import CellKey, Measurement, Metric
 from trans4init.reports.study_report.verdict_text import VerdictText
 
@@ -63,6 +64,63 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
     assert [m.step for m in client.get_metric_history(finished.info.run_id, "validation_loss")] == [1, 2]
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html", "report.md"]
+
+
+def test_every_tag_parameter_and_metric_is_the_records_own(tmp_path, make_record):
+    """Of a record no two of whose fields are equal, and of its study's parent run."""
+    rows = (
+        Measurement(Metric("a", "1"), 0.25, 11),
+        Measurement(Metric("a", "1"), 0.75, 12),
+        Measurement(Metric("b", "1"), None, 13),
+        Measurement(Metric("c/of_a_group", "1"), -1.5, 14),
+        Measurement(WALL_TIME, 90.0),
+    )
+    record = make_record(
+        run_id="run-1", study="s", spec_hash="hash-1", cell=CellKey("function-1", "arm-1", "net-1"), task="task-1",
+        model="model-1", trial=3, seed=4, phase="tune", status="pruned", device="device-1", measurements=rows,
+        parameters={"rate": 0.5},
+    )  # fmt: skip
+    sync(tmp_path / "s", [record], VERDICT)
+    [parent], [child] = split(runs_in(tmp_path))
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
+    tags = {name: value for name, value in child.data.tags.items() if not name.startswith("mlflow.user")}
+    of_the_study = {"study": "s", "function": "function-1", "task": "task-1"}
+    assert tags == of_the_study | {
+        "trans4init.run_id": "run-1",
+        "trans4init.created_at": record.created_at.isoformat(),
+        "mlflow.parentRunId": parent.info.run_id,
+        "mlflow.runName": "tune function-1 (arm-1 · net-1) trial 3",
+        "arm": "arm-1",
+        "net": "net-1",
+        "seed": "4",
+        "phase": "tune",
+        "status": "pruned",
+    }
+    assert child.data.params == {
+        "function": "function-1",
+        "arm": "arm-1",
+        "net": "net-1",
+        "seed": "4",
+        "rate": "0.5",
+        "model": "model-1",
+        "device": "device-1",
+    }
+    histories = {name: client.get_metric_history(child.info.run_id, name) for name in child.data.metrics}
+    assert {name: [(m.step, m.value) for m in history] for name, history in histories.items()} == {
+        "a": [(11, 0.25), (12, 0.75)],
+        "c/of_a_group": [(14, -1.5)],
+        "wall_time": [(0, 90.0)],
+    }
+    ended = int(record.created_at.timestamp() * 1000)
+    assert (child.info.status, child.info.start_time, child.info.end_time) == ("KILLED", ended - 90_000, ended)
+    assert {m.timestamp for history in histories.values() for m in history} == {ended}
+    tags = {name: value for name, value in parent.data.tags.items() if not name.startswith("mlflow.user")}
+    assert tags == of_the_study | {
+        "trans4init.spec_hash": "hash-1",
+        "mlflow.runName": "s (hash-1)",
+        "mlflow.note.content": "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model",
+    }
+    assert parent.info.end_time == ended
 
 
 def test_syncing_again_changes_nothing(tmp_path, make_record):

@@ -117,6 +117,64 @@ def test_a_flipped_bit_in_the_data_is_found(tmp_path, make_record):
         read_runs(path)
 
 
+def test_every_page_has_its_own_checksum(tmp_path, make_record):
+    """A reader that knows nothing of the digest finds a flipped bit in any column by its page's checksum."""
+    rows = tuple(Measurement(Metric(f"m{i}", f"u{i}"), i / 7, i) for i in range(50))
+    path = write_run(make_record(measurements=rows), tmp_path)
+    whole = path.read_bytes()
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    for number, name in enumerate(ROWS.names):
+        column = group.column(number)
+        start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+        place = start + column.total_compressed_size - 1  # the last byte of the column's last page
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(OSError, match="CRC checksum verification failed"):
+            pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        with pytest.raises(CorruptResultError, match="CRC checksum verification failed"):
+            read_runs(path)
+        assert name == column.path_in_schema
+
+
+def test_every_column_holds_what_it_is_named_after(tmp_path, make_record):
+    """Read by Parquet alone, from a record no two of whose fields are equal."""
+    moment = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    measured = (
+        Measurement(Metric("metric-a", "unit-a", higher_is_better=True), 0.25, 11),
+        Measurement(Metric("metric-b", "unit-b", higher_is_better=False), None, 12),
+        Measurement(Metric("metric-c", "unit-c"), -1.5, 13),
+    )
+    record = make_record(
+        run_id="run-1", study="study-1", spec_hash="hash-1", cell=CellKey("function-1", "arm-1", "net-1"),
+        task="task-1", model="model-1", trial=3, seed=4, phase="tune", status="diverged",
+        device="device-1", created_at=moment, measurements=measured, parameters={"rate": 0.5},
+        notes={"note": "text"}, spec={"key": "value"}, error="why",
+    )  # fmt: skip
+    table = pq.read_table(write_run(record, tmp_path), partitioning=None)
+    same = {
+        "run_id": "run-1", "study": "study-1", "spec_hash": "hash-1", "function": "function-1", "arm": "arm-1",
+        "net": "net-1", "task": "task-1", "model": "model-1", "trial": 3, "seed": 4, "phase": "tune",
+        "status": "diverged", "device": "device-1", "created_at": moment,
+    }  # fmt: skip
+    expected = {name: [value] * 3 for name, value in same.items()} | {
+        "metric": ["metric-a", "metric-b", "metric-c"],
+        "unit": ["unit-a", "unit-b", "unit-c"],
+        "higher_is_better": [True, False, None],
+        "value": [0.25, None, -1.5],
+        "step": [11, 12, 13],
+    }
+    assert table.to_pydict() == expected
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    environment = dataclasses.asdict(record.environment)
+    assert json.loads(metadata["environment"]) == environment
+    assert metadata["git_commit"] == "abc"
+    assert json.loads(metadata["spec"]) == {"key": "value"}
+    stored_card = json.loads(metadata["study_card"])
+    assert stored_card == json.loads(json.dumps(dataclasses.asdict(record.card)))
+    facts = {"parameters": {"rate": 0.5}, "notes": {"note": "text"}, "error": "why"}
+    assert json.loads(metadata["runs"]) == {"run-1": facts}
+    assert [read_runs(path) for path in tmp_path.iterdir()] == [[record]]
+
+
 def test_a_flipped_bit_in_the_footer_is_found_or_changes_nothing(tmp_path, make_record):
     """Parquet's page checksums leave the footer out: settings, notes, the environment, the spec."""
     record = make_record(parameters={"learning_rate": 0.01}, notes={"moves": "position.content.net"})

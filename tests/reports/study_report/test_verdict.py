@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trans4init.reports.records.schema import CellKey
+from trans4init.reports.statistics import equivalence_test, sign_flip_test, smallest_visible_effect
 from trans4init.reports.study_report.verdict import PairedRuns, judge
 
 MARGIN = 0.05
@@ -66,6 +67,45 @@ def test_holm_counts_every_planned_comparison():
     assert verdict(runs, comparisons=8).verdict == "worse"
     assert verdict(runs, comparisons=8).p_different == pytest.approx(8 * 2 / 2**10)
     assert verdict(runs, comparisons=30).verdict == "no verdict"
+
+
+def test_both_p_values_are_adjusted_over_all_comparisons():
+    """Three cells whose raw p values differ in both tests: each is multiplied by its rank of the planned four."""
+    runs = [pair(shifted(0.2)), pair([0.03 * value / 0.003 + 0.01 for value in NOISE]), pair(shifted(0.047))]
+    raw = [list(run.differences().values()) for run in runs]
+    different, equivalent = ([test(values) for values in raw] for test in (sign_flip_test, within_margin))
+    assert len(set(equivalent)) == 3
+    found = judge(runs, comparisons=4, margin=MARGIN, higher_is_better=False)
+    for p_values, adjusted in (
+        (different, [comparison.p_different for comparison in found]),
+        (equivalent, [comparison.p_equivalent for comparison in found]),
+    ):
+        ranked, largest = sorted(zip(p_values, adjusted, strict=True)), 0.0
+        for rank, (p, after) in enumerate(ranked):
+            largest = max(largest, min(1.0, (4 - rank) * p))
+            assert after == pytest.approx(largest)
+
+
+def within_margin(differences):
+    return equivalence_test(differences, MARGIN)
+
+
+def test_equivalence_that_is_certain_alone_is_not_among_many():
+    """p is 7/1024 alone; 7/1024 · 8 is over 5 %, so eight comparisons don't call it equivalent."""
+    differences = [0.0, 0.1, 0.02, 0.04, 0.01, 0.03, 0.02, 0.01, 0.0, 0.02]
+    alone = within_margin(differences)
+    assert alone < 0.05 < 8 * alone
+    assert verdict(pair(differences), comparisons=1).verdict == "equivalent"
+    assert verdict(pair(differences), comparisons=8).verdict == "inconclusive"
+
+
+def test_the_visible_effect_is_of_as_many_comparisons_as_the_test():
+    """More runs than were planned are as many comparisons: Holm, the seed floor and the visible effect agree."""
+    runs = [pair(shifted(0.2)) for _ in range(5)]
+    found = judge(runs, comparisons=1, margin=MARGIN, higher_is_better=False)
+    assert [comparison.visible for comparison in found] == pytest.approx([smallest_visible_effect(NOISE, 5)] * 5)
+    assert found == judge(runs, comparisons=5, margin=MARGIN, higher_is_better=False)
+    assert found[0].visible > 1.1 * smallest_visible_effect(NOISE, 1)
 
 
 def test_only_pairs_count():
