@@ -1,7 +1,7 @@
-"""What `pytest bench` needs: the hooks of `plugin.py`."""
+"""Load the plugin's hooks, which measure, for `pytest bench`."""
 
 from trans4init.bench.plugin import (  # noqa: F401  pytest finds them here
-    measure,
+    measure_once,
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,

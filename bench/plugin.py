@@ -1,4 +1,4 @@
-"""pytest's hooks for the suites: which cases there are, measuring them when first asked for, writing what was found."""
+"""Hooks of pytest that make tests of the suites' cases, measure a case at its first test, and write the records."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ from trans4init.reports.records.store import write_together
 
 __all__ = [
     "LOCK",
-    "measure",
+    "measure_once",
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_configure",
@@ -31,75 +31,76 @@ __all__ = [
 QUICK = Plan(rounds=60, seconds=1.5, sample_seconds=0.001, limit_seconds=60)
 FULL = Plan()
 QUICK_MINUTES, FULL_MINUTES = 1.25, 10.0
-"""No case is begun later, where no other number is given."""
+"""Default of --minutes, with --quick and without: no case is begun later."""
 LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
-"""Held while a benchmark measures: two at once would measure each other."""
+"""File that is locked while a benchmark measures: two at once would slow each other down."""
 MACHINE = Path(__file__).parent / "suites" / "bench_machine.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--quick` and `--out`."""
+    """Add `--quick`, `--minutes` and `--out`."""
     group = parser.getgroup("trans4init")
-    group.addoption("--quick", action="store_true", help="few cases, few rounds")
+    group.addoption("--quick", action="store_true", help="measure few cases in short rounds")
     group.addoption("--minutes", type=float, help="begin no case after so many minutes (10, or 1.25 with --quick)")
     group.addoption("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the session's store of what was measured."""
+    """Begin the session that measures and keeps the records."""
     config.stash[_SESSION] = Session(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each implementation of each case of the file's suite."""
+    """Make a test for each implementation of each case of the file's suite."""
     if not {"case", "implementation"} <= set(metafunc.fixturenames):
         return
     suite, quick = metafunc.module.SUITE, metafunc.config.getoption("quick")
-    pairs = [(case, one.name) for case in suite.cases(quick=quick) for one in suite.implementations(case)]
+    pairs = [(case, way.name) for case in suite.cases(quick=quick) for way in suite.implementations(case)]
     metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quick cases of every suite first, of those the short ones: they say most, and time may run out."""
+    """Put every suite's quick cases first, and among these cold ones last: they say most, and time may run out."""
     items.sort(key=lambda item: (getattr(_parts(item)[1], "quick", True) is False, _is_cold(item)))
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict[str, Any]]]:
-    """Measures the test's case, once for all implementations of it that are asked for."""
+def measure_once(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict[str, Any]]]:
+    """Measures the test's case, once for all of its implementations that were selected."""
     session: Session = request.config.stash[_SESSION]
-    return lambda: session.measure(request.node)
+    return lambda: session.measured_case(request.node)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table, and where the rows are."""
+    """Print the table of speeds, the cases left out, and the folder of the records."""
     session = config.stash[_SESSION]
     if session.left_out:
-        terminalreporter.write_line(f"left out, since the time was up: {'; '.join(session.left_out)}")
-    if not session.found:
+        terminalreporter.write_line(f"left out, because the minutes were over: {'; '.join(session.left_out)}")
+    if not session.records:
         return
     from trans4init.reports.speed.speeds import speeds
     from trans4init.reports.speed.table import print_speeds
 
-    print_speeds(speeds(session.found))
+    print_speeds(speeds(session.records))
     terminalreporter.write_line(f"results  {session.folder}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let the next benchmark begin."""
+    """Release the lock, so that the next benchmark can begin."""
     session.config.stash[_SESSION].release()
 
 
 class Session:
-    """One command: what it measured so far, which is on the disk as soon as it is known."""
+    """One benchmark command: measures each case once, and writes its records as soon as it is measured."""
 
     def __init__(self, config: pytest.Config) -> None:
         quick, minutes = config.getoption("quick"), config.getoption("minutes")
         self.plan = QUICK if quick else FULL
         self.folder: Path = config.getoption("out") / "results"
-        self.found: list[RunRecord] = []
+        self.records: list[RunRecord] = []
         self.rates: dict[str, float] = {}
+        """The machine's own, "matmul" in FLOP/s and "copy" in bytes/s."""
         minutes = (QUICK_MINUTES if quick else FULL_MINUTES) if minutes is None else minutes
         self._end = time.monotonic() + 60 * minutes
         self._id = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -107,59 +108,62 @@ class Session:
         self._environment: Environment | None = None
         self._lock = FileLock(LOCK, mode=0o666)  # another user of the machine may be the next
         self.left_out: dict[str, None] = {}
-        """Cases that were not begun, in their order."""
+        """Cases that weren't begun because the minutes were over, in order (a dict for its unique keys)."""
 
-    def measure(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
-        """What is known of a test's case; measured now if this is its first test."""
+    def measured_case(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
+        """Return the measurement of a test's case and its extra information; measure now if this is its first test."""
         suite, case = _parts(item)[:2]
         if not self._lock.is_locked:
             self._take_lock()
         if not self.rates:
             self._measure_rates()
-        key = (_place(item.path), str(case))
+        key = (_real_path(item.path), str(case))
         if key not in self._measured:
             if time.monotonic() > self._end:
                 self.left_out[f"{suite.name}: {case}"] = None
-                pytest.skip("left out: the time is up")
-            same = [other for other in item.session.items if (_place(other.path), str(_parts(other)[1])) == key]
-            names = [_parts(other)[2] for other in same]
+                pytest.skip("left out: the minutes are over")
+            names = [
+                _parts(other)[2]
+                for other in item.session.items
+                if (_real_path(other.path), str(_parts(other)[1])) == key
+            ]
             self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
         measured = self._measured[key]
         return measured, facts(suite.name, measured, _parts(item)[2], self.rates)
 
     def release(self) -> None:
-        """Let the next benchmark begin."""
+        """Release the lock, so that the next benchmark can begin."""
         self._lock.release()
 
     def _take_lock(self) -> None:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            pytest.exit("another benchmark is at work on this machine; wait for its end.", returncode=1)
+            pytest.exit("another benchmark is measuring on this machine; wait until it ends.", returncode=1)
         except OSError as error:
-            pytest.exit(f"{LOCK}, which keeps benchmarks apart, can't be written: {error.strerror}.", returncode=1)
+            pytest.exit(f"the lock {LOCK} can't be written: {error.strerror}.", returncode=1)
 
     def _measure_rates(self) -> None:
         suite = load_suite(MACHINE)
         for case in suite.cases(quick=False):
-            names = [one.name for one in suite.implementations(case)]
+            names = [way.name for way in suite.implementations(case)]
             measured = self._keep(suite, measure_case(MACHINE, suite, case, names, self.plan))
-            self._measured[_place(MACHINE), str(case)] = measured
+            self._measured[_real_path(MACHINE), str(case)] = measured
             samples = sorted(measured.timings[suite.baseline].samples.values())
-            amount = case.flop or case.bytes  # what is multiplied is read too, but that is not what takes the time
+            amount = case.flop or case.bytes  # matmul has both, and its operations take the time
             if not samples or not amount:
                 pytest.exit(f"the machine's own {case} could not be measured.", returncode=1)
             self.rates[case.operator] = amount / samples[len(samples) // 2]
 
     def _keep(self, suite: Any, measured: Measured) -> Measured:
-        """On the disk at once: what is measured survives whatever comes."""
+        """Write the records of a measured case to disk at once, so that a later crash doesn't lose them."""
         self._environment = self._environment or capture(_accelerator())
-        rows = list(records(suite, measured, self.rates, self._environment, self._id))
+        case_records = list(records(suite, measured, self.rates, self._environment, self._id))
         try:
-            write_together(rows, self.folder / f"{rows[0].run_id}.parquet")
+            write_together(case_records, self.folder / f"{case_records[0].run_id}.parquet")
         except OSError as error:
-            pytest.exit(f"{self.folder} can't take what was measured: {error.strerror}.", returncode=1)
-        self.found += rows
+            pytest.exit(f"{self.folder} can't be written to: {error.strerror}.", returncode=1)
+        self.records += case_records
         return measured
 
 
@@ -172,8 +176,8 @@ def _accelerator() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
-def _place(file: Path) -> str:
-    """The file's own, where links lead to it."""
+def _real_path(file: Path) -> str:
+    """Return the path of a file with links resolved."""
     return str(file.resolve())
 
 
@@ -182,7 +186,7 @@ def _is_cold(item: pytest.Item) -> bool:
 
 
 def _parts(item: Any) -> tuple[Any, Any, str]:
-    """Suite, case and implementation of a test; of a test of another kind nothing that equals any of ours."""
+    """Return suite, case and implementation of a test; of any other test None, None and an empty string."""
     suite = getattr(item.module, "SUITE", None)
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return suite, parameters.get("case"), parameters.get("implementation", "")

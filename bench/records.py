@@ -1,4 +1,4 @@
-"""What was measured of a case as rows of DESIGN's schema: a record per implementation, phase `throughput`."""
+"""Turn the measurement of a case into records: one for each implementation, of phase `throughput`."""
 
 import statistics
 import uuid
@@ -18,7 +18,7 @@ from trans4init.reports.speed.speeds import BASELINE_NOTE, COLOUR_NOTE, MISSING_
 __all__ = ["CONTENDED", "contended_rounds", "facts", "records"]
 
 CONTENDED = 0.1
-"""A round in which others used more than this share of the machine's processor time is marked."""
+"""A round is marked as contended if other processes used more than this share of the machine's processor time."""
 
 _STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "missing": "failed"}
 
@@ -26,10 +26,10 @@ _STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "m
 def records(
     suite: Suite, measured: Measured, rates: dict[str, float], environment: Environment, session: str
 ) -> Iterator[RunRecord]:
-    """One record for each implementation of a case.
+    """Yield a record for each implementation of a case.
 
-    rates: the machine's matmul rate in FLOP/s and copy rate in bytes/s, measured in the same run.
-    session: what all records of one command share.
+    rates: the machine's rates in the same session, "matmul" in FLOP/s and "copy" in bytes/s; may lack either.
+    session: an id that all records of one command share.
     """
     case = measured.case
     colours = {implementation.name: implementation.colour for implementation in suite.implementations(case)}
@@ -62,13 +62,13 @@ def records(
 
 
 def facts(suite: str, measured: Measured, implementation: str, rates: dict[str, float]) -> dict[str, Any]:
-    """What pytest-benchmark's ledger keeps beside the times of an implementation; rates as above."""
+    """Return the extra information that pytest-benchmark stores beside an implementation's times; rates as above."""
     case, timing = measured.case, measured.timings[implementation]
-    middle = statistics.median(timing.samples.values()) if timing.samples else None
-    flop_rate, byte_rate = (amount / middle if amount and middle else None for amount in (case.flop, case.bytes))
+    median = statistics.median(timing.samples.values()) if timing.samples else None
+    flop_rate, byte_rate = (amount / median if amount and median else None for amount in (case.flop, case.bytes))
     of_matmul, of_copy = (
-        mine / rates[name] if mine and name in rates else None
-        for mine, name in ((flop_rate, "matmul"), (byte_rate, "copy"))
+        rate / rates[name] if rate and name in rates else None
+        for rate, name in ((flop_rate, "matmul"), (byte_rate, "copy"))
     )
     return {
         "suite": suite,
@@ -90,7 +90,7 @@ def facts(suite: str, measured: Measured, implementation: str, rates: dict[str, 
 
 
 def contended_rounds(measured: Measured) -> set[int]:
-    """The rounds in which the machine was not the benchmark's own, or its GPU was slowed down."""
+    """Return the rounds in which other processes used the machine, or its GPU was slowed down."""
     return {
         number
         for number, round_ in measured.rounds.items()
@@ -99,6 +99,7 @@ def contended_rounds(measured: Measured) -> set[int]:
 
 
 def _throttled(measured: Measured) -> dict[str, str]:
+    """Return a note of the reasons for which the GPU was slowed down in any round; empty if it wasn't."""
     reasons = sorted({round_.conditions.throttled for round_ in measured.rounds.values()} - {""})
     return {"throttled": "; ".join(reasons)} if reasons else {}
 
@@ -113,12 +114,12 @@ def _measurements(measured: Measured, timing: Timing, rates: dict[str, float]) -
         yield Measurement(metrics.CONTENDED, float(number in marked | timing.interrupted), number)
         yield Measurement(metrics.INTERRUPTED, float(number in timing.interrupted), number)
     for number, round_ in sorted(measured.rounds.items()):
-        seen = round_.conditions
-        yield Measurement(metrics.OTHERS_SHARE, seen.others_share, number)
-        yield Measurement(metrics.LOAD_AVERAGE, seen.load, number)
-        yield Measurement(metrics.CLOCK, seen.clock, number)
-        yield Measurement(metrics.TEMPERATURE, seen.temperature, number)
-    once: dict[Metric, float | None] = {
+        conditions = round_.conditions
+        yield Measurement(metrics.OTHERS_SHARE, conditions.others_share, number)
+        yield Measurement(metrics.LOAD_AVERAGE, conditions.load, number)
+        yield Measurement(metrics.CLOCK, conditions.clock, number)
+        yield Measurement(metrics.TEMPERATURE, conditions.temperature, number)
+    single_values: dict[Metric, float | None] = {
         metrics.FIRST_CALL_TIME: timing.first_call,
         metrics.PEAK_MEMORY: timing.peak_bytes,
         metrics.LEAST_FLOP: case.flop,
@@ -128,4 +129,4 @@ def _measurements(measured: Measured, timing: Timing, rates: dict[str, float]) -
         metrics.MATMUL_RATE: rates.get("matmul"),
         metrics.COPY_RATE: rates.get("copy"),
     }
-    yield from (Measurement(metric, value) for metric, value in once.items() if value is not None)
+    yield from (Measurement(metric, value) for metric, value in single_values.items() if value is not None)

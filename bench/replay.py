@@ -1,6 +1,6 @@
-"""The suites as tests of pytest-benchmark: one per implementation of a case, timed by our clock, in its ledger.
+"""Replay measured times to pytest-benchmark: each implementation of a case is a test that hands over its samples.
 
-A suite file says `from trans4init.bench.replay import test_implementation`; the hooks that feed it are in `plugin.py`.
+A suite file says `from trans4init.bench.replay import test_implementation`; `plugin.py` has the hooks that measure.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,22 +14,22 @@ __all__ = ["ReplayClock", "test_implementation"]
 
 
 class ReplayClock:
-    """A clock that stands still but for what it is told: pytest-benchmark measures with it what was measured before."""
+    """A clock that advances by calls of `tick` alone: pytest-benchmark times these and gets the samples back."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._left: Iterator[float] = iter(())
+        self._durations: Iterator[float] = iter(())
 
     def load(self, seconds: list[float]) -> None:
-        """The durations that the next calls of `tick` take."""
-        self.now, self._left = 0.0, iter(seconds)
+        """Set the durations of the next calls of `tick`."""
+        self.now, self._durations = 0.0, iter(seconds)
 
     def tick(self) -> None:
-        """Take as long as the next duration."""
-        self.now += next(self._left, 0.0)
+        """Advance by the next duration; by 0 after the last."""
+        self.now += next(self._durations, 0.0)
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time in seconds."""
         return self.now
 
 
@@ -37,12 +37,12 @@ CLOCK = ReplayClock()
 
 
 @pytest.mark.benchmark(timer=CLOCK)
-@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where there is no time
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # if the implementation has no time
 def test_implementation(
-    case: Any, implementation: str, measure: Callable[[], tuple[Measured, dict[str, Any]]], benchmark: Any
+    case: Any, implementation: str, measure_once: Callable[[], tuple[Measured, dict[str, Any]]], benchmark: Any
 ) -> None:
-    """An implementation of a case, measured in turn with the others of the same case."""
-    measured, information = measure()
+    """An implementation of a case is right and has a time; it is measured in turn with the case's others."""
+    measured, extra_info = measure_once()
     timing = measured.timings[implementation]
     if timing.status in ("missing", "oom"):
         pytest.skip(timing.error)
@@ -50,6 +50,6 @@ def test_implementation(
         pytest.fail(timing.error, pytrace=False)
     seconds = [timing.samples[number] for number in sorted(timing.samples)]
     CLOCK.load(seconds)
-    benchmark.group = f"{information['suite']}: {case}"
-    benchmark.extra_info |= information
+    benchmark.group = f"{extra_info['suite']}: {case}"
+    benchmark.extra_info |= extra_info
     benchmark.pedantic(CLOCK.tick, rounds=len(seconds))

@@ -1,6 +1,6 @@
-"""What a benchmark is made of: operators at given sizes, their implementations, how a wrong result is told.
+"""Declare a benchmark: operators at given sizes, their implementations, and how a result is checked.
 
-A suite is declared in one file and knows nothing of clocks or processes.
+A suite is declared in one file of `suites/`; how it is timed, and in which process, is left to `measuring/`.
 """
 
 import os
@@ -10,23 +10,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOOKS", "ROOM", "Call", "Case", "Implementation", "MissingError", "Suite", "scratch_folder", "suite_files"]
+__all__ = [
+    "HOOKS",
+    "SCRATCH",
+    "Call",
+    "Case",
+    "Implementation",
+    "MissingError",
+    "Suite",
+    "scratch_folder",
+    "suite_files",
+]
 
 Call = Callable[[], Any]
-"""One run of an implementation on inputs that are already there; its result is what is checked."""
+"""Runs an implementation once on inputs that were made before, and returns the result to check."""
 
 
-ROOM = "TRANS4INIT_BENCH_ROOM"
-"""The variable that names, in a worker, the folder that goes when its case has been measured."""
+SCRATCH = "TRANS4INIT_BENCH_SCRATCH"
+"""Environment variable that names, in a worker, a folder that is deleted when its case has been measured."""
 
 
 def scratch_folder() -> Path:
-    """A new folder for a case's inputs; in a worker it is gone afterwards, however that ends."""
-    return Path(tempfile.mkdtemp(prefix="trans4init-bench-", dir=os.environ.get(ROOM)))
+    """Make a new folder for a case's files; in a worker it is deleted at the end, even if the worker crashes."""
+    return Path(tempfile.mkdtemp(prefix="trans4init-bench-", dir=os.environ.get(SCRATCH)))
 
 
 class MissingError(Exception):
-    """An implementation that this machine can't run, such as a GPU's kernel without a GPU; says what it needs."""
+    """This machine can't run an implementation, such as a GPU kernel without a GPU; the message names what it needs."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +45,25 @@ class Case:
 
     operator: str
     size: str = ""
-    """The size in words, such as `L=512 D=64`."""
+    """The size as readers see it, such as `L=512 D=64`."""
     shape: Mapping[str, int] = field(default_factory=dict)
     flop: float | None = None
-    """Floating-point operations that the operator needs, at least; None where counting them says nothing."""
+    """The fewest floating-point operations that the operator needs; None if their number says nothing of its time."""
     bytes: float | None = None
-    """Bytes that must move to or from memory, at least: every input read once, every output written once."""
+    """The fewest bytes that must move to or from memory: every input read once, every output written once."""
     tokens: int | None = None
-    """How many tokens one call handles, for operators whose speed is given in tokens per second."""
+    """How many tokens one call handles: the speed is then given in tokens per second."""
     runs: int | None = None
-    """How many runs of a study one call makes: speed is given in runs per hour."""
+    """How many runs of a study one call makes: the speed is then given in runs per hour."""
     quick: bool = False
-    """Whether it is measured in the quick pass too."""
+    """Whether `--quick` measures it too."""
     rounds: int | None = None
-    """The most rounds that are worth their time, where calls are long."""
+    """The largest number of rounds, for operators whose calls are long; None leaves it to the plan."""
     cold: bool = False
-    """Whether every call is a process of its own, and nothing warms up: each is timed and checked, `rounds` in all."""
+    """Whether every call is a process of its own: none is a warm-up, and each of the `rounds` is timed and checked."""
     counts_prepared: bool = False
-    """Whether peak memory counts what an implementation keeps between calls, where that is part of the operator: the
-    values that a forward pass saves for its backward pass, a model with its optimiser's state."""
+    """Whether peak memory includes what an implementation keeps between calls: the values that a forward pass saves for
+    its backward pass, or a model with its optimiser's state."""
 
     def __str__(self) -> str:
         return f"{self.operator} {self.size}".strip()
@@ -61,26 +71,25 @@ class Case:
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to do what an operator does."""
+    """One way to compute an operator."""
 
     name: str
     prepare: Callable[[Any], Call]
-    """From the case's inputs to a call; raises MissingError where this machine can't."""
+    """Makes the call from the case's inputs; raises MissingError if this machine can't run it."""
     operators: frozenset[str] | None
-    """The operators that it is for; None for all."""
-    memory: bool
-    """Whether its peak memory can be told; that of a CUDA graph lies in a pool that was there before the call."""
+    """The operators that it computes; None for all."""
+    counts_memory: bool
+    """Whether its peak memory can be counted: a CUDA graph's can't, its pool is allocated before the call."""
     colour: str = ""
-    """Its colour in figures, #RRGGBB; empty takes the next one of the figure's palette."""
+    """Its colour in figures, #RRGGBB; empty takes the next colour of the figure's palette."""
 
 
 class Suite:
-    """Cases, what they are run on, and the implementations that take turns.
+    """A benchmark: cases, the inputs of each, and the implementations that take turns.
 
-    inputs: makes a case's inputs; the same every time. check: what is wrong with an
-    implementation's result, in a few words, or nothing.
-    baseline: the implementation that the others are measured against. memory: whether what PyTorch allocates in this
-    process says anything.
+    inputs: makes a case's inputs, the same every time. check: says what is wrong with an implementation's result on the
+    inputs, in a few words; empty if it is right. baseline: the implementation that the others are compared with.
+    counts_memory: False if the work is done in other processes, whose memory isn't seen.
     """
 
     def __init__(
@@ -91,50 +100,49 @@ class Suite:
         check: Callable[[Any, str, Any], str],
         *,
         baseline: str,
-        memory: bool = True,
+        counts_memory: bool = True,
     ) -> None:
-        self.name, self.inputs, self.check, self.baseline, self.memory = name, inputs, check, baseline, memory
-        self._cases = cases
+        self.name, self.inputs, self.check, self.baseline = name, inputs, check, baseline
+        self._cases, self._counts_memory = cases, counts_memory
         self._implementations: dict[str, Implementation] = {}
 
     def implementation(
-        self, name: str, *, operators: Iterable[str] | None = None, memory: bool = True, colour: str = ""
+        self, name: str, *, operators: Iterable[str] | None = None, counts_memory: bool = True, colour: str = ""
     ) -> Callable[[Callable[[Any], Call]], Callable[[Any], Call]]:
-        """Declare a way to do it: the decorated function makes the call from the inputs."""
+        """Declare an implementation: the decorated function makes the call from the inputs."""
 
         def register(prepare: Callable[[Any], Call]) -> Callable[[Any], Call]:
             if name in self._implementations:
                 raise ValueError(f"suite {self.name} has two implementations called {name!r}")
             only = None if operators is None else frozenset(operators)
-            self._implementations[name] = Implementation(name, prepare, only, memory and self.memory, colour)
+            counts = counts_memory and self._counts_memory
+            self._implementations[name] = Implementation(name, prepare, only, counts, colour)
             return prepare
 
         return register
 
     def cases(self, *, quick: bool) -> list[Case]:
-        """The cases, those of the quick pass alone where it is one."""
+        """Return all cases, or only the quick ones."""
         return [case for case in self._cases() if case.quick or not quick]
 
     def implementations(self, case: Case) -> list[Implementation]:
-        """Those that are for the case's operator, the baseline first."""
-        found = [
-            one for one in self._implementations.values() if one.operators is None or case.operator in one.operators
+        """Return the implementations of the case's operator, the baseline first."""
+        matching = [
+            implementation
+            for implementation in self._implementations.values()
+            if implementation.operators is None or case.operator in implementation.operators
         ]
-        return sorted(found, key=lambda one: one.name != self.baseline)
+        return sorted(matching, key=lambda implementation: implementation.name != self.baseline)
 
 
 HOOKS = Path(__file__).parent
-"""The folder whose conftest.py measures. pytest has to be told to look there (--confcutdir): where it is started away
-from the sources, it takes the folder of the first file that it is given for the highest one."""
-
-
+"""The folder whose conftest.py loads the plugin. It is given to pytest as --confcutdir: pytest, started outside the
+sources, would look for a conftest.py only from the first suite file's folder on."""
 _FOLDER = HOOKS / "suites"
-
-
 _PREFIX = "bench_"
 
 
 def suite_files(folder: Path = _FOLDER) -> dict[str, Path]:
-    """The suites' files in a folder by name, the machine's own rates first."""
+    """Return the suites' files in a folder by name, first the suite that measures the machine's own rates."""
     files = sorted(folder.glob(f"{_PREFIX}*.py"), key=lambda path: (path.stem != f"{_PREFIX}machine", path.stem))
     return {path.stem.removeprefix(_PREFIX).replace("_", "-"): path for path in files}

@@ -161,7 +161,8 @@ def _check_all(suite: Suite, case: Case, names: Sequence[str], inputs: Any, plan
             call, result, first, kept = _first_call(implementation, inputs, counts_prepared=case.counts_prepared)
             _check(suite, inputs, implementation.name, result)
             del result
-            send(Checked(implementation.name, first, kept + _peak_bytes(call) if implementation.memory else None))
+            peak_bytes = kept + _peak_bytes(call) if implementation.counts_memory else None
+            send(Checked(implementation.name, first, peak_bytes))
             ready[implementation.name] = _paced(call, plan)
         except Exception as error:  # noqa: BLE001  the error goes into the row; the others go on
             send(_failure(implementation.name, error))
@@ -220,7 +221,7 @@ def _first_call(
     implementation: Implementation, inputs: Any, *, counts_prepared: bool
 ) -> tuple[Call, Any, float, float]:
     """Return a call, its result, the seconds until the first result, and the bytes kept between calls if counted."""
-    with allocations() if counts_prepared and implementation.memory else nullcontext(Allocations()) as counted:
+    with allocations() if counts_prepared and implementation.counts_memory else nullcontext(Allocations()) as counted:
         start = time.perf_counter()
         call = implementation.prepare(inputs)
         result = call()

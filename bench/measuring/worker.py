@@ -27,7 +27,7 @@ from trans4init.bench.measuring.rounds import (
     Started,
     check_and_time,
 )
-from trans4init.bench.suite import ROOM, Case, Suite
+from trans4init.bench.suite import SCRATCH, Case, Suite
 
 __all__ = ["Measured", "Timing", "load_suite", "measure_case"]
 
@@ -174,7 +174,7 @@ def _work(file: Path, number: int, names: list[str], plan: Plan, pipe: Connectio
     """In the worker: measure, and send None at the end."""
     os.setsid()  # so that Ctrl-C reaches the parent alone
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    os.environ[ROOM] = scratch
+    os.environ[SCRATCH] = scratch
     suite = load_suite(file)
     check_and_time(suite, suite.cases(quick=False)[number], names, plan, pipe.send)
     pipe.send(None)

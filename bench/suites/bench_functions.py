@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trans4init.ablations.functions import Domain, Function, get_function, list_functions
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.slots.contents import Analytic, Content, FoldedPolyline, NetContent
+from trans4init.ablations.slots.slot import Slot
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.kernels.polyline import IMPLEMENTATIONS, Implementation, polyline

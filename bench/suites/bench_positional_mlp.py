@@ -222,7 +222,7 @@ def _vmap(nets: _Nets) -> Call:
     return _call(nets, lambda: torch.func.vmap(one)(nets.weights, nets.biases))
 
 
-@SUITE.implementation("bmm as a CUDA graph", operators=(FORWARD,), memory=False)
+@SUITE.implementation("bmm as a CUDA graph", operators=(FORWARD,), counts_memory=False)
 def _graph(nets: _Nets) -> Call:
     _needs_gpu()
     call = _ours(nets, "bmm")

@@ -129,7 +129,7 @@ def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedPro
     return "" if inputs.says in result.stdout else f"{inputs.says!r} is not in what it said"
 
 
-SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", memory=False)
+SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", counts_memory=False)
 
 
 @SUITE.implementation("a new process")

@@ -189,7 +189,7 @@ def _errors(fits: list[Fitted]) -> Tensor:
     return torch.tensor([one.fidelity.regions[0].rms_error for one in fits])
 
 
-SUITE = Suite("studies", _cases, _inputs, _check, baseline="one at a time", memory=False)
+SUITE = Suite("studies", _cases, _inputs, _check, baseline="one at a time", counts_memory=False)
 
 
 def _one_training(inputs: _Training) -> Call:

@@ -89,7 +89,7 @@ def test_results_that_can_not_be_written_end_it_with_one_sentence(suite_file, ru
     (tmp_path / "out").write_text("a file")
     code, output = run_benchmark(suite_file(), "--quick", "-q")
     assert code == 1
-    assert "can't take what was measured: Not a directory." in output
+    assert "can't be written to: Not a directory." in output
     assert "Traceback" not in output
 
 
@@ -125,14 +125,14 @@ def test_a_second_benchmark_stops_with_one_sentence(suite_file, run_benchmark, t
     with FileLock(tmp_path / "trans4init-bench.lock"):
         code, output = run_benchmark(suite_file(), "--quick", "-q")
     assert code == 1
-    assert "another benchmark is at work on this machine; wait for its end." in output
+    assert "another benchmark is measuring on this machine; wait until it ends." in output
     assert not (tmp_path / "out").exists()
 
 
 def test_no_case_begins_when_the_time_is_up(suite_file, run_benchmark, tmp_path):
     code, output = run_benchmark(suite_file(), "--minutes", "0", "-rs")
     assert code == 0
-    assert "left out: the time is up" in output
+    assert "left out: the minutes are over" in output
 
 
 def test_it_measures_where_little_is_installed(suite_file, run_benchmark, tmp_path):

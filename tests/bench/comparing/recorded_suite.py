@@ -34,7 +34,7 @@ def _check(inputs: Tensor, implementation: str, result: Tensor) -> str:
     return "" if bool(result.isfinite().all()) else "values that are not finite"
 
 
-SUITE = Suite("recorded", lambda: CASES, _inputs, _check, baseline="small sums", memory=False)
+SUITE = Suite("recorded", lambda: CASES, _inputs, _check, baseline="small sums", counts_memory=False)
 
 
 def _declare(name: str) -> None:
