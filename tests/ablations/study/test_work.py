@@ -28,7 +28,7 @@ BASELINE = CellKey("learned-table", "free-table")
 NO_TWO_ALIKE = (
     ('"learned-frozen", ', '"learned-frozen", "learned-from-scratch", '),
     ("[fit]\nsteps = 20", "[fit]\nsteps = 17\nlearning_rate = 5e-3\nseed = 5"),
-    ("log_every = 2", "log_every = 1\nthreads = 2"),
+    ("log_every = 2", "log_every = 1"),
     ("rounds = 2\nsteps_per_round = 1", "rounds = 4\nsteps_per_round = 3"),
 )
 """Changes of the tiny study after which no two of its numbers are the same by accident."""
@@ -78,8 +78,11 @@ def by_hand(study, cell, seed, split, **settings):
     return arm, train(model, task, config, arm, seed=seed, split=split)
 
 
-@pytest.mark.parametrize("cell", [ANALYTIC, FROZEN, FINE_TUNED, FROM_SCRATCH, BASELINE], ids=str)
-@pytest.mark.parametrize("phase", ["tune", "evaluate"])
+@pytest.mark.parametrize(
+    ("phase", "cell"),
+    [("evaluate", cell) for cell in (ANALYTIC, FROZEN, FINE_TUNED, FROM_SCRATCH, BASELINE)]
+    + [("tune", cell) for cell in (ANALYTIC, FINE_TUNED)],
+)
 def test_a_run_is_the_training_that_its_request_asks_for(fitted_study, cell, phase):
     """Function, arm, net, seed, settings and split are the request's; every number is that of the same run by hand."""
     study, settings = fitted_study, {"learning_rate": 0.034}
@@ -92,9 +95,6 @@ def test_a_run_is_the_training_that_its_request_asks_for(fitted_study, cell, pha
     assert record.status == "ok", record.error
     arm, trained = by_hand(study, cell, request.seed, phase, **settings)
     assert [m for m in measured(record) if m in trained] == trained
-    first = [m.value for m in trained if m.metric == metrics.VALIDATION_LOSS]
-    _, otherwise = by_hand(study, cell, request.seed, "evaluate" if phase == "tune" else "tune", **settings)
-    assert first != [m.value for m in otherwise if m.metric == metrics.VALIDATION_LOSS]
     assert record.notes == {"moves": " ".join(arm.moves), "frozen": " ".join(arm.frozen)}
     assert record.last("parameters_added") == arm.parameters_added
     if cell != BASELINE:  # which has no closed form to differ from
@@ -220,7 +220,7 @@ def test_the_card_of_a_study_is_what_the_study_says(tiny_study, tmp_path):
 
 
 def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_study, monkeypatch):
-    """Its rounds, steps and threads are the study's; the model and batch of a cell are those that it trains with."""
+    """Its rounds and steps are the study's; the model and batch of a cell are those that it trains with."""
     study, said = fitted_study, {}
 
     def timed(build, **plan):
@@ -230,7 +230,7 @@ def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_stud
     monkeypatch.setattr(work, "interleaved", timed)
     requests = study.throughput_requests()
     records = run_throughput(study, requests)
-    assert {key: said[key] for key in ("rounds", "steps", "cores")} == {"rounds": 4, "steps": 3, "cores": 2}
+    assert (said["rounds"], said["steps"]) == (4, 3)
     assert [(r.cell, r.last("training_throughput")) for r in records] == [
         (cell, 100.0 + n) for n, cell in enumerate(study.spec.cells())
     ]
@@ -242,6 +242,14 @@ def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_stud
         assert len(groups.get("slot", [])) == len(arm.moves), cell
         assert model.step.model.position.function.name == cell.function
         assert model.batch.inputs.shape == (2, 8)
+
+
+def test_a_session_uses_as_many_threads_as_a_run(tiny_study, tmp_path, monkeypatch):
+    study, said = resolved(tiny_study(("steps = 6", "steps = 6\nthreads = 2")), tmp_path), {}
+    rows = [[Measurement(metrics.TRAINING_THROUGHPUT, 1.0, 0)]]
+    monkeypatch.setattr(work, "interleaved", lambda build, **plan: said.update(plan) or rows)
+    run_throughput(study, study.throughput_requests()[:1])
+    assert said["cores"] == 2
 
 
 def test_a_session_that_fails_is_a_failed_record_of_every_cell(study):
