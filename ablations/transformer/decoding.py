@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.slots.contents import OutsideDomainError
-from trans4init.ablations.transformer.kv_cache import DecodingCache
+from trans4init.ablations.transformer.kv_cache import KeyValueCache
 from trans4init.ablations.transformer.model import Transformer
 
 __all__ = ["Decoded", "beam_search", "greedy", "length_penalty", "sample"]
@@ -223,7 +223,7 @@ class _Reading:
 
     def first(self) -> Tensor:
         """Logits [B, V] after the prompts."""
-        self._cache: DecodingCache = self.model.new_cache(
+        self._cache: KeyValueCache = self.model.new_cache(
             self.prompts.shape[0], self._room, source=self._source, source_lengths=self._source_lengths
         )
         return self._read(self.prompts, self.lengths)

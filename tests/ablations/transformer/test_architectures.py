@@ -13,11 +13,10 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots.slot import Slot, slots_named
 from trans4init.ablations.slots.guard import FrozenGuard
-from trans4init.ablations.slots.slot import observed_ranges
+from trans4init.ablations.slots.slot import Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.ablations.transformer import masks as visibility
+from trans4init.ablations.transformer import attention as attention_layer
 from trans4init.kernels.attention import attention
 
 SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 11, "context": 12}
@@ -220,7 +219,7 @@ def test_masks_lengths_and_added_floats_go_together():
 @pytest.mark.parametrize("kind", ["encoder", "encoder-decoder"])
 def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, softmax, impl, monkeypatch):
     """Whichever implementation attention has."""
-    monkeypatch.setattr(visibility, "attention", partial(attention, impl=impl))
+    monkeypatch.setattr(attention_layer, "attention", partial(attention, impl=impl))
     model = model_of(kind, softmax=softmax, bias=True)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
     mask[2] = False

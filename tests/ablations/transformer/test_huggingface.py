@@ -12,8 +12,8 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.slots.guard import FrozenGuard
+from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.transformer import Transformer, greedy, load_pretrained
 
 GPT2 = {"vocab_size": 31, "n_positions": 20, "n_embd": 16, "n_layer": 3, "n_head": 4}

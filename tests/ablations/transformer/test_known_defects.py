@@ -135,7 +135,7 @@ def test_a_relative_bias_is_the_same_for_the_same_distance_at_every_length(posit
     """To the last bit within a length and up to the context, of 12; beyond it, where no table was made, to rounding."""
     model, seen = model_of(kind, position=position), {}
     attention = model.blocks[0].attention
-    attention.register_forward_hook(lambda _, inputs, __: seen.update(bias=inputs[1].bias))
+    attention.register_forward_hook(lambda _, inputs, __: seen.update(bias=inputs[1].positions.bias))
     values = {}
     for length in (2, 5, 12, 30):
         model(tokens_of(1, length))

@@ -10,10 +10,9 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots.slot import Slot
-from trans4init.ablations.slots.slot import observed_ranges
+from trans4init.ablations.slots.slot import Slot, observed_ranges
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.ablations.transformer import masks as visibility
+from trans4init.ablations.transformer import attention as attention_layer
 from trans4init.ablations.transformer.masks import Visibility
 from trans4init.kernels.attention import attention
 
@@ -256,15 +255,15 @@ def test_one_query_for_a_few_keys_is_the_same_attention(monkeypatch, keys, scale
     generator = torch.Generator().manual_seed(keys)
     q, k, v = (torch.randn(2, 3, length, 8, generator=generator, requires_grad=True) for length in (1, keys, keys))
     summed = []
-    plain = visibility._one_of_few
-    monkeypatch.setattr(visibility, "_one_of_few", lambda *given: summed.append(1) or plain(*given))
-    found = Visibility(causal=True).attend(q, k, v, bias=None, scale=scale, dropout=0.0)
+    by_sums = attention_layer._one_query_for_few_keys
+    monkeypatch.setattr(attention_layer, "_one_query_for_few_keys", lambda *args: summed.append(1) or by_sums(*args))
+    mixed = attention_layer._fused(q, k, v, None, scale, 0.0, Visibility(causal=True))
     assert len(summed) == (keys <= 4)
     expected = attention(q, k, v, causal=True, scale=scale)
-    torch.testing.assert_close(found, expected)
-    upstream = torch.randn(found.shape, generator=generator)
-    gradients = [torch.autograd.grad(one, (q, k, v), upstream, retain_graph=True) for one in (found, expected)]
+    torch.testing.assert_close(mixed, expected)
+    upstream = torch.randn(mixed.shape, generator=generator)
+    gradients = [torch.autograd.grad(out, (q, k, v), upstream, retain_graph=True) for out in (mixed, expected)]
     torch.testing.assert_close(*gradients)
     with torch.no_grad():
-        Visibility(causal=True).attend(q, k, v, bias=None, scale=scale, dropout=0.0)
+        attention_layer._fused(q, k, v, None, scale, 0.0, Visibility(causal=True))
     assert len(summed) == (keys <= 4)
