@@ -1,11 +1,10 @@
-"""Attention, with and without a bias learned through an MLP, beside its peers, all of one size in turn.
+"""Measure attention beside its peers, with and without a bias that an MLP computes.
 
-On a GPU: bfloat16, 16k tokens a batch, 16 heads; on a CPU: float32 and small. A bias is what an MLP gives for each
-distance, and its gradients go to the MLP's parameters. FLOP are 4·B·H·Lq·Lk·D forward, half of it where causal, 2.5
-times that backward.
+On a GPU it is measured in bfloat16 with 16k tokens a batch and 16 heads; on a CPU in float32 at small sizes. The bias
+is the MLP's value for each distance, and its gradients go to the MLP's parameters. FLOP are 4·B·H·Lq·Lk·D forward, half
+of it if causal, 2.5 times that backward.
 """
 
-import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.suite import Call, Case, Suite
+from trans4init.bench.suites.accuracy import rms_complaint
+from trans4init.bench.suites.requirements import needs_gpu, needs_package
 from trans4init.kernels.attention import RelativeBias, attention
 
-# A compiled backward pass may otherwise reuse what it was given, and can't be gone through a second time.
+# Otherwise a backward pass of torch.compile may overwrite its saved tensors, and can't run a second time.
 compiler_config.donated_buffer = False
 _ON_GPU = torch.cuda.is_available()
 _DEVICE, _DTYPE = ("cuda", torch.bfloat16) if _ON_GPU else ("cpu", torch.float32)
@@ -30,24 +31,25 @@ _SHAPES = (
     if _ON_GPU
     else [(12, 4, 64, 32), (1, 8, 512, 64), (1, 8, 256, 64), (1, 4, 1024, 32)]
 )
-"""Batch, heads, length, head dim; what says most comes first."""
+"""Batch, heads, length, head dim. The first two are the quick cases."""
 _LONG = (1, 16, 131_072, 128)
-"""A training step at this length on one GPU shows that memory for the bias is linear."""
+"""Batch, heads, length, head dim of the long case: its memory shows that the bias takes linear memory."""
 _HIDDEN = 32
+"""Hidden units of the MLP that computes the bias."""
 _TOLERANCE = 2e-2 if _ON_GPU else 1e-5
-"""RMS error over the RMS of the float32 specification: a few units of bfloat16's precision, of float32's on a CPU."""
+"""Largest RMS error over the RMS of the float32 specification: a few units of bfloat16's precision, or float32's."""
 
 FORWARD, BACKWARD, STEP, LONG = "attention forward", "attention backward", "attention step", "attention step at 128k"
 _PASSES = (FORWARD, BACKWARD, STEP)
 _MLP = ("dW1", "db1", "dW2")
-"""Of the MLP's parameters; the last bias shifts all scores of a row alike, and has no gradient."""
+"""Gradients of the MLP's parameters. Its last bias shifts all scores of a row alike, so that its gradient is 0."""
 _FLOP = {FORWARD: 1.0, BACKWARD: 2.5, STEP: 3.5, LONG: 3.5}
 _MATRICES = {FORWARD: 4, BACKWARD: 7, STEP: 8, LONG: 8}
-"""Of q's size that must move: q, k and v in and out out; backward q, k, v and the upstream in, three gradients out;
-of a step the output too."""
+"""How many tensors of q's size must move. Forward: q, k, v are read, the output is written. Backward: q, k, v and the
+upstream gradient are read, three gradients written. A step also writes the output."""
 _ENDS = 64
-"""So many of the last positions are held against the specification where all are too many: by causality the gradients
-of these keys and values come from these queries alone."""
+"""How many of the last positions of the long case are compared with the specification: in a causal model the gradients
+of the last keys and values come from the last queries alone."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,20 @@ class _Inputs:
     upstream: Tensor
 
     def table(self) -> RelativeBias:
-        """The MLP's values as a table of distances."""
+        """Return the MLP's values as a table of distances."""
         length = self.q.shape[-2]
         distance = torch.arange(2 * length - 1, device=_DEVICE, dtype=torch.float32).sub(length - 1).div(length)
         return RelativeBias(self.mlp(distance[:, None]).T.contiguous())
 
     def every_pair(self) -> Tensor:
-        """The MLP's value for every pair, [1, H, L, L]."""
-        place = torch.arange(self.q.shape[-2], device=_DEVICE, dtype=torch.float32) / self.q.shape[-2]
-        values: Tensor = self.mlp((place[:, None] - place)[..., None])
+        """Return the MLP's value for every pair of positions, [1, H, L, L]."""
+        position = torch.arange(self.q.shape[-2], device=_DEVICE, dtype=torch.float32) / self.q.shape[-2]
+        values: Tensor = self.mlp((position[:, None] - position)[..., None])
         return values.permute(2, 0, 1)[None]
 
 
 def _cases() -> list[Case]:
-    cases = [_case(one, *shape, causal) for shape in _SHAPES for causal in (True, False) for one in _PASSES]
+    cases = [_case(operator, *shape, causal) for shape in _SHAPES for causal in (True, False) for operator in _PASSES]
     return [*cases, _case(LONG, *_LONG, True)] if _ON_GPU else cases
 
 
@@ -85,7 +87,7 @@ def _case(operator: str, batch: int, heads: int, length: int, dim: int, causal: 
         {"batch": batch, "heads": heads, "length": length, "head_dim": dim, "causal": int(causal)},
         flop=4 * batch * heads * length**2 * dim * (0.5 if causal else 1.0) * _FLOP[operator],
         bytes=float(batch * heads * length * dim * _DTYPE.itemsize * _MATRICES[operator]),
-        counts_prepared=operator == BACKWARD,  # what the forward pass saved
+        counts_prepared=operator == BACKWARD,  # the values that the forward pass saved
         quick=operator == STEP and causal and (batch, heads, length, dim) in _SHAPES[:2],
     )
 
@@ -104,27 +106,27 @@ def _inputs(case: Case) -> _Inputs:
 
 
 def _check(inputs: _Inputs, implementation: str, result: Tensor | tuple[Tensor, ...]) -> str:
-    """Against the float32 specification, head by head: values, or every gradient, the MLP's parameters' included."""
-    found = result if isinstance(result, tuple) else (result,)
+    """Compare the output, or every gradient including those of the MLP's parameters, with the float32 specification."""
+    tensors = result if isinstance(result, tuple) else (result,)
     biased = _is_biased(implementation)
     if inputs.operator == LONG:
-        if not all(bool(one.isfinite().all()) for one in found):
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             return "values that are not finite"
-        found, expected = tuple(one[..., -_ENDS:, :] for one in found[:3]), _specified_ends(inputs, biased)
+        tensors, expected = tuple(tensor[..., -_ENDS:, :] for tensor in tensors[:3]), _specified_ends(inputs, biased)
     elif inputs.operator == FORWARD:
         expected = [_specified_value(inputs, biased)]
     else:
         expected = _specified(inputs, biased=biased)
-    for name, one, right in zip(("out" if len(found) == 1 else "dq", "dk", "dv", *_MLP), found, expected, strict=False):
-        error = ((one.float() - right).square().mean().sqrt() / right.square().mean().sqrt()).item()
+    names = ("out" if len(tensors) == 1 else "dq", "dk", "dv", *_MLP)
+    for name, tensor, right in zip(names, tensors, expected, strict=False):
         allowed = _TOLERANCE if name not in _MLP else 3 * _TOLERANCE  # sums over all pairs, whose terms cancel
-        if not error <= allowed:
-            return f"relative RMS error of {name} {error:.1e}, at most {allowed:.0e} allowed"
+        if complaint := rms_complaint(tensor, right, allowed, name):
+            return complaint
     return ""
 
 
 def _heads(inputs: _Inputs) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-    """Queries, keys and values of each batch entry and head, [1, 1, L, D] float32: what the specification can hold."""
+    """Yield queries, keys and values of one batch entry and head at a time, [1, 1, L, D] float32, to save memory."""
     batch, heads = inputs.q.shape[:2]
     for entry, head in itertools.product(range(batch), range(heads)):
         at = slice(entry, entry + 1), slice(head, head + 1)
@@ -141,34 +143,36 @@ def _specified_value(inputs: _Inputs, biased: bool) -> Tensor:
 
 
 def _specified_ends(inputs: _Inputs, biased: bool) -> list[Tensor]:
-    """Gradients of the last queries, keys and values of a causal case."""
+    """Return the gradients of the last queries, keys and values of a causal case."""
     length, table = inputs.q.shape[-2], inputs.table().table.detach()
-    found = [torch.empty_like(inputs.q[..., -_ENDS:, :], dtype=torch.float32) for _ in range(3)]
+    gradients = [torch.empty_like(inputs.q[..., -_ENDS:, :], dtype=torch.float32) for _ in range(3)]
     for entry, head, (q, k, v) in _heads(inputs):
         last = q.detach()[..., -_ENDS:, :].requires_grad_()
-        bias = RelativeBias(table[head, length - _ENDS :]) if biased else None  # counted from the first of these
+        bias = RelativeBias(table[head, length - _ENDS :]) if biased else None  # for distances from the last queries
         out = attention(last, k, v, bias=bias, causal=True, impl="reference")
         upstream = inputs.upstream[entry, head][..., -_ENDS:, :].float()
-        for whole, part in zip(found, torch.autograd.grad(out, [last, k, v], upstream), strict=True):
+        for whole, part in zip(gradients, torch.autograd.grad(out, [last, k, v], upstream), strict=True):
             whole[entry, head] = part[..., -_ENDS:, :]
-    return found
+    return gradients
 
 
 def _specified(inputs: _Inputs, *, biased: bool) -> list[Tensor]:
-    """Gradients of queries, keys, values, and with a bias of the MLP's parameters."""
-    found = [torch.empty_like(inputs.q, dtype=torch.float32) for _ in range(3)]
+    """Return the gradients of queries, keys and values, and with a bias those of the MLP's parameters."""
+    to_inputs = [torch.empty_like(inputs.q, dtype=torch.float32) for _ in range(3)]
     table = inputs.table().table
     to_table = torch.zeros_like(table)
     for entry, head, leaves in _heads(inputs):
-        own = table.detach()[head].requires_grad_()
-        out = attention(*leaves, bias=RelativeBias(own) if biased else None, causal=inputs.causal, impl="reference")
+        row = table.detach()[head].requires_grad_()
+        out = attention(*leaves, bias=RelativeBias(row) if biased else None, causal=inputs.causal, impl="reference")
         upstream = inputs.upstream[entry, head].float()
-        gradients = torch.autograd.grad(out, [*leaves, own] if biased else leaves, upstream)
-        for whole, part in zip(found, gradients, strict=False):
+        gradients = torch.autograd.grad(out, [*leaves, row] if biased else leaves, upstream)
+        for whole, part in zip(to_inputs, gradients, strict=False):
             whole[entry, head] = part
         if biased:
             to_table[head] += gradients[3]
-    return [*found, *torch.autograd.grad(table, list(inputs.mlp.parameters()), to_table)] if biased else found
+    if not biased:
+        return to_inputs
+    return [*to_inputs, *torch.autograd.grad(table, list(inputs.mlp.parameters()), to_table)]
 
 
 def _is_biased(implementation: str) -> bool:
@@ -179,7 +183,7 @@ SUITE = Suite("attention", _cases, _inputs, _check, baseline="eager table, bias"
 
 
 def _passes(inputs: _Inputs, forward: Callable[[], Tensor], *, biased: bool) -> Call:
-    """What the operator is about: the forward pass, the backward pass of a graph that is kept, or both."""
+    """Make the operator's call: the forward pass, the backward pass of a graph made once, or both."""
     leaves = [inputs.q, inputs.k, inputs.v, *(inputs.mlp.parameters() if biased else ())]
     if inputs.operator == FORWARD:
         return torch.no_grad()(forward)
@@ -198,25 +202,20 @@ def _declare(
     bias: Callable[[_Inputs], Any] | None = None,
     **options: Any,
 ) -> None:
-    """Our function with an implementation, with that bias or none."""
+    """Declare our function with an implementation, with a bias or without."""
 
     def prepare(inputs: _Inputs) -> Call:
         if gpu:
-            _needs_gpu()
+            needs_gpu()
 
         def forward() -> Tensor:
-            given: Any = {"causal": inputs.causal, "impl": impl, "bias": bias(inputs) if bias else None} | options
-            out: Tensor = attention(inputs.q, inputs.k, inputs.v, **given)
+            arguments: Any = {"causal": inputs.causal, "impl": impl, "bias": bias(inputs) if bias else None} | options
+            out: Tensor = attention(inputs.q, inputs.k, inputs.v, **arguments)
             return out
 
         return _passes(inputs, forward, biased=bias is not None)
 
     SUITE.implementation(name, operators=operators)(prepare)
-
-
-def _needs_gpu() -> None:
-    if not _ON_GPU:
-        raise MissingError("needs a GPU")
 
 
 _declare("eager table, bias", "reference", bias=_Inputs.table)
@@ -227,7 +226,7 @@ _declare("triton, bias", "triton", gpu=True, operators=(*_PASSES, LONG), bias=_I
 _declare(
     "triton, bias, deterministic", "triton", gpu=True, operators=(BACKWARD,), bias=_Inputs.table, deterministic=True
 )
-# On a CPU FlexAttention has no backward pass, and its unfused form says nothing of its speed.
+# On a CPU FlexAttention has no backward pass, and its unfused form is much slower than the compiled one.
 _declare("flex compiled, bias", "flex", gpu=True, bias=_Inputs.table)
 _declare("auto", "auto")
 _declare("triton", "triton", gpu=True)
@@ -235,11 +234,11 @@ _declare("flex compiled", "flex", gpu=True)
 
 
 def _declare_backend(name: str, backend: SDPBackend, *, gpu: bool) -> None:
-    """PyTorch's own attention by one of its backends."""
+    """Declare PyTorch's own attention with one of its backends."""
 
     def prepare(inputs: _Inputs) -> Call:
         if gpu:
-            _needs_gpu()
+            needs_gpu()
 
         def forward() -> Tensor:
             with sdpa_kernel(backend):
@@ -258,8 +257,8 @@ _declare_backend("math", SDPBackend.MATH, gpu=False)
 
 @SUITE.implementation("flash-attn", operators=_PASSES)
 def _flash_attn(inputs: _Inputs) -> Call:
-    _needs_gpu()
-    _needs_package("flash_attn")
+    needs_gpu()
+    needs_package("flash_attn")
     from flash_attn import flash_attn_func
 
     q, k, v = (leaf.transpose(1, 2) for leaf in (inputs.q, inputs.k, inputs.v))
@@ -268,16 +267,11 @@ def _flash_attn(inputs: _Inputs) -> Call:
 
 @SUITE.implementation("xFormers", operators=_PASSES)
 def _xformers(inputs: _Inputs) -> Call:
-    _needs_gpu()
-    _needs_package("xformers")
+    needs_gpu()
+    needs_package("xformers")
     from xformers import ops
 
     mask = ops.LowerTriangularMask() if inputs.causal else None
     q, k, v = (leaf.transpose(1, 2) for leaf in (inputs.q, inputs.k, inputs.v))
     attend = ops.memory_efficient_attention
     return _passes(inputs, lambda: attend(q, k, v, attn_bias=mask).transpose(1, 2), biased=False)
-
-
-def _needs_package(name: str) -> None:
-    if importlib.util.find_spec(name) is None:
-        raise MissingError("is not installed")

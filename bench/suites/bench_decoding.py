@@ -1,4 +1,4 @@
-"""Decoding token by token: with the key/value cache, and with the whole sequence computed again for each token."""
+"""Decode token by token: with the key/value cache, and with the whole sequence computed again for each token."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from trans4init.ablations.device import choose_device
 from trans4init.ablations.transformer import Transformer, TransformerConfig, greedy
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
-from trans4init.bench.suites.lower_bounds import decoding_floor
+from trans4init.bench.suites.lower_bounds import decoding_lower_bound
 
 _BATCH, _PROMPT = 8, 16
 
@@ -25,16 +25,16 @@ def _cases() -> list[Case]:
     cases = []
     for position in ("sinusoidal", "rope", "alibi"):
         for length in (64, 256):
-            words = f"nano, batch {_BATCH}, {length} new tokens"
+            size = f"nano, batch {_BATCH}, {length} new tokens"
             config = _config(position, length)
-            floor = decoding_floor(config, config.vocabulary, _BATCH, _PROMPT, length)
+            least = decoding_lower_bound(config, config.vocabulary, _BATCH, _PROMPT, length)
             cases.append(
                 Case(
                     f"decoding with {position}",
-                    words,
+                    size,
                     {"length": length},
-                    flop=floor.flop,
-                    bytes=floor.bytes,
+                    flop=least.flop,
+                    bytes=least.bytes,
                     tokens=_BATCH * length,
                     quick=position == "sinusoidal" and length == 64,
                     rounds=8 if length == 64 else 6,
@@ -57,13 +57,13 @@ def _inputs(case: Case) -> _Inputs:
 
 
 def _check(inputs: _Inputs, implementation: str, tokens: Tensor) -> str:
-    """Every token is the likeliest after those before it, by one pass over the whole."""
+    """Check that every token is the likeliest one after those before it, by one pass over the whole sequence."""
     if tokens.shape != (_BATCH, inputs.maximum):
         return f"{tuple(tokens.shape)} tokens, not {(_BATCH, inputs.maximum)}"
     with torch.no_grad():
         likeliest = inputs.model(torch.cat([inputs.prompts, tokens], dim=1)[:, :-1])[:, _PROMPT - 1 :].argmax(dim=-1)
     same = (tokens == likeliest).all(dim=1).float().mean().item()
-    return "" if same == 1 else f"{1 - same:.0%} of the sequences are other ones"
+    return "" if same == 1 else f"{1 - same:.0%} of the sequences are wrong"
 
 
 SUITE = Suite("decoding", _cases, _inputs, _check, baseline="no cache")

@@ -1,8 +1,8 @@
-"""What a function costs in a slot: its closed form, a net evaluated each time, and the same net folded.
+"""Measure what a function costs in a slot: its closed form, a net evaluated each time, and the same net folded.
 
-Every function that a fitted net can stand in for, forward, on the inputs of one pass of a small model. Nets are as they
-start: what they cost does not depend on what they have learned. Lines are evaluated by each implementation of
-`kernels.polyline` too; "net, folded" is what a slot does by itself.
+Every function that a fitted net can stand in for is computed forward on the inputs of one pass of a small model. Nets
+keep their random start: their cost doesn't depend on their values. A net that folds to a polyline is computed by each
+implementation of `kernels.polyline` too; "net, folded" is the one that a slot chooses.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,17 @@ from trans4init.ablations.slots.contents import Analytic, Content, FoldedPolylin
 from trans4init.ablations.slots.slot import Slot
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.suites.accuracy import rms_complaint
+from trans4init.bench.suites.requirements import needs_gpu
 from trans4init.kernels.polyline import IMPLEMENTATIONS, Implementation, polyline
 
 _VALUES = 2**18
-"""Inputs of an elementwise function: 1,024 tokens at an inner width of 256."""
+"""How many inputs an elementwise function gets: 1,024 tokens at an inner width of 256."""
 _POSITIONS = 512
+"""How many inputs a function of positions or distances gets."""
 _QUICK = ("sinusoidal", "gelu")
 _TOLERANCE = 1e-5
-"""RMS error in float32 over the RMS of the same in float64."""
+"""Largest RMS error in float32, over the RMS of the same values in float64."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _cases() -> list[Case]:
                     function.name,
                     f"{size} values",
                     function.default_shape | {"inputs": count},
-                    flop=float(values),  # one for each value, at least
+                    flop=float(values),  # at least one for each value
                     bytes=4.0 * values + (8 if function.domain.integer else 4) * count,
                     quick=function.name in _QUICK,
                 )
@@ -86,8 +89,7 @@ def _inputs(case: Case) -> _Inputs:
 
 def _check(inputs: _Inputs, implementation: str, result: Tensor) -> str:
     expected = inputs.expected["closed form" if implementation.startswith("closed form") else "net"]
-    error = (result.double().cpu() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    return "" if error <= _TOLERANCE else f"relative RMS error {error:.1e}, at most {_TOLERANCE:.0e} allowed"
+    return rms_complaint(result, expected, _TOLERANCE)
 
 
 SUITE = Suite("functions", _cases, _inputs, _check, baseline="closed form")
@@ -115,18 +117,18 @@ def _net_folded(inputs: _Inputs) -> Call:
 
 def _declare(impl: Implementation) -> None:
     def prepare(inputs: _Inputs) -> Call:
-        if impl == "triton" and not torch.cuda.is_available():
-            raise MissingError("needs a GPU")
+        if impl == "triton":
+            needs_gpu()
         folded = _folded(inputs, inputs.net)
         if not isinstance(folded, FoldedPolyline):
-            raise MissingError("is no polyline")
+            raise MissingError("doesn't fold to a polyline")
         return _call(inputs, _By(folded, impl))
 
     SUITE.implementation(f"net, folded: {impl}")(prepare)
 
 
 class _By(Content):
-    """A fold that is evaluated by an implementation of one's choice."""
+    """A folded net that is evaluated by a given implementation of `polyline`."""
 
     def __init__(self, folded: FoldedPolyline, impl: Implementation) -> None:
         super().__init__(folded.function, folded.shape)

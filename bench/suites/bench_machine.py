@@ -1,4 +1,4 @@
-"""What the machine itself can do: its matmul rate and its copy rate, the ceilings of everything else."""
+"""The machine's own matmul and copy rates: upper limits on the speed of everything else."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ _DEVICE = "cuda" if _ON_GPU else "cpu"
 _DTYPE = torch.bfloat16 if _ON_GPU else torch.float32
 _SIDE = 8192 if _ON_GPU else 1024
 _VALUES = 2**28 if _ON_GPU else 2**24
-"""Float32 values that are copied: more than any cache holds."""
+"""How many float32 values are copied: more than any cache holds."""
 
 
 def _cases() -> list[Case]:

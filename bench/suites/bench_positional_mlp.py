@@ -1,6 +1,6 @@
-"""The batched positional MLP beside a loop, vmap, a chain of batched products and compilation; and added to embeddings.
+"""Measure the batched positional MLP beside a loop, vmap, batched matrix products and torch.compile.
 
-Operators: `positional MLP` and its forward and backward pass for many nets at once; `encoder + add`, one net's values
+Operators: `positional MLP`, forward or with its backward pass, for many nets at once; `encoder + add`, one net's values
 added to a batch of embeddings. FLOP are those of the matrices, 2·in·out a position; bytes: weights and outputs once.
 """
 
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
+from trans4init.bench.suites.accuracy import rms_complaint
+from trans4init.bench.suites.requirements import needs_gpu
 from trans4init.kernels.positional_mlp import FEATURES, positional_mlp
 
 _ON_GPU = torch.cuda.is_available()
 _DEVICE = "cuda" if _ON_GPU else "cpu"
 _TOLERANCE = 1e-3 if _ON_GPU else 2e-5
-"""RMS error over the RMS of the float64 specification; a GPU may use TF32 in its products."""
+"""Largest RMS error over the RMS of the float64 specification; on a GPU matrix products may use TF32."""
 _NETS_AT_ONCE = 32
-"""Of the specification, which would fill the memory with all."""
+"""How many nets the specification computes at once, to save memory."""
 
 FORWARD, BOTH = "positional MLP", "positional MLP, forward + backward"
 ADDED, ADDED_BOTH = "encoder + add", "encoder + add, forward + backward"
@@ -41,12 +43,12 @@ class _Nets:
     upstream: Tensor
 
     def values(self, impl: str, **options: Tensor) -> Tensor:
-        """[G, N, outputs], or with `add_to` that plus the nets' values."""
-        chosen: Any = {"features": self.features, "impl": impl} | options
-        return positional_mlp(self.positions, self.frequencies, self.weights, self.biases, **chosen)
+        """Return the nets' values, [G, N, outputs]; with `add_to` the sum of both."""
+        arguments: Any = {"features": self.features, "impl": impl} | options
+        return positional_mlp(self.positions, self.frequencies, self.weights, self.biases, **arguments)
 
     def leaves(self) -> list[Tensor]:
-        """What the backward pass goes to."""
+        """Return the parameters that the backward pass computes gradients of."""
         return [*self.weights, *self.biases]
 
 
@@ -66,28 +68,28 @@ def _cases() -> list[Case]:
         for index, (features, count, nets, positions, hidden, outputs) in enumerate(_SHAPES):
             widths = [count * (2 if features == "fourier" else 1), *hidden, outputs]
             products = sum(i * o for i, o in pairwise(widths))
-            size = 4.0 * nets * (products + positions * outputs)
-            words = f"{nets} nets × {positions} positions, {features} {'-'.join(map(str, widths))}"
+            moved = 4.0 * nets * (products + positions * outputs)
+            size_text = f"{nets} nets × {positions} positions, {features} {'-'.join(map(str, widths))}"
             cases.append(
                 Case(
                     operator,
-                    words,
+                    size_text,
                     {"shape": index, "nets": nets, "positions": positions},
                     flop=2.0
                     * nets
                     * positions
                     * (products if operator == FORWARD else 3 * products - widths[0] * widths[1]),
-                    bytes=size * (2 if operator == BOTH else 1),
+                    bytes=moved * (2 if operator == BOTH else 1),
                     quick=operator == FORWARD and index == len(_SHAPES) // 2,
                 )
             )
     batch, length, inner, width = _ENCODER
-    words = f"B={batch} L={length} d={width}, hidden {inner}"
-    moved = 2.0 * 4 * batch * length * width  # embeddings read and written; backward their gradient passes through
+    size_text = f"B={batch} L={length} d={width}, hidden {inner}"
+    moved = 2.0 * 4 * batch * length * width  # embeddings are read and written; backward their gradient is passed on
     first, second, sums = 2.0 * length * 64 * inner, 2.0 * length * inner * width, float(batch * length * width)
-    both = 2 * first + 3 * second + 2 * sums  # of the features there is no gradient
-    cases.append(Case(ADDED, words, {"length": length}, flop=first + second + sums, bytes=moved, quick=True))
-    return [*cases, Case(ADDED_BOTH, words, {"length": length}, flop=both, bytes=1.5 * moved)]
+    both = 2 * first + 3 * second + 2 * sums  # no gradient goes to the features
+    cases.append(Case(ADDED, size_text, {"length": length}, flop=first + second + sums, bytes=moved, quick=True))
+    return [*cases, Case(ADDED_BOTH, size_text, {"length": length}, flop=both, bytes=1.5 * moved)]
 
 
 def _inputs(case: Case) -> _Nets:
@@ -114,31 +116,30 @@ def _inputs(case: Case) -> _Nets:
 
 
 def _check(nets: _Nets, implementation: str, result: Tensor | tuple[Tensor, ...]) -> str:
-    """Against the float64 specification: the values, or the gradients of all weights and biases, of all nets."""
-    found = result if isinstance(result, tuple) else (result,)
+    """Compare all nets' values, or the gradients of all weights and biases, with the float64 specification."""
+    tensors = result if isinstance(result, tuple) else (result,)
     expected, layers = _specified(nets), len(nets.weights)
     names = ["values"] if len(expected) == 1 else [f"d{kind}{n + 1}" for kind in "Wb" for n in range(layers)]
-    if len(found) != len(expected):
-        found = _stacked(found, layers)
-    for name, one, right in zip(names, found, expected, strict=True):
-        if one.shape != right.shape:
-            return f"{name} of shape {tuple(one.shape)}, not {tuple(right.shape)}"
-        error = ((one - right).square().mean().sqrt() / right.square().mean().sqrt()).item()
-        allowed = _TOLERANCE if name == "values" else 2 * _TOLERANCE  # of two passes
-        if not error <= allowed:
-            return f"relative RMS error of {name} {error:.1e}, at most {allowed:.0e} allowed"
+    if len(tensors) != len(expected):
+        tensors = _stacked(tensors, layers)
+    for name, tensor, right in zip(names, tensors, expected, strict=True):
+        if tensor.shape != right.shape:
+            return f"{name} of shape {tuple(tensor.shape)}, not {tuple(right.shape)}"
+        allowed = _TOLERANCE if name == "values" else 2 * _TOLERANCE  # gradients carry the errors of two passes
+        if complaint := rms_complaint(tensor, right, allowed, name):
+            return complaint
     return ""
 
 
 def _specified(nets: _Nets) -> list[Tensor]:
-    """Values, or the gradients of weights and biases."""
+    """Return the values, or the gradients of weights and biases, by the specification in float64."""
     pieces: list[tuple[Tensor, ...]] = []
-    chosen: Any = {"features": nets.features, "impl": "reference"}
+    arguments: Any = {"features": nets.features, "impl": "reference"}
     for start in range(0, len(nets.weights[0]), _NETS_AT_ONCE):
         part = slice(start, start + _NETS_AT_ONCE)
         leaves = [leaf.detach()[part].double().requires_grad_() for leaf in nets.leaves()]
         weights, biases = leaves[: len(nets.weights)], leaves[len(nets.weights) :]
-        out = positional_mlp(nets.positions.double(), nets.frequencies.double(), weights, biases, **chosen)
+        out = positional_mlp(nets.positions.double(), nets.frequencies.double(), weights, biases, **arguments)
         upstream = nets.upstream[part]
         if nets.state is not None:
             out, upstream = nets.state.double() + out, nets.upstream
@@ -147,17 +148,17 @@ def _specified(nets: _Nets) -> list[Tensor]:
     return [torch.cat(same) for same in zip(*pieces, strict=True)]
 
 
-def _stacked(found: tuple[Tensor, ...], layers: int) -> tuple[Tensor, ...]:
-    """What modules give one after the other, each layer's [out, in] weight and bias, as of all nets at once."""
-    weights = [torch.stack(found[2 * layer :: 2 * layers]).transpose(1, 2) for layer in range(layers)]
-    return (*weights, *(torch.stack(found[2 * layer + 1 :: 2 * layers]) for layer in range(layers)))
+def _stacked(gradients: tuple[Tensor, ...], layers: int) -> tuple[Tensor, ...]:
+    """Stack the gradients of separate modules, each layer's [out, in] weight and bias, as if of all nets at once."""
+    weights = [torch.stack(gradients[2 * layer :: 2 * layers]).transpose(1, 2) for layer in range(layers)]
+    return (*weights, *(torch.stack(gradients[2 * layer + 1 :: 2 * layers]) for layer in range(layers)))
 
 
 SUITE = Suite("positional-mlp", _cases, _inputs, _check, baseline="bmm")
 
 
 def _call(nets: _Nets, forward: Callable[[], Tensor], leaves: list[Tensor] | None = None) -> Call:
-    """Values alone; or both passes."""
+    """Make the operator's call: the values alone, or both passes."""
     if nets.operator not in (BOTH, ADDED_BOTH):
 
         def values() -> Tensor:
@@ -196,13 +197,13 @@ def _compile(nets: _Nets) -> Call:
 
 @SUITE.implementation("triton")
 def _triton(nets: _Nets) -> Call:
-    _needs_gpu()
+    needs_gpu()
     return _ours(nets, "triton")
 
 
 @SUITE.implementation("triton, add_to", operators=(ADDED, ADDED_BOTH))
 def _triton_add_to(nets: _Nets) -> Call:
-    _needs_gpu()
+    needs_gpu()
     return _call(nets, lambda: nets.values("triton", add_to=_state(nets)))
 
 
@@ -213,18 +214,18 @@ def _auto_add_to(nets: _Nets) -> Call:
 
 @SUITE.implementation("vmap", operators=(FORWARD, BOTH))
 def _vmap(nets: _Nets) -> Call:
-    chosen: Any = {"features": nets.features, "impl": "reference"}
+    arguments: Any = {"features": nets.features, "impl": "reference"}
 
-    def one(weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    def one_net(weights: list[Tensor], biases: list[Tensor]) -> Tensor:
         single = ([tensor[None] for tensor in tensors] for tensors in (weights, biases))
-        return positional_mlp(nets.positions, nets.frequencies, *single, **chosen)[0]
+        return positional_mlp(nets.positions, nets.frequencies, *single, **arguments)[0]
 
-    return _call(nets, lambda: torch.func.vmap(one)(nets.weights, nets.biases))
+    return _call(nets, lambda: torch.func.vmap(one_net)(nets.weights, nets.biases))
 
 
 @SUITE.implementation("bmm as a CUDA graph", operators=(FORWARD,), counts_memory=False)
 def _graph(nets: _Nets) -> Call:
-    _needs_gpu()
+    needs_gpu()
     call = _ours(nets, "bmm")
     for _ in range(3):
         call()
@@ -243,7 +244,7 @@ def _graph(nets: _Nets) -> Call:
 def _loop(nets: _Nets) -> Call:
     count = nets.weights[0].shape[0]
     if count > 64:
-        raise MissingError(f"a loop over {count} modules says nothing")
+        raise MissingError(f"a loop over {count} modules is too slow to be a peer")
     modules = [_sequential(nets, index) for index in range(count)]
     parameters: list[Tensor] = [parameter for module in modules for parameter in module.parameters()]
     return _call(nets, lambda: torch.stack([module(nets.positions) for module in modules]), parameters)
@@ -271,8 +272,3 @@ def _sequential(nets: _Nets, index: int) -> nn.Sequential:
 def _state(nets: _Nets) -> Tensor:
     assert nets.state is not None
     return nets.state
-
-
-def _needs_gpu() -> None:
-    if not _ON_GPU:
-        raise MissingError("needs a GPU")

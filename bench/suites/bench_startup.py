@@ -1,4 +1,4 @@
-"""How long the command keeps a person waiting: importing, `--help`, a finished study, a report of much."""
+"""Measure how long commands take to start: imports, `--help`, a finished study, a report of a million rows."""
 
 import subprocess
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ _COMMAND = "import sys; from trans4init.ablations.cli import main; main(sys.argv
 class _Inputs:
     words: list[str]
     folder: Path
-    says: str
-    """What a right answer has in it."""
+    answer: str
+    """Text that the output of a command that worked contains."""
 
 
 def _cases() -> list[Case]:
@@ -81,7 +81,7 @@ def _inputs(case: Case) -> _Inputs:
 
 
 def _finished_study(folder: Path) -> _Inputs:
-    """The same command again, after it ran to its end."""
+    """Run a study to its end; the inputs are the same command again."""
     (folder / "text.txt").write_bytes(b"".join(bytes([32 + i * i % 91]) for i in range(4000)))
     (folder / "finished.toml").write_text(_STUDY)
     words = ["-c", _COMMAND, "run", "finished.toml", "--executor", "inline"]
@@ -92,7 +92,7 @@ def _finished_study(folder: Path) -> _Inputs:
 
 
 def _write_rows(folder: Path) -> None:
-    """A finished study of two arms with a million rows."""
+    """Write the results of a finished study of two arms with a million rows."""
     cells = (CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "none"))
     environment, now = capture(), datetime.now(UTC)
     card = StudyCard("large", "Is it quick?", "validation_loss", 0.1, cells[0], cells, _RUNS // 2, "none", "no task")
@@ -126,7 +126,7 @@ def _write_rows(folder: Path) -> None:
 def _check(inputs: _Inputs, implementation: str, result: subprocess.CompletedProcess[str]) -> str:
     if result.returncode:
         return f"exit code {result.returncode}: {result.stderr.strip()[-200:]}"
-    return "" if inputs.says in result.stdout else f"{inputs.says!r} is not in what it said"
+    return "" if inputs.answer in result.stdout else f"its output lacks {inputs.answer!r}"
 
 
 SUITE = Suite("startup", _cases, _inputs, _check, baseline="a new process", counts_memory=False)

@@ -1,4 +1,4 @@
-"""How many runs an hour: studies from their command, and runs and fits one after the other or as one tensor program."""
+"""Measure runs per hour: of a study's command, and of runs and fits one at a time or as one tensor program."""
 
 import string
 import subprocess
@@ -23,7 +23,7 @@ from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
-from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.bench.suites.lower_bounds import training_lower_bound
 from trans4init.bench.suites.processes import run_python
 from trans4init.bench.suites.trial_array import TrialArray
 
@@ -61,11 +61,11 @@ _BATCH = 12
 _SMALL = TransformerConfig(layers=2, width=32, heads=4, context=32)
 _SMALL_BATCH = 8
 _TOGETHER = 8
-"""Runs or fits, each from another seed."""
+"""How many runs or fits are measured together, each from another seed."""
 _FUNCTION, _NET, _SIZE = "gelu", "mlp-gelu", {"hidden": (16,)}
 _TOLERANCE = {TRAINING: 1e-5, FITS: 0.05}
-"""How far losses may be from those of a run by itself, and errors from those of a fit by itself, as a share of them:
-sums of float32 in another order, and what ten steps, or a hundred, make of that."""
+"""Largest relative difference of losses from those of single runs, and of errors from those of single fits: float32
+sums are taken in another order, and ten steps, or a hundred, enlarge the difference."""
 
 
 def _cases() -> list[Case]:
@@ -79,7 +79,7 @@ def _cases() -> list[Case]:
 
 def _study(*, seeds: int, steps: int, rounds: int, quick: bool) -> Case:
     runs = _ARMS * seeds
-    step = training_floor(_MODEL, _MODEL.vocabulary, _BATCH)
+    step = training_lower_bound(_MODEL, _MODEL.vocabulary, _BATCH)
     return Case(
         STUDY,
         f"{runs} runs of {steps} steps, decoder {_MODEL.layers}×{_MODEL.width}, its report included",
@@ -94,7 +94,7 @@ def _study(*, seeds: int, steps: int, rounds: int, quick: bool) -> Case:
 
 
 def _training(*, steps: int) -> Case:
-    step = training_floor(_SMALL, _SMALL.vocabulary, _SMALL_BATCH)
+    step = training_lower_bound(_SMALL, _SMALL.vocabulary, _SMALL_BATCH)
     return Case(
         TRAINING,
         f"{_TOGETHER} of {steps} steps, decoder {_SMALL.layers}×{_SMALL.width}, batch {_SMALL_BATCH}",
@@ -129,7 +129,7 @@ class _Study:
 
 @dataclass(frozen=True)
 class _Training:
-    """Models from seeds of their own, and each one's batches."""
+    """Models, each from its own seed, and the batches of each."""
 
     config: TrainingConfig
     batches: list[list[Batch]]
@@ -177,16 +177,16 @@ def _check(inputs: _Study | _Training | _Fits, implementation: str, result: Any)
     return _wrong(FITS, _errors(result), _errors(_one_fit(inputs)()))
 
 
-def _wrong(operator: str, found: Tensor, expected: Tensor) -> str:
-    if found.shape != expected.shape:
-        return f"{tuple(found.shape)} values, not {tuple(expected.shape)}"
-    off = ((found - expected).abs() / expected.abs()).max().item()
+def _wrong(operator: str, result: Tensor, expected: Tensor) -> str:
+    if result.shape != expected.shape:
+        return f"{tuple(result.shape)} values, not {tuple(expected.shape)}"
+    error = ((result - expected).abs() / expected.abs()).max().item()
     allowed = _TOLERANCE[operator]
-    return "" if off <= allowed else f"off by {off:.1e} of one by itself, at most {allowed:g} allowed"
+    return "" if error <= allowed else f"differs from single runs by {error:.1e}, at most {allowed:g} allowed"
 
 
 def _errors(fits: list[Fitted]) -> Tensor:
-    return torch.tensor([one.fidelity.regions[0].rms_error for one in fits])
+    return torch.tensor([fitted.fidelity.regions[0].rms_error for fitted in fits])
 
 
 SUITE = Suite("studies", _cases, _inputs, _check, baseline="one at a time", counts_memory=False)
@@ -196,7 +196,7 @@ def _one_training(inputs: _Training) -> Call:
     steps = [TrainingStep(model, inputs.task, inputs.config) for model in inputs.models()]
 
     def call() -> Tensor:
-        with threads(1):  # as runs of a study
+        with threads(1):  # as the runs of a study have
             runs = [[step(row[run]) for row in inputs.batches] for run, step in enumerate(steps)]
         return torch.stack([torch.stack(losses) for losses in runs])
 
@@ -221,8 +221,8 @@ def _fit_array(inputs: _Fits) -> Call:
     wanted = [Wanted(_FUNCTION, _NET, _SIZE, seed=seed) for seed in range(_TOGETHER)]
 
     def call() -> list[Fitted]:
-        found = dict(fit_many(wanted, steps=inputs.steps))
-        return [one for _, one in sorted(found.items()) if isinstance(one, Fitted)]
+        results = dict(fit_many(wanted, steps=inputs.steps))
+        return [result for _, result in sorted(results.items()) if isinstance(result, Fitted)]
 
     return call
 

@@ -1,4 +1,4 @@
-"""Our training loop against a plain nanoGPT-style one of the same model: windows drawn, both passes, clip, AdamW."""
+"""The project's training loop beside a plain nanoGPT-style one: draw windows, forward, backward, clip, AdamW."""
 
 import torch
 from torch import Tensor
@@ -12,27 +12,27 @@ from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, Suite
-from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.bench.suites.lower_bounds import training_lower_bound
 from trans4init.bench.suites.nano_gpt import BATCH, POSITIONS, SIZES, YardstickStep
 
 _VOCABULARY = 256
-"""Bytes."""
+"""The tokens are bytes."""
 MODEL = ModelSize(**SIZES, position=POSITIONS)
 TRAINING = TrainingConfig(steps=2000, batch=BATCH)
-"""The yardstick's, and recipe `text`'s."""
+"""Settings of recipe `text` with the sizes of the nanoGPT-style loop."""
 
 
 def _cases() -> list[Case]:
-    floor = training_floor(MODEL, _VOCABULARY, BATCH)
+    least = training_lower_bound(MODEL, _VOCABULARY, BATCH)
     return [
         Case(
             "training loop",
             f"4×128, context 64, batch {BATCH}",
-            flop=floor.flop,
-            bytes=floor.bytes,
+            flop=least.flop,
+            bytes=least.bytes,
             tokens=BATCH * SIZES["context"],
             quick=True,
-            counts_prepared=True,  # the model, and its optimiser's state
+            counts_prepared=True,  # the model and its optimiser's state
         )
     ]
 
@@ -42,8 +42,8 @@ def _inputs(case: Case) -> Task:
 
 
 def _check(task: Task, implementation: str, loss: Tensor) -> str:
-    found = loss.item()
-    return "" if 0 < found < 10 else f"a loss of {found}"
+    value = loss.item()
+    return "" if 0 < value < 10 else f"a loss of {value}"
 
 
 SUITE = Suite("training-loop", _cases, _inputs, _check, baseline="nanoGPT-style")

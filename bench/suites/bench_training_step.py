@@ -1,7 +1,6 @@
-"""What an arm costs in training: forward, backward and optimiser step of a small language model, arm by arm.
+"""Measure what each arm costs in training: forward, backward and optimiser step of a small language model.
 
-Of the nets only the last layer is fitted: what they cost does not depend on how good they are, and placing their kinks
-takes scipy.
+Only the last layer of the nets is fitted: their cost doesn't depend on their errors, and placing kinks needs scipy.
 """
 
 import copy
@@ -25,13 +24,13 @@ from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
-from trans4init.bench.suites.lower_bounds import training_floor
+from trans4init.bench.suites.lower_bounds import training_lower_bound
 
 _BATCH = 12
 _NETS = {"sinusoidal": "fourier-mlp", "gelu": "mlp-relu", "layernorm-rsqrt": "mlp-relu", "softmax-exp": "mlp-relu"}
-"""Function, and the net that stands in for it."""
+"""The functions, and the net that stands in for each."""
 _TOLERANCE = 1e-6
-"""Of a loss in float32, as a share of it: a step is 1e-7 off, one that leaves out what moves in a slot 4e-6."""
+"""Largest relative error of a float32 loss: a right step is off by 1e-7, one that misses a slot's update by 4e-6."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,17 @@ def _config(function: str) -> TransformerConfig:
 
 def _cases() -> list[Case]:
     config = _config("sinusoidal")
-    floor = training_floor(config, config.vocabulary, _BATCH)
+    least = training_lower_bound(config, config.vocabulary, _BATCH)
     return [
         Case(
             name,
             f"{config}, batch {_BATCH}",
             {"batch": _BATCH},
-            flop=floor.flop,
-            bytes=floor.bytes,
+            flop=least.flop,
+            bytes=least.bytes,
             tokens=_BATCH * config.context,
             quick=name == "sinusoidal",
-            counts_prepared=True,  # the model, and its optimiser's state
+            counts_prepared=True,  # the model and its optimiser's state
         )
         for name in _NETS
     ]
@@ -86,7 +85,7 @@ def _fitted(name: str, config: TransformerConfig) -> Fitted:
 
 
 def _check(inputs: _Inputs, arm: str, result: tuple[Tensor, int]) -> str:
-    """Against as many steps of the same model in float64: the loss after an update is that of its gradients too."""
+    """Compare with as many steps of the same model in float64: after an update the loss tells of the gradients too."""
     loss, steps = result
     step = _step(arm, inputs, torch.float64)
     for _ in range(steps):
@@ -113,7 +112,7 @@ def _prepare(arm: str, inputs: _Inputs) -> Call:
 
     def call() -> tuple[Tensor, int]:
         loss = step(inputs.batch)
-        step.model.zero_grad(set_to_none=True)  # so that the next call's memory has its gradients in it
+        step.model.zero_grad(set_to_none=True)  # so that the next call allocates them, and its memory counts them
         if loss.is_cuda:
             torch.cuda.synchronize()
         return loss, step.steps

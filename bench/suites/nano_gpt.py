@@ -1,4 +1,4 @@
-"""A plain nanoGPT-style model and training loop: what the project's own training is measured against."""
+"""A plain nanoGPT-style model and training loop: the baseline of the project's own training loop."""
 
 import math
 
@@ -25,7 +25,7 @@ class YardstickBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, state: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
+        """Map the state [B, L, W] to the next block's state."""
         batch, length, width = state.shape
         split = self.attention(self.norm1(state)).split(width, dim=2)
         q, k, v = (part.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for part in split)
@@ -48,7 +48,7 @@ class Yardstick(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of windows [B, L]."""
+        """Return the mean loss of windows [B, L]."""
         state = self.tokens(inputs) + self.positions(torch.arange(inputs.shape[1], device=inputs.device))
         for block in self.blocks:
             state = block(state)
@@ -67,7 +67,7 @@ class YardstickStep:
         self.optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
 
     def __call__(self) -> Tensor:
-        """One step; its loss."""
+        """Take a training step and return its loss."""
         rate = 1e-4 + 0.5 * (1 + math.cos(math.pi * self.number / 2000)) * 9e-4
         for group in self.optimiser.param_groups:
             group["lr"] = rate

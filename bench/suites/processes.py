@@ -1,4 +1,4 @@
-"""Commands of Python as benchmarks measure them: run to their end, and what they lack named."""
+"""Run Python commands to be measured, and name the packages that they lack."""
 
 import importlib.util
 import re
@@ -15,9 +15,9 @@ _ABSENT = re.compile(r"^ModuleNotFoundError: No module named '([^'.]+)", re.MULT
 
 
 def run_python(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `python WORDS` in a folder; raises MissingError where a package that it imports is not installed."""
+    """Run `python WORDS` in a folder; raise MissingError if a package that it imports isn't installed."""
     if not sys.executable:
-        raise MissingError("needs to know where Python is")
+        raise MissingError("needs the path of Python, which sys.executable lacks")
     done = subprocess.run(
         [sys.executable, "-P", *words],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Several runs of one model trained as one tensor program: what a step of each would do, by torch.func."""
+"""Train several runs of one model as one tensor program, by torch.func."""
 
 import copy
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ __all__ = ["TrialArray"]
 
 
 class TrialArray:
-    """R models that are alike, with an optimiser: a call trains each on its batch as `TrainingStep` trains one.
+    """R models of one shape, with an optimiser: a call trains each on its batch, as `TrainingStep` would.
 
-    On whole batches, without dropout or autocast. The models themselves stay as they are. Raises ValueError for a
-    configuration that asks for more.
+    It knows neither dropout nor autocast, accumulation or compilation, and raises ValueError for a configuration that
+    asks for one. The models that are passed in don't change.
     """
 
     def __init__(self, models: Sequence[Transformer], task: Task, config: TrainingConfig) -> None:
         if config.precision != "float32" or config.accumulate > 1 or config.compile:
-            raise ValueError("a trial array has no precision but its models' own, no accumulation, no compilation")
+            raise ValueError("a trial array trains in its models' precision, without accumulation or compilation")
         self.config, self.steps = config, 0
         values, buffers = stack_module_state(list(models))
         names = {parameter: name for name, parameter in models[0].named_parameters()}
@@ -46,13 +46,13 @@ class TrialArray:
         self._gradients = vmap(grad_and_value(loss))
 
     def __call__(self, batches: Sequence[Batch]) -> Tensor:
-        """Train each run on its batch, all of one shape; their losses before the update, [R]."""
-        inputs, targets = (torch.stack([getattr(one, name) for one in batches]) for name in ("inputs", "targets"))
-        found, losses = self._gradients(self._values, self._fixed, inputs, targets)
-        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in found.values()]).norm(dim=0)
-        shares = (self.config.clip / (norms + 1e-6)).clamp(max=1)  # as clip_grad_norm_, each run by itself
+        """Train each run on its batch, all of one shape; return their losses before the update, [R]."""
+        inputs, targets = (torch.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets"))
+        gradients, losses = self._gradients(self._values, self._fixed, inputs, targets)
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+        shares = (self.config.clip / (norms + 1e-6)).clamp(max=1)  # as clip_grad_norm_ does, for each run by itself
         for name, value in self._values.items():
-            value.grad = found[name] * shares.view(-1, *[1] * (value.dim() - 1))
+            value.grad = gradients[name] * shares.view(-1, *[1] * (value.dim() - 1))
         for group in self._optimiser.param_groups:
             group["lr"] = group["initial_lr"] * self.config.learning_rate_factor(self.steps)
         self._optimiser.step()
@@ -62,13 +62,13 @@ class TrialArray:
 
 
 class _Called(nn.Module):
-    """A module as it would be with other values."""
+    """Calls a module with other values of its parameters and buffers."""
 
     def __init__(self, module: nn.Module, values: dict[str, Tensor]) -> None:
         super().__init__()
-        self._held = (module, values)  # in a tuple, where they are no parameters of this one
+        self._call = (module, values)  # in a tuple, so that nn.Module doesn't take them for parameters of this module
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        module, values = self._held
+        module, values = self._call
         result: Tensor = functional_call(module, values, arguments)
         return result

@@ -1,4 +1,4 @@
-"""A suite of a few implementations, among them some that go wrong, and pytest on it as a user would start it."""
+"""Fixtures: a suite of a few implementations, some of which fail, pytest on it, and the command `trans4init bench`."""
 
 import os
 import signal
@@ -80,7 +80,7 @@ def hanging(inputs):
 
 @pytest.fixture
 def suite_file(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the suite, with more words after it; its file."""
+    """Writes the suite with more source text after it, and returns its file."""
 
     def write(more: str = "") -> Path:
         path = tmp_path / "bench_doubling.py"
@@ -92,38 +92,29 @@ def suite_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def trouble() -> str:
-    """Implementations that go wrong, each in another way."""
+    """Source text of implementations that fail, each in another way."""
     return TROUBLE
 
 
 @pytest.fixture
 def start_benchmark(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `python -m pytest FILE …` with the benchmark's plugin, and a lock of the test's own."""
+    """Starts `python -m pytest FILE …` with the benchmark's plugin, and with the lock in the test's folder."""
 
     def start(file: Path, *words: object) -> subprocess.Popen[str]:
-        # A process of a parallel test run tells pytest-benchmark by these not to measure.
+        # pytest-xdist sets these in its processes, and pytest-benchmark then doesn't measure.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-        found = filter(None, [os.environ.get("PYTHONPATH", ""), str(tmp_path)])
-        first = ["-p", "blocker"] if (tmp_path / "blocker.py").exists() else []
-        known = [
-            "-m",
-            "pytest",
-            *first,
-            "-p",
-            "trans4init.bench.plugin",
-            "-p",
-            "no:cacheprovider",
-            "--rootdir",
-            tmp_path,
-        ]
+        folders = filter(None, [os.environ.get("PYTHONPATH", ""), str(tmp_path)])
+        blocker = ["blocker"] if (tmp_path / "blocker.py").exists() else []
+        plugins = [word for name in (*blocker, "trans4init.bench.plugin", "no:cacheprovider") for word in ("-p", name)]
+        options = ["--rootdir", str(tmp_path), "--out", str(tmp_path / "out"), *map(str, words)]
         return subprocess.Popen(
-            [sys.executable, "-P", *map(str, known), str(file), "--out", str(tmp_path / "out"), *map(str, words)],
+            [sys.executable, "-P", "-m", "pytest", *plugins, str(file), *options],
             cwd=tmp_path,
-            env=clean | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(found)},
+            env=clean | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A test run that a script has put into the background ignores Ctrl-C, and so would what it starts.
+            # A test run in a script's background ignores Ctrl-C, and so would the processes that it starts.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
@@ -132,11 +123,29 @@ def start_benchmark(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture
 def run_benchmark(start_benchmark: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str]]:
-    """Runs it to its end: exit code and everything it printed."""
+    """Runs it to its end, and returns the exit code and everything it printed."""
 
     def run(file: Path, *words: object) -> tuple[int, str]:
         process = start_benchmark(file, *words)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
+
+    return run
+
+
+@pytest.fixture
+def run_bench(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs `trans4init bench …` with the lock in the test's folder; returns the exit code and everything it printed."""
+
+    def run(*words: str, folder: Path | str = tmp_path) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "trans4init.bench.cli", *words],
+            cwd=folder,
+            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
 
     return run

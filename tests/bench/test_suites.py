@@ -1,7 +1,6 @@
-"""The shipped suites: what each declares, and the command that measures them."""
+"""The shipped suites are declared whole, see wrong results, and are measured by the command."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,28 +15,8 @@ from trans4init.bench.suites.nano_gpt import BATCH, POSITIONS, SIZES
 from trans4init.reports.records.store import load_results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WITHOUT_FLOOR = {"startup"}
-"""Suites of commands, whose time is not that of operations or of memory."""
-
-
-@pytest.fixture
-def bench(tmp_path):
-    """Runs `trans4init bench …` in a folder and with a lock of its own: exit code and everything it printed."""
-
-    def run(*words, **environment):
-        import os
-
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "trans4init.bench.cli", *words],
-            cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"} | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
+WITHOUT_LOWER_BOUND = {"startup"}
+"""Suites of commands, whose operations and bytes aren't counted."""
 
 
 @pytest.mark.parametrize("name", suite_files())
@@ -48,8 +27,8 @@ def test_a_suite_is_declared_whole(name):
     assert len({str(case) for case in cases}) == len(cases)
     assert suite.cases(quick=True)
     for case in cases:
-        assert bool(case.flop and case.bytes) == (name not in WITHOUT_FLOOR) or case.operator == "copy"
-        names = [one.name for one in suite.implementations(case)]
+        assert bool(case.flop and case.bytes) == (name not in WITHOUT_LOWER_BOUND) or case.operator == "copy"
+        names = [implementation.name for implementation in suite.implementations(case)]
         assert suite.baseline not in names[1:]
         assert all(amount is None or amount > 0 for amount in (case.flop, case.bytes, case.tokens))
 
@@ -59,8 +38,8 @@ def test_the_description_names_every_suite():
     assert sorted(described) == sorted(suite_files())
 
 
-def test_the_command_measures_and_leaves_rows_a_page_and_runs_in_mlflow(bench, tmp_path):
-    code, output = bench("--suite", "machine", "--quick")
+def test_the_command_measures_and_leaves_rows_a_page_and_runs_in_mlflow(run_bench, tmp_path):
+    code, output = run_bench("--suite", "machine", "--quick")
     assert code == 0, output
     assert "matmul 1024×1024 float32" in output or "bfloat16" in output
     assert {record.cell.function for record in load_results(tmp_path / "runs/bench/results").records} == {
@@ -81,18 +60,17 @@ def test_the_command_measures_and_leaves_rows_a_page_and_runs_in_mlflow(bench, t
         (["estimate", "positional-txt"], "unknown study 'positional-txt'; did you mean 'positional-text'?"),
     ],
 )
-def test_a_mistake_is_one_sentence(bench, words, said):
-    code, output = bench(*words)
+def test_a_mistake_is_one_sentence(run_bench, words, said):
+    code, output = run_bench(*words)
     assert code == 2
     assert said in output
     assert output.count("\n") == 1
 
 
 def result_of(suite, case, name):
-    """Inputs of a case, and what an implementation makes of them."""
+    """Return the inputs of a case, and an implementation's result on them."""
     inputs = suite.inputs(case)
-    [found] = [one for one in suite._implementations.values() if one.name == name]
-    return inputs, found.prepare(inputs)()
+    return inputs, suite._implementations[name].prepare(inputs)()
 
 
 @pytest.mark.parametrize("name", ["bmm", "loop over nn.Sequential"])
@@ -119,7 +97,7 @@ def test_a_wrong_token_is_seen_whichever_implementation_comes_first():
     inputs, tokens = result_of(suite, suite.cases(quick=True)[0], "cache")
     assert suite.check(inputs, "cache", tokens) == ""
     tokens[2, 5] = (tokens[2, 5] + 1) % 7
-    assert "12% of the sequences are other ones" in suite.check(inputs, "cache", tokens)
+    assert "12% of the sequences are wrong" in suite.check(inputs, "cache", tokens)
 
 
 def test_the_training_loop_is_that_of_the_recipe():
@@ -152,12 +130,12 @@ def test_a_step_that_leaves_something_out_is_seen(operator, arm, left_out):
     [group] = [group for group in lacking.optimiser.param_groups if group["name"] == left_out]
     for parameter in group["params"]:
         parameter.requires_grad_(False)
-    found = []
+    complaints = []
     for step in (whole, lacking):
         losses = [step(inputs.batch) for _ in range(2)]
-        found.append(suite.check(inputs, arm, (losses[-1], 2)))
-    assert found[0] == ""
-    assert "relative error of the loss" in found[1]
+        complaints.append(suite.check(inputs, arm, (losses[-1], 2)))
+    assert complaints[0] == ""
+    assert "relative error of the loss" in complaints[1]
 
 
 def test_the_least_bytes_of_attention_are_what_goes_in_and_comes_out():

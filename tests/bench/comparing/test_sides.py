@@ -1,7 +1,6 @@
-"""Two sets of measurements side by side, by the command."""
+"""`trans4init bench compare` on two sets of results and on two states of the source."""
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def write_side(make_record, tmp_path):
-    """Writes a benchmark's results of so many processes; its folder's name."""
+    """Writes the results of a benchmark in a number of processes, and returns their folder's name."""
 
     def write(
         name,
@@ -50,9 +49,9 @@ def write_side(make_record, tmp_path):
                 status="failed" if error else "ok",
                 error=error,
                 measurements=tuple(
-                    found
+                    measurement
                     for round_ in range(4)
-                    for found in (
+                    for measurement in (
                         Measurement(metrics.LATENCY, None if error else milliseconds * (1 + 0.001 * process), round_),
                         Measurement(metrics.INTERRUPTED, float(round_ in interrupted), round_),
                     )
@@ -66,26 +65,14 @@ def write_side(make_record, tmp_path):
 
 
 @pytest.fixture
-def compare(tmp_path):
-    """Runs `trans4init bench compare …` in a folder: exit code and everything it printed."""
-
-    def run(*words, folder=tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "trans4init.bench.cli", "compare", *words],
-            cwd=folder,
-            env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
+def compare(run_bench):
+    """Runs `trans4init bench compare …`; returns the exit code and everything it printed."""
+    return lambda *words, **options: run_bench("compare", *words, **options)
 
 
 @pytest.fixture
 def project(tmp_path):
-    """The project's sources in a repository of their own; the last commit copies twice where it copied once."""
+    """Makes a git repository of the project's sources, whose last commit copies twice instead of once."""
 
     def git(*words):
         names = ["-c", "user.name=test", "-c", "user.email=test@test"]
@@ -257,15 +244,15 @@ def test_what_cannot_be_compared_is_one_sentence(write_side, compare, words, sai
 
 
 def test_five_percent_that_were_planted_in_a_training_step_were_found(compare):
-    """Of two states of this project, the second with 1.6 ms of waiting in a step of 31: one implementation has it."""
+    """The second state waits 1.6 ms in each step of 31 ms, in one of the implementations alone."""
     sides = [str(ROOT / "bench" / "results" / "amd-epyc-2-cores" / "planted-slowdown" / side) for side in "ab"]
     code, output = compare(*sides)
     assert code == 1
     words = re.findall(r"(slower|faster|no different|inconclusive|too few) *$", output, re.MULTILINE)
     assert sorted(words) == ["inconclusive", "inconclusive", "no different", "slower"]
-    [found] = [line for line in output.splitlines() if "slower" in line]
-    assert found.startswith("training-loop: training loop 4×128, context")
-    assert "trans4init" in output.splitlines()[output.splitlines().index(found) + 1]
+    [slower] = [line for line in output.splitlines() if "slower" in line]
+    assert slower.startswith("training-loop: training loop 4×128, context")
+    assert "trans4init" in output.splitlines()[output.splitlines().index(slower) + 1]
 
 
 def test_every_process_counts_once(write_side, tmp_path):

@@ -1,22 +1,22 @@
-"""The least that training and decoding need, against PyTorch's own count of the operations."""
+"""Lower bounds on training and decoding agree with PyTorch's own count of the operations."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.bench.suites.lower_bounds import decoding_floor, training_floor
+from trans4init.bench.suites.lower_bounds import decoding_lower_bound, training_lower_bound
 
 BATCH = 3
 
 
 def counted(work):
-    """Operations of the matrices; those of attention on a CPU are none that PyTorch counts."""
+    """Return PyTorch's count of the matrices' operations; attention's it doesn't count on a CPU."""
     with FlopCounterMode(display=False) as counter:
         work()
-    found = counter.get_flop_counts()["Global"]
-    assert all(str(name).startswith("aten.mm") for name in found)
-    return sum(found.values())
+    counts = counter.get_flop_counts()["Global"]
+    assert all(str(name).startswith("aten.mm") for name in counts)
+    return sum(counts.values())
 
 
 @pytest.mark.parametrize("special", [{}, {"key_value_heads": 1}, {"gated": True}, {"feed_forward": 40}])
@@ -25,10 +25,10 @@ def test_a_training_step_needs_what_pytorch_counts(special):
     model = Transformer(config)
     tokens = torch.randint(50, (BATCH, 12))
     matrices = counted(lambda: model(tokens).sum().backward())
-    floor = training_floor(config, 50, BATCH)
-    assert floor.flop - matrices == pytest.approx(3.5 * 2 * BATCH * 4 * 12**2 * 16 / 2)
+    least = training_lower_bound(config, 50, BATCH)
+    assert least.flop - matrices == pytest.approx(3.5 * 2 * BATCH * 4 * 12**2 * 16 / 2)
     parameters = sum(value.numel() for value in model.parameters() if value.dim() == 2)
-    assert floor.bytes == 6 * 4 * parameters + 8 * BATCH * 13
+    assert least.bytes == 6 * 4 * parameters + 8 * BATCH * 13
 
 
 def test_decoding_needs_every_token_once():
@@ -36,13 +36,13 @@ def test_decoding_needs_every_token_once():
     model = Transformer(config)
     with torch.no_grad():
         matrices = counted(lambda: model(torch.randint(50, (BATCH, 11))))
-    floor = decoding_floor(config, 50, BATCH, 4, 8)  # 4 given and 8 new: 11 are read
-    unused = 2 * BATCH * 50 * 16 * 3  # what would follow the first three of the prompt is known
-    assert floor.flop == matrices - unused + BATCH * 2 * 4 * 16 * 66
-    assert floor.bytes == 4 * sum(v.numel() for v in model.parameters() if v.dim() == 2) + 8 * BATCH * 12
+    least = decoding_lower_bound(config, 50, BATCH, 4, 8)  # 4 tokens of prompt and 8 new ones: 11 are inputs
+    unused = 2 * BATCH * 50 * 16 * 3  # no output is needed after the first three tokens of the prompt
+    assert least.flop == matrices - unused + BATCH * 2 * 4 * 16 * 66
+    assert least.bytes == 4 * sum(v.numel() for v in model.parameters() if v.dim() == 2) + 8 * BATCH * 12
 
 
-def test_other_models_have_no_floor():
+def test_other_models_have_no_lower_bound():
     config = TransformerConfig(kind="encoder", layers=1, width=8, heads=1, vocabulary=5)
     with pytest.raises(ValueError, match="kind encoder"):
-        training_floor(config, 5, 1)
+        training_lower_bound(config, 5, 1)

@@ -45,7 +45,7 @@ def test_runs_together_are_the_runs_by_themselves(clip, frozen):
 @pytest.mark.parametrize("asked", [{"precision": "bfloat16"}, {"accumulate": 2}, {"compile": True}])
 def test_what_an_array_does_not_do_is_refused(asked):
     task = TASKS.get("text")(TextConfig(), SMALL.context, torch.device("cpu"))
-    with pytest.raises(ValueError, match="a trial array has no precision"):
+    with pytest.raises(ValueError, match="a trial array trains in its models' precision"):
         TrialArray([Transformer(SMALL)], task, TrainingConfig(steps=1, batch=2, **asked))
 
 
