@@ -1,4 +1,4 @@
-"""Tasks: data + loss + metrics. One class per task, in a file of its own."""
+"""Tasks: data, loss and metrics. Each task is a class in a file of its own."""
 
 from trans4init.ablations.registry import import_all
 from trans4init.ablations.tasks.base import TASKS, Batch, Task, model_config
@@ -9,5 +9,5 @@ import_all(__name__, __path__)
 
 
 def list_tasks() -> list[str]:
-    """The names of all tasks."""
+    """Return the names of all tasks."""
     return TASKS.names()

@@ -1,4 +1,4 @@
-"""What a task is: data, a loss, and the metrics of a model on held-out data."""
+"""The base of all tasks: batches to train on, a loss, and the metrics of a model on held-out data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,19 +25,19 @@ from trans4init.reports.records.schema import Measurement, Metric
 __all__ = ["IGNORED", "TASKS", "Batch", "Task", "evaluating", "model_config"]
 
 IGNORED = -100
-"""A target that no loss and no metric counts: padding, and what is given rather than predicted."""
+"""A target that no loss and no metric counts: padding, and tokens that are given rather than predicted."""
 
 Key = Any
-"""Which examples make a batch, in the task's own words: small, and enough to build it in another process."""
+"""Says which examples make a batch; its type is the task's. Small, and enough to build the batch in another process."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Examples [B, ...] that are worked on together.
+    """Examples that a model processes together.
 
     inputs: tokens [B, L], or images [B, C, H, W]. targets: classes [B], or a token for each input token [B, L],
-    `IGNORED` where none is predicted. lengths, source_lengths: tokens of each row that are no padding,
-    [B]. source: [B, S].
+    `IGNORED` where no token is predicted. source: tokens [B, S] for the encoder. lengths, source_lengths: the number of
+    tokens of each row without padding, [B].
     """
 
     inputs: Tensor
@@ -50,26 +50,26 @@ class Batch:
         return len(self.inputs)
 
     def map(self, change: Any) -> "Batch":
-        """The same with every tensor changed alike."""
-        held = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(self, **{name: change(value) for name, value in held.items() if value is not None})
+        """Return the batch with `change` applied to every tensor."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in tensors.items() if value is not None})
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
+        """Return the batch on a device."""
         return self.map(lambda tensor: tensor.to(device))
 
     def pin_memory(self) -> "Batch":
-        """The same in memory that a GPU can fetch from while it computes."""
+        """Return the batch in pinned memory, which a GPU copies from while it computes."""
         return self.map(lambda tensor: tensor.pin_memory())
 
     def predictions(self) -> int:
-        """How many targets count."""
+        """Return the number of targets that count."""
         return int((self.targets != IGNORED).sum())
 
     def piece(self, number: int, count: int) -> tuple["Batch", float]:
-        """Every `count`-th row from `number` on, and the share of the batch's predictions that they make.
+        """Return every `count`-th row from `number` on, and their share of the batch's predictions.
 
-        A batch of fewer rows leaves pieces empty: those are one row that counts for nothing.
+        If the batch has too few rows for a piece, the piece is the first row with a share of 0.
         """
         rows = slice(number, None, count) if number < len(self) else slice(0, 1)
         piece = self.map(lambda tensor: tensor[rows])
@@ -77,7 +77,7 @@ class Batch:
 
 
 class _Batches(Dataset[Batch]):
-    """Batches by key, for worker processes."""
+    """Builds batches by key in worker processes."""
 
     def __init__(self, task: "Task") -> None:
         self.task = task
@@ -87,7 +87,7 @@ class _Batches(Dataset[Batch]):
 
 
 class _Keys:
-    """An iterator of keys in the shape that a loader wants to sample from."""
+    """Adapts an iterator of keys to the sampler that a DataLoader asks for."""
 
     def __init__(self, keys: Iterator[Key]) -> None:
         self.keys = keys
@@ -97,22 +97,22 @@ class _Keys:
 
 
 class Task(ABC):
-    """Data + loss + metrics. Subclasses register themselves in `TASKS`."""
+    """Data, loss and metrics. Subclasses register themselves in `TASKS`."""
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
     """The settings of a task in a user's file; those of this package are in `data`, where there is no torch."""
     judged: ClassVar[Metric]
-    """The metric that says which of a run's models is the best; measured at every evaluation."""
+    """The metric that decides which model of a run is the best; measured at every evaluation."""
     counts_tokens: ClassVar[bool] = False
-    """Whether batches can be made by their number of tokens."""
+    """Whether batches can be made by their number of tokens, as `batch_unit = "tokens"` asks."""
     fingerprint: str
     """SHA-256 of the data."""
     device: torch.device
 
     @abstractmethod
     def __init__(self, config: Any, context: int, device: torch.device, kind: Kind = "decoder") -> None:
-        """Read the data, for a model of that kind; raises InputError where it isn't there or longer than the context.
+        """Read the data for a model of that kind; raises InputError if it is missing, or longer than the context.
 
         config: the TaskConfig of this task.
         """
@@ -120,40 +120,41 @@ class Task(ABC):
     @property
     @abstractmethod
     def model_fields(self) -> dict[str, Any]:
-        """What the data decide of a TransformerConfig: number of tokens, of classes, size of images."""
+        """The fields of a TransformerConfig that the data decide: number of tokens or classes, size of images."""
 
     @property
     def codec(self) -> Codec | None:
-        """How text becomes the task's tokens and back; None where there is no text."""
+        """The codec between text and the task's tokens; None if the task has no text."""
         return None
 
     @property
     def notes(self) -> dict[str, str]:
-        """How the metrics were computed, where a number means little without it."""
+        """What a reader must know about how the metrics were computed, such as BLEU's signature."""
         return {}
 
     @abstractmethod
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[Key]:
-        """Which examples make each batch, without end; decided by the seed alone and cheap to run through."""
+        """Yield the key of each batch, without end. Depends on the seed alone, and is cheap to skip through."""
 
     @abstractmethod
     def collate(self, key: Key) -> Batch:
-        """The batch of a key, on the CPU."""
+        """Return the batch of a key, on the CPU."""
 
     def check_kind(self, config: TaskConfig, kind: Kind) -> None:
-        """Raise InputError where a model of that kind can't do the task."""
+        """Raise InputError if a model of that kind can't do the task."""
         if kind not in config.kinds:
             raise InputError(f"task {self.name} needs a model of kind {' or '.join(config.kinds)}, not {kind}.")
 
     def batches(
         self, seed: int, size: int, split: Split, *, start: int = 0, unit: BatchUnit = "examples", workers: int = 0
     ) -> Iterator[Batch]:
-        """Batches without end to train a model that is measured on `split`; the same seed gives every arm the same.
+        """Return batches without end to train a model that is measured on `split`, after skipping the first `start`.
 
-        Begins after the first `start` of them. They are the same for every number of worker processes.
+        The same seed gives the same batches, for every arm and for every number of worker processes. Raises InputError
+        for tokens as unit if the task has no such batches.
         """
         if unit == "tokens" and not self.counts_tokens:
-            raise InputError(f'task {self.name} makes batches of examples: batch_unit = "tokens" doesn\'t apply.')
+            raise InputError(f'task {self.name} makes batches of examples only: leave out batch_unit = "tokens".')
         keys = self.plan(seed, size, split, unit)
         for _ in range(start):
             next(keys)
@@ -165,40 +166,42 @@ class Task(ABC):
             sampler=_Keys(keys),
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it draws a number that the model's dropout would have had
+            generator=torch.Generator(),  # without it, the loader draws from the generator that dropout uses
         )
         return (batch.to(self.device) for batch in loader)
 
     def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """The mean cross-entropy of a batch, in nats per target that counts."""
+        """Return the mean cross-entropy of a batch, in nats per target that counts."""
         logits = self.logits(model, batch)
         return F.cross_entropy(
             logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
         )
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[..., V]: a prediction for every target."""
+        """Return the logits of a prediction for every target, [..., V]."""
         result: Tensor = model(batch.inputs)
         return result
 
     def tokens_in(self, batch: Batch) -> int:
-        """How many tokens a batch predicts."""
+        """Return how many tokens a batch predicts."""
         return batch.predictions()
 
     @abstractmethod
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """The metrics on a split; the dear ones only in the final evaluation."""
+        """Measure the metrics on a split; the expensive ones only in the final evaluation."""
 
-    def summary(self, found: list[Measurement], step: int) -> list[Measurement]:
-        """What a whole run's measurements say together, at its end."""
+    def summary(self, measurements: list[Measurement], step: int) -> list[Measurement]:
+        """Return further measurements, made at the end of a run from all those before."""
         return []
 
 
 def model_config(size: ModelSize, task: Task, **changes: Any) -> TransformerConfig:
-    """The Transformer of that size for the task's data; raises InputError where a size says something else."""
+    """Return the config of a Transformer of that size for the task's data; raises InputError if they disagree."""
     for name, value in task.model_fields.items():
         if name in size.model_fields_set and getattr(size, name) != value:
-            raise InputError(f"[model] {name} is {value} by the data of task {task.name}, not {getattr(size, name)}.")
+            raise InputError(
+                f"[model] {name} must be {value} for the data of task {task.name}, not {getattr(size, name)}."
+            )
     try:
         return TransformerConfig(**size.model_dump() | task.model_fields | changes)
     except ValidationError as error:
@@ -207,7 +210,7 @@ def model_config(size: ModelSize, task: Task, **changes: Any) -> TransformerConf
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model without dropout and without gradients, then as it was."""
+    """Turn off dropout and gradients within; afterwards the model is in the mode it was in."""
     was_training = model.training
     model.eval()
     try:

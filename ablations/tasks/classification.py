@@ -1,4 +1,4 @@
-"""Task `classification`: texts by label."""
+"""Task `classification`: tell the label of a text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,11 +24,12 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["Classification"]
 
 _AT_ONCE = 64
+"""Texts of one batch of an evaluation: more take more memory."""
 
 
 @TASKS.register
 class Classification(Task):
-    """Tell the label of a text: SST-2, a table of yours, or the language of number words."""
+    """Tell the label of a text: of SST-2, of a table of yours, or the language of number words."""
 
     name = "classification"
     judged = ACCURACY
@@ -47,30 +48,30 @@ class Classification(Task):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """Byte pairs and labels of the training split."""
+        """The number of byte pairs and of labels in the training split."""
         return {"vocabulary": self._codec.size, "classes": len(self.labels)}
 
     @property
     def codec(self) -> BpeCodec:
-        """Learned from the training split."""
+        """The byte pairs, learned from the training split."""
         return self._codec
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[NDArray[np.int64]]:
-        """Rows of the training split, every one once an epoch."""
+        """Yield rows of the training split, each once an epoch."""
         lengths = np.array([len(tokens) for tokens, _ in self._rows["training"]])
         return epochs(seed, lengths, size, tokens=unit == "tokens")
 
     def collate(self, key: NDArray[np.int64]) -> Batch:
-        """Those rows, padded."""
+        """Return the batch of those rows, padded."""
         return self._batch([self._rows["training"][row] for row in key])
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[B, C]."""
+        """Return a logit for every class, [B, C]."""
         result: Tensor = model(batch.inputs, lengths=batch.lengths)
         return result
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss, accuracy and macro-F1; in the final evaluation what the majority's label would score, beside them."""
+        """Measure loss, accuracy and macro-F1; finally also the accuracy of always naming the commonest label."""
         rows = sorted(self._rows[split], key=lambda row: len(row[0]))
         batches = (self._batch(rows[first : first + _AT_ONCE]) for first in range(0, len(rows), _AT_ONCE))
         trained = np.array([label for _, label in self._rows["training"]])
@@ -79,7 +80,7 @@ class Classification(Task):
         return [Measurement(metric, scores[metric], step) for metric in wanted]
 
     def _encoded(self, rows: Labelled) -> list[tuple[list[int], int]]:
-        """Tokens, cut to the context, and the label's number."""
+        """Return the tokens of each text, cut to the context, and the label's number."""
         return [(self._codec.encode(text)[: self.context], self.labels.index(label)) for text, label in rows]
 
     def _batch(self, rows: list[tuple[list[int], int]]) -> Batch:

@@ -1,4 +1,4 @@
-"""Task `images`: which digit is it?"""
+"""Task `images`: tell which digit an image shows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,9 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["Images"]
 
 _TESTED, _VALIDATED = 360, 180
+"""Number of images that are tested and validated on; the rest is trained on."""
 _SHADES = 16
+"""The largest value of a pixel."""
 
 
 @TASKS.register
@@ -46,17 +48,17 @@ class Images(Task):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """8 × 8 pixels of one channel, ten digits."""
+        """The size of the images and the number of classes: 8 × 8 pixels of one channel, ten digits."""
         return {"image_size": 8, "channels": 1, "classes": 10}
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """Rows of the training split, every one once an epoch, and the seed of their shifts."""
+        """Yield rows of the training split, each once an epoch, with the seed of their shifts."""
         order = epochs(seed, np.ones(len(self._labels["training"]), dtype=np.int64), size, tokens=False)
         for number, rows in enumerate(order):
             yield rows, derived_seed(seed, "shifts", number)
 
     def collate(self, key: tuple[NDArray[np.int64], int]) -> Batch:
-        """Those images, each moved by up to a pixel either way; what comes in from outside is background."""
+        """Return the batch of those images, each moved by up to one pixel in each direction over background."""
         rows, seed = key
         images = self._images["training"][rows]
         if self.config.shift:
@@ -71,7 +73,7 @@ class Images(Task):
         return Batch(torch.from_numpy(images), torch.from_numpy(self._labels["training"][rows]))
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss and accuracy; in the final evaluation what the commonest digit would score, beside them."""
+        """Measure loss and accuracy; finally also the accuracy of always naming the commonest digit."""
         batch = Batch(torch.from_numpy(self._images[split]), torch.from_numpy(self._labels[split]))
         scores = label_scores(self, model, [batch], self._labels["training"])
         wanted = (VALIDATION_LOSS, ACCURACY, *((MAJORITY_ACCURACY,) if final else ()))
@@ -79,8 +81,8 @@ class Images(Task):
 
 
 def _stratified(images: Any, labels: Any, count: int) -> list[Any]:
-    """All but `count` of the images, and those, with every digit's share kept; then the labels alike."""
+    """Split off `count` images with every digit's share kept; return [rest, split off, and the labels of each]."""
     from sklearn.model_selection import train_test_split
 
-    held: list[Any] = train_test_split(images, labels, test_size=count, stratify=labels, random_state=0)
-    return held
+    parts: list[Any] = train_test_split(images, labels, test_size=count, stratify=labels, random_state=0)
+    return parts

@@ -1,4 +1,4 @@
-"""What a classifier scores, with the score that takes no model beside it."""
+"""The scores of a classifier, and the accuracy of always naming the commonest label."""
 
 from collections.abc import Iterable
 
@@ -18,8 +18,8 @@ __all__ = ["label_scores"]
 def label_scores(
     task: Task, model: nn.Module, batches: Iterable[Batch], trained: NDArray[np.int64]
 ) -> dict[Metric, float]:
-    """Loss, accuracy, macro-F1 over all classes, and the accuracy of naming the commonest of the `trained` labels."""
-    from sklearn.metrics import accuracy_score, f1_score  # a second to import, which only those who classify wait for
+    """Return loss, accuracy, macro-F1 over all classes, and the accuracy of the commonest of the `trained` labels."""
+    from sklearn.metrics import accuracy_score, f1_score  # takes a second to import
 
     losses: list[float] = []
     named: list[int] = []

@@ -1,4 +1,4 @@
-"""Task `modular-addition`: an operation modulo a prime, learned from part of its table."""
+"""Task `modular-addition`: learn an operation modulo a prime from part of its table."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ __all__ = ["ModularAddition"]
 
 @TASKS.register
 class ModularAddition(Task):
-    """Predict a ∘ b modulo p from part of the table: trained and held-out loss, and when it groks."""
+    """Predict a ∘ b modulo p from part of the table; measures trained and held-out loss, and when it groks."""
 
     name = "modular-addition"
     judged = VALIDATION_LOSS
@@ -37,17 +37,17 @@ class ModularAddition(Task):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """A token per number, and the equals sign."""
+        """The number of tokens: one per number, and the equals sign."""
         return {"vocabulary": self.config.modulus + 1}
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[Tensor | None]:
-        """Rows drawn anew each time; None, all of them, where a batch holds so many."""
+        """Yield rows drawn anew for each batch; None stands for all rows, if a batch holds so many."""
         count, generator = len(self._parts["training"]), keyed_generator(seed, "batches")
         while True:
             yield None if size >= count else torch.randperm(count, generator=generator)[:size]
 
     def collate(self, key: Tensor | None) -> Batch:
-        """Those rows."""
+        """Return the batch of those rows."""
         rows = self._parts["training"]
         return self._batch(rows if key is None else rows[key])
 
@@ -57,8 +57,8 @@ class ModularAddition(Task):
         return result
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss and accuracy of what is held out, and of what is trained on."""
-        found = []
+        """Measure loss and accuracy of the split, and of the training rows."""
+        measurements = []
         for part, name in ((split, ""), ("training", "training")):
             batch = self._batch(self._parts[part]).to(self.device)
             with evaluating(model):
@@ -66,17 +66,17 @@ class ModularAddition(Task):
             loss = F.cross_entropy(logits, batch.targets[:, 0]).item()
             accuracy = (logits.argmax(-1) == batch.targets[:, 0]).double().mean().item()
             for metric, value in ((VALIDATION_LOSS, loss), (ACCURACY, accuracy)):
-                found.append(Measurement(of_group(metric, name) if name else metric, value, step))
-        return found
+                measurements.append(Measurement(of_group(metric, name) if name else metric, value, step))
+        return measurements
 
-    def summary(self, found: list[Measurement], step: int) -> list[Measurement]:
-        """When it grokked; censored at the last step where it never did."""
-        losses = [m for m in found if m.metric == VALIDATION_LOSS and m.value is not None]
+    def summary(self, measurements: list[Measurement], step: int) -> list[Measurement]:
+        """Return the step at which it grokked, and whether it did; the last step if it didn't."""
+        losses = [m for m in measurements if m.metric == VALIDATION_LOSS and m.value is not None]
         below = [m.step for m in losses if m.value is not None and m.value < self.config.grokked_below]
         when = min(below) if below else step
         return [Measurement(GROKKING_STEP, when, step), Measurement(GROKKED, float(bool(below)), step)]
 
     def _batch(self, rows: Tensor) -> Batch:
-        """a, b, = and what follows, from rows [B, 3]."""
+        """Return the inputs a, b, = and their target, from rows [B, 3]."""
         inputs = torch.cat([rows[:, :2], torch.full_like(rows[:, :1], self.config.modulus)], dim=1)
         return Batch(inputs, rows[:, 2:])

@@ -1,4 +1,4 @@
-"""Tasks that turn one sequence into another: by an encoder-decoder, or by a decoder that reads the source first."""
+"""The base of tasks that turn one sequence into another, for encoder-decoders and for decoders."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,13 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["Decode", "PairTask", "StoredPairTask", "Teacher", "pairs_as_batch", "prompts", "readable"]
 
 _TOKENS_AT_ONCE = 8192
+"""Tokens of one batch of an evaluation, padding included: more take more memory."""
 _EXTRA_TOKENS = 2
-"""That a generated sequence may have beyond the longest right one."""
+"""Tokens that a generated sequence may have beyond the longest right one: enough to be seen as wrong."""
 
 
 class Prompts(NamedTuple):
-    """What a model is given to go on from: tokens [B, L] with their lengths [B], and what it reads apart from them."""
+    """The inputs from which a model generates: tokens [B, L], their lengths [B], and an encoder's source [B, S]."""
 
     tokens: Tensor
     lengths: Tensor
@@ -38,17 +39,17 @@ class Prompts(NamedTuple):
     source_lengths: Tensor | None
 
     def rest(self) -> dict[str, Tensor | None]:
-        """All but the tokens, as the decoding functions call it."""
+        """Return all but the tokens, by the names that decoding functions use."""
         return {"lengths": self.lengths, "source": self.source, "source_lengths": self.source_lengths}
 
 
 Decode = Callable[[Transformer, Prompts, int], list[list[int]]]
-"""From prompts, and how many tokens at most, to the tokens that follow, END left out."""
+"""Generates, from prompts and a maximum number of tokens, the tokens that follow, without END."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a model scores where it is given the right tokens before each that it predicts."""
+    """The scores of a model that is given the right tokens before each token that it predicts."""
 
     loss: float
     """Nats per token."""
@@ -57,16 +58,19 @@ class Teacher:
 
 
 def padded(rows: Sequence[Sequence[int]], value: int = PADDING) -> tuple[Tensor, Tensor]:
-    """Rows as one tensor [B, longest], filled up behind; and their lengths [B]."""
+    """Return rows as one tensor [B, longest], filled up with `value` at their ends; and their lengths [B]."""
     lengths = torch.tensor([len(row) for row in rows])
-    held = torch.full((len(rows), int(lengths.max())), value)
+    tensor = torch.full((len(rows), int(lengths.max())), value)
     for place, row in enumerate(rows):
-        held[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return held, lengths
+        tensor[place, : len(row)] = torch.tensor(row, dtype=torch.int64)
+    return tensor, lengths
 
 
 def pairs_as_batch(pairs: Pairs, kind: Kind) -> Batch:
-    """Sources and targets with the tokens around them, padded; only targets are predicted."""
+    """Return pairs as a batch with the special tokens around them; only targets are predicted.
+
+    An encoder-decoder reads source and target apart. A decoder reads source, separator and target as one sequence.
+    """
     sources, targets = (
         [[token + SPECIALS for token in row] for row in rows] for rows in (pairs.sources, pairs.targets)
     )
@@ -82,7 +86,7 @@ def pairs_as_batch(pairs: Pairs, kind: Kind) -> Batch:
 
 
 def prompts(sources: Sequence[Sequence[int]], kind: Kind, device: torch.device) -> Prompts:
-    """What a model of that kind is given to generate targets."""
+    """Return what a model of that kind is given to generate targets from."""
     numbered = [[token + SPECIALS for token in row] for row in sources]
     if kind == "encoder-decoder":
         source, source_lengths = padded([[*row, END] for row in numbered])
@@ -93,9 +97,9 @@ def prompts(sources: Sequence[Sequence[int]], kind: Kind, device: torch.device) 
 
 
 def readable(model: Transformer, given: Prompts, maximum: int) -> int:
-    """How many of `maximum` tokens the model has positions for: it reads all but the last of them.
+    """Return how many tokens, at most `maximum`, the model has positions for: it reads all but the last of them.
 
-    Raises OutsideDomainError where it has none for the prompts.
+    Raises OutsideDomainError if it has no positions for the prompts.
     """
     content = model.position.content
     if not _ends(content):
@@ -107,12 +111,12 @@ def readable(model: Transformer, given: Prompts, maximum: int) -> int:
 
 
 def _ends(content: Content) -> TypeGuard[TrainableTable]:
-    """Whether there are positions beyond it."""
+    """Return whether the positions are a table that ends."""
     return isinstance(content, TrainableTable) and not content.function.open_ended()
 
 
 def decode_greedily(model: Transformer, given: Prompts, maximum: int) -> list[list[int]]:
-    """The likeliest token each time."""
+    """Generate the likeliest token at each position."""
     return greedy(model, given.tokens, maximum=maximum, end=END, **given.rest()).sequences(END)
 
 
@@ -126,22 +130,22 @@ class PairTask(Task):
 
     @abstractmethod
     def held_out(self, split: Split) -> Pairs:
-        """What is measured at every evaluation."""
+        """Return the pairs that every evaluation measures."""
 
     def groups(self, split: Split) -> Iterator[tuple[tuple[str, ...], Pairs]]:
-        """Further pairs that the final evaluation measures, with the names of the groups that they count in."""
+        """Yield further pairs that the final evaluation measures, with the names of the groups that they count in."""
         yield from ()
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[B, L, V]."""
-        given: dict[str, Tensor | None] = {"lengths": batch.lengths}
+        """Return the logits of every target, [B, L, V]."""
+        options: dict[str, Tensor | None] = {"lengths": batch.lengths}
         if batch.source is not None:
-            given |= {"source": batch.source, "source_lengths": batch.source_lengths}
-        result: Tensor = model(batch.inputs, **given)
+            options |= {"source": batch.source, "source_lengths": batch.source_lengths}
+        result: Tensor = model(batch.inputs, **options)
         return result
 
     def check_lengths(self, pairs: Pairs) -> None:
-        """Raise InputError where a pair is longer than the model's context."""
+        """Raise InputError if a pair is longer than the model's context."""
         sources, targets = pairs.longest()
         needed = max(sources, targets) + 1 if self.kind == "encoder-decoder" else sources + targets + 1
         if needed > self.context:
@@ -150,16 +154,17 @@ class PairTask(Task):
             )
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss and exact match given the right tokens; in the final evaluation also generated, and by group.
+        """Measure loss and exact match given the right tokens; finally also of generated sequences, and by group.
 
         Lengths for which the model has no positions are left out.
         """
         pairs = self.held_out(split)
         teacher = summed([self.taught(model, pairs)])
-        found = [Measurement(VALIDATION_LOSS, teacher.loss, step), Measurement(EXACT_MATCH, teacher.exact, step)]
+        measurements = [Measurement(VALIDATION_LOSS, teacher.loss, step), Measurement(EXACT_MATCH, teacher.exact, step)]
         if not final:
-            return found
-        found.append(Measurement(GENERATED_EXACT_MATCH, float(np.mean(self.generated_exactly(model, pairs))), step))
+            return measurements
+        generated_share = float(np.mean(self.generated_exactly(model, pairs)))
+        measurements.append(Measurement(GENERATED_EXACT_MATCH, generated_share, step))
         scores: dict[str, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
         for names, group in self.groups(split):
             try:
@@ -168,14 +173,18 @@ class PairTask(Task):
                 continue
             for name in names:
                 scores.setdefault(name, []).append((taught, generated))
-        for name, held in scores.items():
-            exact, generated = summed([taught for taught, _ in held]).exact, np.concatenate([one for _, one in held])
-            found.append(Measurement(of_group(EXACT_MATCH, name), exact, step))
-            found.append(Measurement(of_group(GENERATED_EXACT_MATCH, name), float(generated.mean()), step))
-        return found
+        for name, parts in scores.items():
+            exact = summed([taught for taught, _ in parts]).exact
+            generated = np.concatenate([right for _, right in parts])
+            measurements.append(Measurement(of_group(EXACT_MATCH, name), exact, step))
+            measurements.append(Measurement(of_group(GENERATED_EXACT_MATCH, name), float(generated.mean()), step))
+        return measurements
 
     def taught(self, model: Transformer, pairs: Pairs) -> NDArray[np.float64]:
-        """For each pair its summed loss, its tokens, and whether all were right, [N, 3]; the right ones are given."""
+        """Return, for each pair, its summed loss, its number of tokens and whether all were right, [N, 3].
+
+        Before each token that the model predicts it is given the right ones.
+        """
         rows = np.empty((len(pairs), 3))
         with evaluating(model):
             for chosen in self._in_batches(pairs):
@@ -189,7 +198,7 @@ class PairTask(Task):
         return rows
 
     def generated(self, model: Transformer, pairs: Pairs, decode: Decode = decode_greedily) -> list[list[int]]:
-        """What the model makes of the sources, as the codec numbers it."""
+        """Return what the model generates from the sources, as the codec numbers it."""
         results: list[list[int]] = [[] for _ in pairs.sources]
         with evaluating(model):
             for chosen in self._in_batches(pairs, apart=self.kind == "decoder" and _ends(model.position.content)):
@@ -201,18 +210,19 @@ class PairTask(Task):
         return results
 
     def most_tokens(self, pairs: Pairs) -> int:
-        """How many are generated at most: a little more than right, since what is longer isn't right in any case."""
+        """Return how many tokens are generated at most: a few more than the longest target has."""
         return pairs.longest()[1] + 1 + _EXTRA_TOKENS
 
     def generated_exactly(self, model: Transformer, pairs: Pairs) -> NDArray[np.bool_]:
-        """Which sources the model turns into exactly their target, [N]."""
+        """Return which sources the model turns into exactly their target, [N]."""
         made = self.generated(model, pairs)
-        return np.array([one == right for one, right in zip(made, pairs.targets, strict=True)])
+        return np.array([tokens == target for tokens, target in zip(made, pairs.targets, strict=True)])
 
     def _in_batches(self, pairs: Pairs, *, apart: bool = False) -> Iterator[NDArray[np.int64]]:
-        """Rows of similar length together, few enough for the memory.
+        """Yield batches of rows of similar length, of at most `_TOKENS_AT_ONCE` tokens.
 
-        apart: sources of one length alone, so that where positions end, a long source leaves no short one less room.
+        apart: whether a batch has sources of one length only. Where positions end, a longer source in the batch would
+        leave a shorter one less room to generate.
         """
         sources = np.array(list(map(len, pairs.sources)))
         lengths = sources + np.array(list(map(len, pairs.targets))) + 2
@@ -231,32 +241,32 @@ class PairTask(Task):
 
 
 class StoredPairTask(PairTask):
-    """Pairs that are all there before training begins."""
+    """The base of pair tasks whose training pairs are a fixed set."""
 
     training: Pairs
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[NDArray[np.int64]]:
-        """Rows of the training pairs, every one once an epoch."""
+        """Yield rows of the training pairs, each once an epoch."""
         sources, targets = (np.array(list(map(len, rows))) for rows in (self.training.sources, self.training.targets))
         lengths = np.maximum(sources, targets) + 1 if self.kind == "encoder-decoder" else sources + targets + 1
         return epochs(seed, lengths, size, tokens=unit == "tokens")
 
     def collate(self, key: NDArray[np.int64]) -> Batch:
-        """Those rows, padded."""
+        """Return the batch of those rows, padded."""
         return pairs_as_batch(self.training.picked(key), self.kind)
 
 
 def summed(rows: Sequence[NDArray[np.float64]]) -> Teacher:
-    """The scores of all pairs that were measured."""
+    """Return the mean scores over all pairs that were measured."""
     loss, tokens, _ = (together := np.concatenate(rows)).sum(axis=0)
     return Teacher(float(loss / tokens), float(together[:, 2].mean()))
 
 
 def without_specials(tokens: Sequence[int]) -> list[int]:
-    """As the codec numbers them; a special token in the middle is kept as −1, so that it is never right."""
+    """Return tokens as the codec numbers them; a special token becomes −1, so that it is never right."""
     return [token - SPECIALS if token >= SPECIALS else -1 for token in tokens]
 
 
 def vocabulary(codec_size: int) -> dict[str, Any]:
-    """The model's number of tokens."""
+    """Return the model's number of tokens."""
     return {"vocabulary": codec_size + SPECIALS}

@@ -1,4 +1,4 @@
-"""Task `scan`: commands to actions."""
+"""Task `scan`: turn commands into actions."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = ["Scan"]
 
 @TASKS.register
 class Scan(StoredPairTask):
-    """Turn a command into actions, of kinds (simple) or lengths (length) that were not trained on."""
+    """Turn a command into actions; tested on commands (simple) or lengths (length) that were not trained on."""
 
     name = "scan"
 
@@ -34,16 +34,16 @@ class Scan(StoredPairTask):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """One token per word of command or action."""
+        """The number of tokens: one per word of command or action, and the special ones."""
         return vocabulary(self._codec.size)
 
     @property
     def codec(self) -> WordCodec:
-        """The words of the training split."""
+        """The codec of the words of the training split."""
         return self._codec
 
     def held_out(self, split: Split) -> Pairs:
-        """All commands of the split."""
+        """Return all commands of the split."""
         return self._held_out[split]
 
     def _encoded(self, rows: list[tuple[str, str]]) -> Pairs:

@@ -1,4 +1,4 @@
-"""Tasks `copy`, `reverse`, `sort` and `addition`: generated sequences, by length and beyond the trained."""
+"""Tasks `copy`, `reverse`, `sort` and `addition`: generated sequences, tested at each length and beyond."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = ["Addition", "Copy", "Reverse", "Sort"]
 
 
 class SequenceTask(PairTask):
-    """Inputs drawn anew for every batch; what is tested is never among them."""
+    """The base of tasks whose inputs are drawn anew for every batch; tested inputs are never among them."""
 
     counts_tokens = False
 
@@ -32,36 +32,37 @@ class SequenceTask(PairTask):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """One token per symbol."""
+        """The number of tokens: one per symbol, and the special ones."""
         return vocabulary(self.codec.size)
 
     @property
     def codec(self) -> WordCodec:
-        """Symbols between blanks."""
+        """The codec of symbols between blanks."""
         return WordCodec(self.config.alphabet())
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[int, int]]:
-        """The seed of each batch, and its size."""
+        """Yield the seed of each batch, and its size."""
         number = 0
         while True:
             yield derived_seed(seed, "batches", number), size
             number += 1
 
     def collate(self, key: tuple[int, int]) -> Batch:
-        """Examples of lengths drawn alike from those that are trained on."""
+        """Return examples whose lengths are drawn uniformly from the trained ones."""
         seed, size = key
         generator = np.random.default_rng(seed)
         lengths = generator.integers(self.config.shortest, self.config.longest + 1, size=size)
         return pairs_as_batch(self.config.examples(lengths, generator, None), self.kind)
 
     def held_out(self, split: Split) -> Pairs:
-        """Of every trained length the same number."""
+        """Return the same number of pairs of every trained length."""
         lengths = range(self.config.shortest, self.config.longest + 1)
         groups = [self._of_length(split, length) for length in lengths]
-        return Pairs([one for held in groups for one in held.sources], [one for held in groups for one in held.targets])
+        sources = [source for pairs in groups for source in pairs.sources]
+        return Pairs(sources, [target for pairs in groups for target in pairs.targets])
 
     def groups(self, split: Split) -> Iterator[tuple[tuple[str, ...], Pairs]]:
-        """Each length by itself, and those beyond the trained together."""
+        """Yield each tested length; those beyond the trained lengths also count in group `beyond`."""
         for length in self.config.lengths:
             beyond = ("beyond",) if length > self.config.longest else ()
             yield (f"length_{length}", *beyond), self._of_length(split, length)

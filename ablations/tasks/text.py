@@ -1,4 +1,4 @@
-"""Task `text`: language modelling of one text, by byte or by character."""
+"""Task `text`: predict the next byte or character of a text."""
 
 import math
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS, at_c
 from trans4init.reports.records.schema import Measurement
 
 _TOKENS_AT_ONCE = 4096
+"""Tokens of one batch of an evaluation: more take more memory."""
 
 
 @TASKS.register
@@ -40,44 +41,44 @@ class TextTask(Task):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """One token per byte, or per different character."""
+        """The number of tokens: one per byte, or per different character."""
         return {"vocabulary": self.text.vocabulary}
 
     @property
     def codec(self) -> Codec:
-        """Bytes or characters."""
+        """The codec of bytes or of the text's characters."""
         return CharacterCodec(self.text.alphabet) if self.text.alphabet else ByteCodec()
 
     def plan(self, seed: int, size: int, split: Split, unit: BatchUnit) -> Iterator[tuple[Split, Tensor]]:
-        """Where windows [size, 1] start, anywhere in the text before `split`."""
+        """Yield where windows start, [size, 1], anywhere in the text before `split`."""
         highest, generator = len(self._training[split]) - self.context, keyed_generator(seed, "batches")
         while True:
             yield split, torch.randint(highest, (size, 1), generator=generator)
 
     def collate(self, key: tuple[Split, Tensor]) -> Batch:
-        """Windows of `context` + 1 tokens: each but the last is an input, each but the first a target."""
+        """Return windows of `context` + 1 tokens: each but the last is an input, each but the first a target."""
         split, starts = key
         return _windows_as_batch(self._training[split][starts + torch.arange(self.context + 1)].long())
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss at the trained context; at the end also bits per byte, perplexity, and the loss at 2 and 4 times.
+        """Measure the loss at the trained context; finally also bits per byte, perplexity, and longer contexts.
 
         A context for which the model has no positions is left out.
         """
         loss = self._mean_loss(model, split, 1)
-        found = [Measurement(VALIDATION_LOSS, loss, step)]
+        measurements = [Measurement(VALIDATION_LOSS, loss, step)]
         if not final:
-            return found
+            return measurements
         predicted = self._windows(split, 1)[:, 1:].numpy()
-        found.append(Measurement(BITS_PER_BYTE, loss / math.log(2) / self.text.bytes_per_token(predicted), step))
-        found.append(Measurement(PERPLEXITY, math.exp(min(loss, 700.0)), step))
+        measurements.append(Measurement(BITS_PER_BYTE, loss / math.log(2) / self.text.bytes_per_token(predicted), step))
+        measurements.append(Measurement(PERPLEXITY, math.exp(min(loss, 700.0)), step))
         for multiple in MULTIPLES[1:]:
             try:
                 longer = self._mean_loss(model, split, multiple)
             except OutsideDomainError:
                 continue
-            found.append(Measurement(at_context(VALIDATION_LOSS, multiple), longer, step))
-        return found
+            measurements.append(Measurement(at_context(VALIDATION_LOSS, multiple), longer, step))
+        return measurements
 
     def _mean_loss(self, model: nn.Module, split: Split, multiple: int) -> float:
         windows = self._windows(split, multiple)
@@ -88,7 +89,7 @@ class TextTask(Task):
         return total / len(windows)
 
     def _windows(self, split: Split, multiple: int) -> Tensor:
-        """Windows [n, multiple · context + 1]; the tokens that they predict are the same for every multiple."""
+        """Return windows [n, multiple · context + 1]; they predict the same tokens for every multiple."""
         tokens, longest = self._held_out[split], MULTIPLES[-1] * self.context
         stretches = max(1, min(self.config.evaluation_tokens // longest, (len(tokens) - 1) // longest))
         starts = torch.linspace(0, len(tokens) - longest - 1, stretches, dtype=torch.float64).long()
@@ -98,12 +99,12 @@ class TextTask(Task):
 
 
 def _windows_as_batch(windows: Tensor) -> Batch:
-    """Each token but the last is given, each but the first is predicted from those before it."""
+    """Return the batch in which each token but the first is predicted from those before it."""
     return Batch(windows[:, :-1], windows[:, 1:])
 
 
 def _check_length(text: Text, context: int) -> None:
-    """Raise InputError where a split can't hold one window of the longest test."""
+    """Raise InputError if a split is shorter than one window of the longest test."""
     longest = MULTIPLES[-1] * context + 1
     short = [split for split in SPLITS if len(text.held_out(split)) < longest]
     if short:

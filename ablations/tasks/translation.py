@@ -1,4 +1,4 @@
-"""Task `translation`: sentences from one language into another, judged by BLEU."""
+"""Task `translation`: translate sentences from one language into another; measured by BLEU."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["Translation", "bleu"]
 
 _SHORTEST_LIMIT = 10
-"""Tokens that a translation of however short a sentence may have, besides two for each of its source's."""
+"""Tokens that a translation may have besides two for each token of its source, so that short ones have room."""
 
 
 @TASKS.register
@@ -41,45 +41,48 @@ class Translation(StoredPairTask):
 
     @property
     def model_fields(self) -> dict[str, Any]:
-        """The byte pairs that the training split gave."""
+        """The number of tokens: the byte pairs of the training split, and the special ones."""
         return vocabulary(self._codec.size)
 
     @property
     def codec(self) -> BpeCodec:
-        """Learned from the training split."""
+        """The byte pairs, learned from both languages of the training split."""
         return self._codec
 
     @property
     def notes(self) -> dict[str, str]:
-        """How BLEU was computed."""
+        """BLEU's signature, which says how it was computed."""
         return {"bleu": bleu_signature()}
 
     def held_out(self, split: Split) -> Pairs:
-        """All sentences of the split."""
+        """Return all sentences of the split."""
         return self._held_out[split]
 
     def evaluate(self, model: Transformer, split: Split, step: int, *, final: bool) -> list[Measurement]:
-        """Loss and BLEU; before the final evaluation BLEU of a few sentences, decoded greedily."""
+        """Measure loss, exact matches and BLEU.
+
+        The final evaluation decodes all sentences with the settings' beam; those before decode a few, greedily.
+        """
         pairs, sentences = self._held_out[split], self._sentences[split]
         teacher = summed([self.taught(model, pairs)])
-        found = [Measurement(VALIDATION_LOSS, teacher.loss, step), Measurement(EXACT_MATCH, teacher.exact, step)]
+        measurements = [Measurement(VALIDATION_LOSS, teacher.loss, step), Measurement(EXACT_MATCH, teacher.exact, step)]
         count = len(sentences) if final else self.config.interim_sentences
         decode: Decode = self._beam if final and self.config.beam > 1 else decode_greedily
         made = self.translated(model, pairs[:count], decode)
         right = [target for _, target in sentences[:count]]
-        found.append(Measurement(BLEU, bleu(made, right), step))
-        found.append(
+        measurements.append(Measurement(BLEU, bleu(made, right), step))
+        measurements.append(
             Measurement(GENERATED_EXACT_MATCH, float(np.mean([a == b for a, b in zip(made, right, strict=True)])), step)
         )
-        return found
+        return measurements
 
     def translated(self, model: Transformer, pairs: Pairs, decode: Decode = decode_greedily) -> list[str]:
-        """The model's sentences."""
+        """Return the model's translations."""
         made = self.generated(model, pairs, decode)
         return [self._codec.decode([token for token in tokens if token >= 0]) for tokens in made]
 
     def most_tokens(self, pairs: Pairs) -> int:
-        """By the sources alone: a limit that knew the right sentences' lengths would flatter BLEU."""
+        """Return the limit by the sources alone: one by the right translations' lengths would flatter BLEU."""
         return 2 * pairs.longest()[0] + _SHORTEST_LIMIT
 
     def _beam(self, model: Transformer, given: Prompts, maximum: int) -> list[list[int]]:
@@ -94,14 +97,14 @@ class Translation(StoredPairTask):
 
 
 def bleu(made: list[str], right: list[str]) -> float:
-    """Corpus BLEU of Post 2018, 0 to 100, with sacrebleu's default tokens and smoothing."""
-    from sacrebleu.metrics.bleu import BLEU as SacreBleu  # noqa: N811  ours is the metric
+    """Return the corpus BLEU of Post 2018, 0 to 100, with sacrebleu's default tokens and smoothing."""
+    from sacrebleu.metrics.bleu import BLEU as SacreBleu  # noqa: N811  BLEU is our metric here
 
     return float(SacreBleu().corpus_score(made, [right]).score)
 
 
 def bleu_signature() -> str:
-    """How that BLEU was computed, in sacrebleu's words."""
+    """Return sacrebleu's signature of how that BLEU was computed."""
     from sacrebleu.metrics.bleu import BLEU as SacreBleu  # noqa: N811
 
     score = SacreBleu()

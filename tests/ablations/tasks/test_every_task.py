@@ -100,7 +100,7 @@ def test_a_model_of_the_wrong_kind_or_size_is_refused():
         TASKS.get("scan")(config, 64, CPU, "encoder")
     task, _ = made(configured("images"), "image")
     size = ModelSize(kind="image", layers=1, width=8, heads=2, image_size=8, patch=4, classes=7)
-    with pytest.raises(InputError, match=r"\[model\] classes is 10 by the data of task images, not 7"):
+    with pytest.raises(InputError, match=r"\[model\] classes must be 10 for the data of task images, not 7"):
         model_config(size, task)
 
 
