@@ -1,51 +1,51 @@
-"""What a report says: the verdict in sentences, and numbers as its pages write them."""
+"""Write numbers and names as every report shows them. A value that was not measured, None, is shown as a dash."""
 
 from trans4init.reports.statistics import Estimate, Interval
 
-__all__ = ["count", "figure", "interval", "limits", "number", "signed", "value", "words"]
+__all__ = ["bounds", "count", "interval", "number", "signed", "significant", "spoken", "value"]
 
 
-def words(name: str) -> str:
-    """A metric's name as a person says it."""
+def spoken(name: str) -> str:
+    """Return a metric's name as a person says it: `validation_loss` is "validation loss"."""
     return name.replace("_", " ")
 
 
 def count(number: int | None) -> str:
-    """A whole number, in groups of three digits; a dash for what was not measured."""
+    """Return a whole number in groups of three digits."""
     return "–" if number is None else f"{number:,}".replace(",", " ")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant digits; a dash for what was not measured."""
+    """Return a number with `digits` significant digits, with an exponent below 0.001 and from 100,000 on."""
     if value is None:
         return "–"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
-    return figure(value, digits).replace(",", "")
+    return significant(value, digits).replace(",", "")
 
 
-def figure(value: float, digits: int = 3) -> str:
-    """So many significant digits, thousands set apart, without an exponent for what is large."""
+def significant(value: float, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits, commas between thousands, and no exponent for large values."""
     return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def signed(value: float | None) -> str:
-    """A difference, with its sign."""
+    """Return a difference with its sign and four decimals."""
     return "–" if value is None else f"{value:+.4f}".replace("-", "−")
 
 
 def value(estimate: Estimate | None, digits: int = 4) -> str:
-    """The value of an estimate."""
+    """Return the value of an estimate with `digits` decimals."""
     return "–" if estimate is None else f"{estimate.value:.{digits}f}"
 
 
-def limits(estimate: Estimate | None, digits: int = 4) -> str:
-    """The interval of an estimate; empty where it has none."""
+def bounds(estimate: Estimate | None, digits: int = 4) -> str:
+    """Return the interval of an estimate with `digits` decimals; an empty string where there is no interval."""
     if estimate is None or estimate.interval is None:
         return ""
     return f"[{estimate.interval.low:.{digits}f}, {estimate.interval.high:.{digits}f}]"
 
 
-def interval(found: Interval | None) -> str:
-    """The interval of a difference."""
-    return "–" if found is None else f"[{signed(found.low)}, {signed(found.high)}]"
+def interval(bounds: Interval | None) -> str:
+    """Return the interval of a difference, both ends with their signs."""
+    return "–" if bounds is None else f"[{signed(bounds.low)}, {signed(bounds.high)}]"

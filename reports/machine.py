@@ -1,4 +1,4 @@
-"""What a run ran on: software versions, processor, clocks, commit. Nothing that names a person or a machine."""
+"""Record what a run ran on: software versions, processor, clocks, commit. Nothing here identifies a person or host."""
 
 import functools
 import importlib.metadata
@@ -18,7 +18,7 @@ _PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "opt
 
 @dataclass(frozen=True)
 class Environment:
-    """A machine and its software, as far as results depend on them."""
+    """A machine and its software, as far as results can depend on them."""
 
     python: str
     system: str
@@ -26,10 +26,10 @@ class Environment:
     cores: int
     memory_gib: float
     clock_mhz: float | None
-    """The mean clock of the processor's cores when the run was recorded; None where the system doesn't say."""
+    """The mean clock of the processor's cores when the run was recorded; None where the system doesn't tell."""
     accelerator: str
     git_commit: str
-    """The commit of the source tree, with `+dirty` where files were changed; empty outside a checkout."""
+    """The commit of the source tree, with `+dirty` if files were changed; empty outside a git checkout."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def machine(self) -> str:
@@ -37,7 +37,7 @@ class Environment:
         return self.accelerator or f"{self.processor}, {self.cores} core{'s' if self.cores != 1 else ''}"
 
     def fingerprint(self) -> tuple[object, ...]:
-        """What must agree for two runs to count as made in one place: everything but the clock."""
+        """Return what two runs must agree in to count as made in the same environment: all but memory and clock."""
         return (
             self.python,
             self.system,
@@ -50,7 +50,7 @@ class Environment:
 
 
 def capture(accelerator: str = "") -> Environment:
-    """The environment of this process. `accelerator` is the name of the GPU in use, empty on a CPU."""
+    """Return the environment of this process. `accelerator` is the name of the GPU in use; empty on a CPU."""
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -65,7 +65,7 @@ def capture(accelerator: str = "") -> Environment:
 
 
 def usable_cores() -> int:
-    """The number of processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -82,7 +82,7 @@ def _processor() -> str:
 
 
 def clock_mhz() -> float | None:
-    """The mean clock of the processor's cores now; None where the system doesn't say."""
+    """Return the mean clock of the processor's cores now; None where the system doesn't tell."""
     cpuinfo = Path("/proc/cpuinfo")
     clocks = re.findall(r"cpu MHz\s*:\s*([\d.]+)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return round(sum(map(float, clocks)) / len(clocks), 1) if clocks else None
@@ -95,13 +95,13 @@ def _memory_gib() -> float:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @functools.cache
@@ -124,13 +124,13 @@ def _git(source: Path, *arguments: str) -> str:
 
 
 class Contention:
-    """Processor time since it was made: the machine's, and that of this process and its finished children."""
+    """Measures, from its creation on, how much of the machine's processor time other processes use."""
 
     def __init__(self) -> None:
         self._machine, self._own = _machine_seconds(), _own_seconds()
 
     def others_share(self) -> float | None:
-        """The share of the machine's processor time that went to others; None where the system doesn't say."""
+        """Return what share neither this process nor its finished children used; None where the system doesn't tell."""
         if self._machine is None or (now := _machine_seconds()) is None:
             return None
         busy, total = now[0] - self._machine[0], now[1] - self._machine[1]
@@ -138,12 +138,13 @@ class Contention:
 
 
 def _own_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """Return the processor seconds of this process and its finished children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _machine_seconds() -> tuple[float, float] | None:
-    """Busy and total seconds of all cores since boot, from Linux's /proc/stat; None elsewhere."""
+    """Return the busy and total seconds of all cores since boot, from /proc/stat; None where there is no such file."""
     path = Path("/proc/stat")
     if not path.exists():
         return None

@@ -10,7 +10,7 @@ __all__ = ["templates"]
 
 
 def templates() -> jinja2.Environment:
-    """The templates of this folder; HTML is escaped, an unknown name is an error."""
+    """Return the environment of the templates folder: it escapes HTML, and a name that is not defined is an error."""
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -18,6 +18,6 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = ("count", "interval", "limits", "number", "signed", "value", "words")
+    filters = ("bounds", "count", "interval", "number", "signed", "spoken", "value")
     pages.filters |= {name: getattr(formats, name) for name in filters}
     return pages

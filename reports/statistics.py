@@ -1,4 +1,4 @@
-"""Statistics of paired differences: exact sign-flip tests, BCa intervals, Holm, equivalence, what could be seen."""
+"""Test paired differences: exact sign-flip tests, equivalence, Holm, BCa intervals, the smallest visible effect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ __all__ = [
 ]
 
 _LARGEST_EXACT = 20
-"""Up to this many differences all 2^n sign patterns are counted; beyond, a seeded sample of them."""
+"""`sign_flip_test` counts all 2^n sign patterns up to this many differences; each more would double its time."""
 _SAMPLED_PATTERNS = 2**20
-_RESAMPLES = 10_000
+"""How many patterns it samples beyond that; more make p more precise."""
 _PATTERNS_AT_ONCE = 2**15
+"""How many patterns it holds in memory at a time."""
+_RESAMPLES = 10_000
+"""How often the bootstrap intervals draw again; published intervals change with it."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,14 @@ class Interval:
 
 
 def sign_flip_test(differences: Sequence[float], alternative: str = "two-sided") -> float:
-    """p of the paired sign-flip (Fisher) test that the mean difference is 0.
+    """Return p of the paired sign-flip test (Fisher) of the hypothesis that the mean difference is 0.
 
     Under the null hypothesis every difference is as likely with the other sign; p is the share of the 2^n sign
     patterns whose mean is at least as extreme as the observed one. Exact up to 20 differences; beyond that a seeded
     sample of 2^20 patterns, counted as (hits + 1) / (patterns + 1) (Phipson and Smyth 2010).
 
-    differences: n values. alternative: "two-sided", "greater" (mean > 0) or "less". Raises ValueError for none.
+    differences: n values. alternative: "two-sided", "greater" (mean > 0) or "less" (mean < 0). Raises ValueError for
+    zero differences.
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.size == 0:
@@ -68,7 +72,10 @@ def sign_flip_test(differences: Sequence[float], alternative: str = "two-sided")
 
 
 def equivalence_test(differences: Sequence[float], margin: float) -> float:
-    """p of two one-sided sign-flip tests (Schuirmann 1987) that the mean difference is within ±margin."""
+    """Return the larger p of two one-sided sign-flip tests that the mean difference is within ±margin.
+
+    Schuirmann 1987. Small p: the mean is certainly above -margin and certainly below +margin.
+    """
     values = np.asarray(differences, dtype=np.float64)
     above = sign_flip_test(list(values + margin), "greater")
     below = sign_flip_test(list(values - margin), "less")
@@ -76,18 +83,18 @@ def equivalence_test(differences: Sequence[float], margin: float) -> float:
 
 
 def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """The bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), from 10 000 resamples.
+    """Return the bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), from 10,000 resamples.
 
-    None for fewer than two values; a point where all values are the same.
+    It is None for fewer than two values, and a point if all values are the same.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size < 2:
         return None
     if np.ptp(sample) <= 1e-12 * max(1.0, float(np.abs(sample).max())):
         return Interval(float(sample[0]), float(sample[0]))
-    from scipy import stats  # not everything here needs it, and not every machine has it
+    from scipy import stats  # here, since it is slow to import and only some functions need it
 
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (sample,),
         np.mean,
         confidence_level=confidence,
@@ -95,14 +102,13 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval 
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    return Interval(float(interval.low), float(interval.high))
 
 
 def bootstrap_median(values: Sequence[float], block: int = 1, confidence: float = 0.95) -> tuple[float, Interval]:
-    """The median, and the percentile bootstrap interval of it; for timing samples, whose tails are long.
+    """Return the median and its percentile bootstrap interval; for timing samples, whose tails are long.
 
-    block: how many values that follow each other share something, such as the memory that models lie in; they are
-    drawn together.
+    block: how many consecutive values share something, such as the memory that models lie in; they are drawn together.
     """
     sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     missing = -sample.size % block
@@ -115,7 +121,7 @@ def bootstrap_median(values: Sequence[float], block: int = 1, confidence: float 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values adjusted for having been looked at together (Holm 1979), in the order given."""
+    """Return the p values adjusted for being tested together (Holm 1979), in their order."""
     count = len(p_values)
     adjusted, largest = [0.0] * count, 0.0
     for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
@@ -125,7 +131,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seed_floor(comparisons: int, level: float = 0.05) -> int:
-    """The fewest seeds with which `comparisons` two-sided sign-flip tests can reach `level`: 2/2^n < level/m."""
+    """Return the fewest seeds n with which m = `comparisons` sign-flip tests can reach `level`: 2/2^n < level/m."""
     seeds = 1
     while 2 / 2**seeds >= level / max(1, comparisons):
         seeds += 1
@@ -135,7 +141,7 @@ def seed_floor(comparisons: int, level: float = 0.05) -> int:
 def smallest_visible_effect(
     differences: Sequence[float], comparisons: int, level: float = 0.05, power: float = 0.8
 ) -> float | None:
-    """The mean difference that a paired study of this size and spread finds with probability `power`.
+    """Return the mean difference that a paired study of this size and spread finds with probability `power`.
 
     (t[1 - level/2m] + t[power]) · s / √n with n - 1 degrees of freedom: the t approximation to the sign-flip test,
     with the strictest of Holm's levels. None for fewer than two differences.
@@ -152,7 +158,7 @@ def smallest_visible_effect(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, from `count` values."""
+    """A mean or median of `count` values with its 95 % interval; None for an interval of too few values."""
 
     value: float
     interval: Interval | None

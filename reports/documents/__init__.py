@@ -1,1 +1,1 @@
-"""Documents: figures between marks in Markdown files, filled from published results."""
+"""Fill the tables and verdicts in Markdown documents from published results."""

@@ -1,15 +1,15 @@
-"""The documents' figures: what stands between two marks in a Markdown file is made from published results.
+"""Fill Markdown documents with numbers: the text between two marks is made from published results.
 
-A mark says what it wants, so that another table is another mark and no code:
+A mark says what to show, so that another table needs another mark and no code:
 
     <!-- speed suite=attention operators="attention step" columns="auto, bias; eager table, bias" show=ms -->
     <!-- /speed -->
 
-suite: the benchmark's. operators, columns: which of its operators and implementations, in this order, separated by
-semicolons; all unless given. show: ms (medians), ratio (how many times as fast as the baseline), MiB, or work (tokens
-per second, runs per hour). `<!-- verdict study=NAME -->` is the verdict of a published study,
-`<!-- duration study=NAME -->` how long it took, and `<!-- trained metrics="bleu; accuracy" -->` what models of
-`trans4init train` reached. `python -m trans4init.reports.documents.fill` fills all files named.
+suite: the benchmark's. operators, columns: which of its operators and implementations to show, in this order,
+separated by semicolons; all of them by default. show: ms (medians, the default), ratio (how many times as fast as the
+baseline), MiB, or work (tokens per second, runs per hour). `<!-- verdict study=NAME -->` is for the verdict of a
+published study, `<!-- duration study=NAME -->` for how long it took, and `<!-- trained metrics="bleu; accuracy" -->`
+for what the models of `trans4init train` reached. `python -m trans4init.reports.documents.fill FILE…` fills files.
 """
 
 import functools
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trans4init.reports.documents.trained_table import trained_table
 from trans4init.reports.files import write_whole
-from trans4init.reports.formats import figure
+from trans4init.reports.formats import significant
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import load_results
@@ -46,7 +46,7 @@ _SHOWN = ("ms", "ratio", "MiB", "work")
 
 
 class MarkError(ValueError):
-    """A mark that asks for what there isn't; says which."""
+    """A mark asks for something that is not published, or is misspelt."""
 
 
 def filled(text: str, project: Path) -> str:
@@ -61,9 +61,9 @@ def filled(text: str, project: Path) -> str:
         "trained": _trained,
     }
 
-    def fill(found: re.Match[str]) -> str:
-        begin, kind, words, _, end = found.groups()
-        options = dict(word.partition("=")[::2] for word in shlex.split(words or ""))
+    def fill(mark: re.Match[str]) -> str:
+        begin, kind, written_options, _, end = mark.groups()
+        options = dict(option.partition("=")[::2] for option in shlex.split(written_options or ""))
         return f"{begin}{makers[kind](project, options)}\n{end}"
 
     return _MARK.sub(fill, text)
@@ -88,9 +88,9 @@ def _verdict(project: Path, options: Mapping[str, str]) -> str:
 
 
 def _duration(project: Path, options: Mapping[str, str]) -> str:
-    """From the beginning of the first run to the end of the last."""
+    """Say how long a study took, from the beginning of its first run to the end of its last."""
     records = _study(project, options)
-    began = min(r.created_at.timestamp() - (r.last(metrics.WALL_TIME.name) or 0) for r in records)
+    began = min(run.created_at.timestamp() - (run.last(metrics.WALL_TIME.name) or 0) for run in records)
     seconds = max(record.created_at.timestamp() for record in records) - began
     environment = records[0].environment
     return (
@@ -99,10 +99,10 @@ def _duration(project: Path, options: Mapping[str, str]) -> str:
 
 
 def _trained(project: Path, options: Mapping[str, str]) -> str:
-    """A table for each device on which models were trained."""
+    """Return a table for each device on which models were trained."""
     wanted = _listed(options.get("metrics"))
     if not wanted or set(options) != {"metrics"}:
-        raise MarkError("a trained mark has metrics=, the names of those that are told, separated by semicolons")
+        raise MarkError("a trained mark has metrics=, the names of the metrics to show, separated by semicolons")
     tables = []
     for records in _published(project / _STUDIES, "trained"):
         machine = records[0].environment.accelerator or records[0].environment.processor
@@ -111,11 +111,11 @@ def _trained(project: Path, options: Mapping[str, str]) -> str:
 
 
 def _speed_tables(project: Path, options: Mapping[str, str]) -> str:
-    """A table for each machine on which the suite was measured."""
+    """Return a table for each machine on which the suite was measured."""
     suite, show = options.get("suite", ""), options.get("show", "ms")
     unknown = set(options) - {"suite", "operators", "columns", "show"}
     if not suite or show not in _SHOWN or unknown:
-        raise MarkError(f"a speed mark has suite=, and perhaps operators=, columns=, show= ({', '.join(_SHOWN)})")
+        raise MarkError(f"a speed mark has suite=, and optionally operators=, columns=, show= ({', '.join(_SHOWN)})")
     tables = [_table(measured, options, show) for measured in _suites(project) if measured.suite == suite]
     return "\n\n".join(tables) or f"Not measured yet; `trans4init bench --suite {suite}` does."
 
@@ -129,26 +129,26 @@ def _suites(project: Path) -> list[SuiteSpeeds]:
 def _table(suite: SuiteSpeeds, options: Mapping[str, str], show: str) -> str:
     operators = _listed(options.get("operators"))
     cases = [case for case in suite.cases if operators is None or case.operator in operators]
-    timed = dict.fromkeys(one.implementation for case in cases for one in case.speeds if one.milliseconds)
+    timed = dict.fromkeys(speed.implementation for case in cases for speed in case.speeds if speed.milliseconds)
     columns = [name for name in _listed(options.get("columns")) or timed if name in timed]
     if show == "ratio":
         columns = [name for name in columns if name != suite.baseline]
     if not columns:
-        raise MarkError(f"suite {suite.suite} on {suite.machine} has nothing of what {dict(options)} asks for")
+        raise MarkError(f"suite {suite.suite} on {suite.machine} has no measurement that fits {dict(options)}")
     one_operator = len({case.operator for case in cases}) == 1
-    with_floor = show == "ms" and any(case.floor_milliseconds for case in cases)
-    heads = [cases[0].operator if one_operator else "", *columns, *(["at least"] if with_floor else [])]
+    with_least = show == "ms" and any(case.least_milliseconds for case in cases)
+    heads = [cases[0].operator if one_operator else "", *columns, *(["at least"] if with_least else [])]
     lines = [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
     for case in cases:
-        by_name = {one.implementation: one for one in case.speeds}
+        by_name = {speed.implementation: speed for speed in case.speeds}
         cells = [_cell(by_name.get(name), show) for name in columns]
-        floor = [f"{case.floor_milliseconds:.2g}" if case.floor_milliseconds else "–"] if with_floor else []
-        lines.append(_row([case.size if one_operator and case.size else _named(case), *cells, *floor]))
+        least = [f"{case.least_milliseconds:.2g}" if case.least_milliseconds else "–"] if with_least else []
+        lines.append(_row([case.size if one_operator and case.size else case.name(), *cells, *least]))
     return "\n".join([*lines, "", _source(suite, cases, show)])
 
 
 def _source(suite: SuiteSpeeds, cases: Sequence[CaseSpeeds], show: str) -> str:
-    """What the numbers are, and where they are from."""
+    """Return the line below a table: what the numbers are, and where they were measured."""
     what = {
         "ms": "Milliseconds, medians",
         "ratio": f"Times as fast as {suite.baseline}, medians of the rounds' ratios with 95 % intervals",
@@ -172,15 +172,12 @@ def _cell(speed: Speed | None, show: str) -> str:
         return "–" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}"
     if show == "work":
         return "–" if speed.work is None else f"{speed.work.rate:,.0f} {speed.work.unit}"
-    return figure(speed.milliseconds.median)
+    return significant(speed.milliseconds.median)
 
 
-def _named(case: CaseSpeeds) -> str:
-    return f"{case.operator} {case.size}".strip()
-
-
-def _listed(words: str | None) -> list[str] | None:
-    return None if words is None else [word.strip() for word in words.split(";")]
+def _listed(option: str | None) -> list[str] | None:
+    """Return the parts of an option that semicolons separate."""
+    return None if option is None else [part.strip() for part in option.split(";")]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -188,7 +185,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def main(files: Sequence[str]) -> None:
-    """Fill the documents, those of the project unless others are named; run where the project's folder is."""
+    """Fill these files, or all documents of the project; the current folder is the project's."""
     for name in files or DOCUMENTS:
         path = Path(name)
         before = path.read_text(encoding="utf-8")

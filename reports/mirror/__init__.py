@@ -1,1 +1,1 @@
-"""The MLflow mirror: runs and speeds, copied from Parquet into MLflow's store."""
+"""Mirror results in MLflow: runs and speeds are copied from Parquet into MLflow's store."""

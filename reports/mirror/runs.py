@@ -1,4 +1,4 @@
-"""The MLflow mirror: one parent run per study, one child per run, made from the results and safe to make again."""
+"""Mirror a study in MLflow: a parent run per study and a child per run, copied from the records, at any time again."""
 
 import contextlib
 import logging
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "OF_MODELS",
+    "EXPERIMENT_TAGS",
     "BackgroundMirror",
     "Mirror",
     "MirrorError",
+    "as_mirror_errors",
     "experiments",
     "open_store",
     "sync",
     "tracking_uri",
-    "translated",
 ]
 
-OF_MODELS = {"mlflow.experimentKind": "custom_model_development"}
-"""Tags of an experiment that MLflow's pages show as a list of runs; without them they show traces of a chat."""
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""The tags of every experiment: with them MLflow's pages show it as a list of runs, without as traces of a chat."""
 _RUN_TAG = "trans4init.run_id"
 _MADE_TAG = "trans4init.created_at"
 _PARENT_TAG = "trans4init.spec_hash"
 _BATCH = 1000
-"""MLflow's limit of metrics per request."""
+"""How many metrics are sent in one request: MLflow takes no more."""
 _MLFLOW_STATUS = {"ok": "FINISHED", "pruned": "KILLED"}
 
 _ENVIRONMENT = {
@@ -50,44 +50,44 @@ _ENVIRONMENT = {
 
 
 class MirrorError(Exception):
-    """MLflow's store could not be written; the results are unharmed."""
+    """MLflow's store could not be read or written; the results are not affected."""
 
 
 def tracking_uri(runs: Path) -> str:
-    """Where MLflow keeps the runs: MLFLOW_TRACKING_URI where it is set, else `mlflow.db` in the runs folder."""
+    """Return the address of MLflow's store: MLFLOW_TRACKING_URI if it is set, else `mlflow.db` in the runs folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
 
 
 class Mirror:
-    """Writes the runs of one study to MLflow. What is there already is not written again."""
+    """Writes the runs of one study to MLflow; runs that are there already are not written again."""
 
     def __init__(self, runs: Path, study: str) -> None:
         """`runs` is the folder of all studies. Raises MirrorError where the store can't be opened."""
         self._study = study
-        with translated():
+        with as_mirror_errors():
             self._client = open_store(runs)
             self._experiment = self._find_experiment(runs)
             self._parents: dict[str, str] = {}
-            self._known: dict[str, tuple[str, str]] = {}  # by our id of a run: when it was made, and MLflow's id
+            self._known: dict[str, tuple[str, str]] = {}  # by the record's run_id: its created_at, and MLflow's id
             self._read_runs()
 
     def add(self, record: RunRecord) -> None:
-        """Write one run, in the place of an earlier one of its name; raises MirrorError where MLflow can't."""
-        made, before = self._known.get(record.run_id, ("", ""))
-        if made == record.created_at.isoformat():
+        """Write one run; it replaces an earlier run of the same id. Raises MirrorError where MLflow fails."""
+        created_at, earlier = self._known.get(record.run_id, ("", ""))
+        if created_at == record.created_at.isoformat():
             return
-        with translated():
-            if before:
-                self._client.delete_run(before)
+        with as_mirror_errors():
+            if earlier:
+                self._client.delete_run(earlier)
             self._known[record.run_id] = record.created_at.isoformat(), self._write(record)
 
     def attach(self, newest: RunRecord, description: str, files: Iterable[Path]) -> None:
-        """Describe the parent run of the study's newest run, end it there, and put files such as the report beside it.
+        """Describe the parent run of the study's newest run, set its end, and attach files such as the report to it.
 
-        Raises MirrorError where MLflow can't.
+        Raises MirrorError where MLflow fails.
         """
         moment = _milliseconds(newest.created_at)
-        with translated():
+        with as_mirror_errors():
             parent = self._parent(newest, moment)
             self._client.set_terminated(parent, end_time=moment)
             self._client.set_tag(parent, "mlflow.note.content", description)
@@ -95,16 +95,17 @@ class Mirror:
                 self._client.log_artifact(parent, str(path))
 
     def _find_experiment(self, runs: Path) -> str:
-        known = self._client.get_experiment_by_name(self._study)
-        if known is not None:
-            return str(known.experiment_id)
+        """Return the id of the study's experiment, which is created if there is none."""
+        experiment = self._client.get_experiment_by_name(self._study)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         local = tracking_uri(runs).startswith("sqlite:")
-        place = (runs.resolve() / "mlartifacts" / self._study).as_uri() if local else None
-        created: str = self._client.create_experiment(self._study, artifact_location=place, tags=OF_MODELS)
+        artifacts = (runs.resolve() / "mlartifacts" / self._study).as_uri() if local else None
+        created: str = self._client.create_experiment(self._study, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         return created
 
     def _read_runs(self) -> None:
-        """Learn what is there. A child whose writer was stopped half way is deleted, to be written again."""
+        """Read which runs the store has. A child whose writer was stopped half way is deleted, to be written again."""
         token = None
         while True:
             page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
@@ -121,6 +122,7 @@ class Mirror:
                 return
 
     def _write(self, record: RunRecord) -> str:
+        """Write a record as a child run, and return MLflow's id of it."""
         from mlflow.entities import Metric, Param
 
         moment = _milliseconds(record.created_at)
@@ -136,20 +138,20 @@ class Mirror:
             "status": record.status,
         }
         child = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=_name(record))
-        found = [Metric(m.metric.name, m.value, moment, m.step) for m in record.measurements if m.value is not None]
-        # MLflow's comparisons plot and group by parameters; its list of runs groups by tags.
+        values = [Metric(m.metric.name, m.value, moment, m.step) for m in record.measurements if m.value is not None]
+        # MLflow compares and plots by parameters, and groups its list of runs by tags: both have the names.
         names = {"function": record.cell.function, "arm": record.cell.arm, "net": record.cell.net, "seed": record.seed}
         settings = {**names, **record.parameters, "model": record.model, "device": record.device}
         params = [Param(name, str(value)) for name, value in settings.items()]
-        self._client.log_batch(child.info.run_id, metrics=found[:_BATCH], params=params)
-        for start in range(_BATCH, len(found), _BATCH):
-            self._client.log_batch(child.info.run_id, metrics=found[start : start + _BATCH])
+        self._client.log_batch(child.info.run_id, metrics=values[:_BATCH], params=params)
+        for start in range(_BATCH, len(values), _BATCH):
+            self._client.log_batch(child.info.run_id, metrics=values[start : start + _BATCH])
         status = _MLFLOW_STATUS.get(record.status, "FAILED")
         self._client.set_terminated(child.info.run_id, status=status, end_time=moment)
         return str(child.info.run_id)
 
     def _parent(self, record: RunRecord, moment: int) -> str:
-        """The MLflow id of the run that stands for the study under these conditions."""
+        """Return MLflow's id of the run that stands for the study under the record's conditions (its spec hash)."""
         if record.spec_hash not in self._parents:
             tags = self._tags(record) | {_PARENT_TAG: record.spec_hash}
             name = f"{self._study} ({record.spec_hash})"
@@ -164,20 +166,21 @@ class Mirror:
 
 
 class BackgroundMirror:
-    """A mirror in a thread of its own, so that no run waits for MLflow. After the first error it stops and says so."""
+    """A mirror in a thread of its own, so that no run waits for MLflow; it stops at the first error."""
 
     def __init__(self, runs: Path, study: str) -> None:
         self.error = ""
+        """What went wrong; empty while nothing did."""
         self._queue: queue.Queue[RunRecord | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, args=(runs, study), daemon=True)
         self._thread.start()
 
     def add(self, record: RunRecord) -> None:
-        """Write the record soon."""
+        """Have the record written soon."""
         self._queue.put(record)
 
     def drain(self, timeout: float) -> None:
-        """Wait until all that was added is written, at most `timeout` seconds; `error` says what went wrong."""
+        """Wait, at most `timeout` seconds, until every record is written; then `error` says whether they are."""
         self._queue.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -193,7 +196,7 @@ class BackgroundMirror:
 
 
 def open_store(runs: Path) -> "MlflowClient":
-    """A client of the store of that runs folder; raises what SQLite or MLflow raise, for `translated`."""
+    """Return a client of a runs folder's store; call it within `as_mirror_errors`: it raises errors of all kinds."""
     uri = tracking_uri(runs)
     if uri.startswith("sqlite:///"):
         # MLflow tries for minutes to open a file that can't be opened; SQLite itself says so at once.
@@ -213,6 +216,7 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _name(record: RunRecord) -> str:
+    """Return the name under which MLflow lists a run."""
     trial = f" trial {record.trial}" if record.phase == "tune" else ""
     seed = f" seed {record.seed}" if record.phase == "evaluate" else ""
     function = record.card.reference.function if record.card else record.cell.function
@@ -220,19 +224,19 @@ def _name(record: RunRecord) -> str:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Whatever MLflow, its database driver or its transport raise becomes a MirrorError with the first line of it."""
+def as_mirror_errors() -> Iterator[None]:
+    """Within this context, any error of MLflow, its database or its transport becomes a MirrorError of one line."""
     try:
         yield
     except Exception as error:
-        first = str(error).strip().splitlines()
-        raise MirrorError(f"{type(error).__name__}: {first[0] if first else ''}") from error
+        lines = str(error).strip().splitlines()
+        raise MirrorError(f"{type(error).__name__}: {lines[0] if lines else ''}") from error
 
 
 def sync(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> None:
-    """Bring MLflow up to date with the records of the study in `folder`, their verdict, and the report if there is one.
+    """Bring MLflow up to date with a study's records, its verdict, and its report if there is one.
 
-    The store is that of the runs folder around it. Raises MirrorError where MLflow can't be written.
+    folder: the study's; the store is that of the runs folder around it. Raises MirrorError where MLflow fails.
     """
     if not records:
         return
@@ -246,7 +250,7 @@ def sync(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> No
 
 
 def experiments(runs: Path) -> dict[str, str]:
-    """The studies that MLflow's store has, by name, with its id of each; raises MirrorError where it can't be read."""
-    with translated():
-        found = open_store(runs).search_experiments(order_by=["name"])
-        return {experiment.name: str(experiment.experiment_id) for experiment in found if experiment.name != "Default"}
+    """Return MLflow's id of each study in the store, by name; raises MirrorError where it can't be read."""
+    with as_mirror_errors():
+        stored = open_store(runs).search_experiments(order_by=["name"])
+        return {experiment.name: str(experiment.experiment_id) for experiment in stored if experiment.name != "Default"}

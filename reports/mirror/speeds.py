@@ -1,11 +1,11 @@
-"""Benchmarks in MLflow: experiment `bench`, one run for each time a suite was measured, so that commits compare."""
+"""Mirror benchmarks in MLflow, to compare commits: experiment `bench` has a run for each time a suite was measured."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trans4init.reports.mirror.runs import OF_MODELS, open_store, translated
+from trans4init.reports.mirror.runs import EXPERIMENT_TAGS, as_mirror_errors, open_store
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.speed.speeds import STUDY, SuiteSpeeds, speeds
 
@@ -18,38 +18,39 @@ _SESSION_TAG, _SUITE_TAG = "trans4init.session", "suite"
 
 
 def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
-    """Write what MLflow doesn't have yet, and say how many suites that were. `runs` is the folder of all studies.
+    """Write the measurements of suites that MLflow doesn't have yet, and return how many there were.
 
-    Raises MirrorError where the store can't be written.
+    runs: the folder of all studies. Raises MirrorError where MLflow fails.
     """
     sessions: dict[str, list[RunRecord]] = {}
     for record in records:
         sessions.setdefault(record.spec_hash, []).append(record)
-    measured = [suite for found in sessions.values() for suite in speeds(found)]
-    with translated():
+    measured = [suite for session in sessions.values() for suite in speeds(session)]
+    with as_mirror_errors():
         client = open_store(runs)
-        known = client.get_experiment_by_name(STUDY)
-        experiment = known.experiment_id if known else client.create_experiment(STUDY)
-        for name, value in OF_MODELS.items():
+        stored = client.get_experiment_by_name(STUDY)
+        experiment = stored.experiment_id if stored else client.create_experiment(STUDY)
+        for name, value in EXPERIMENT_TAGS.items():
             client.set_experiment_tag(experiment, name, value)
-        there, token = set(), None
+        mirrored, token = set(), None
         while True:
             page = client.search_runs([experiment], max_results=1000, page_token=token)
             for run in page:
-                if run.info.status == "RUNNING":  # whoever wrote it was stopped half way
+                if run.info.status == "RUNNING":  # its writer was stopped half way
                     client.delete_run(run.info.run_id)
                 else:
-                    there.add((run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)))
+                    mirrored.add((run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)))
             token = page.token
             if not token:
                 break
-        new = [suite for suite in measured if (suite.session, suite.suite) not in there]
+        new = [suite for suite in measured if (suite.session, suite.suite) not in mirrored]
         for suite in new:
             _write(client, experiment, suite)
     return len(new)
 
 
 def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
+    """Write a suite as one run, with the time, ratio and memory of each implementation and the machine's rates."""
     from mlflow.entities import Metric, Param
 
     first = min(record.created_at for record in suite.records)
@@ -73,15 +74,15 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
     rounds = sum(case.rounds for case in suite.cases)
     if rounds:
         metrics["machine/contended share of rounds"] = sum(case.contended for case in suite.cases) / rounds
-    found = [Metric(name, value, moments[1], 0) for name, value in metrics.items()]
+    values = [Metric(name, value, moments[1], 0) for name, value in metrics.items()]
     params = [
         Param(name, value) for name, value in (("suite", suite.suite), ("device", suite.machine), ("commit", commit))
     ]
-    for start in range(0, max(1, len(found)), 1000):
-        client.log_batch(run.info.run_id, metrics=found[start : start + 1000], params=params if start == 0 else [])
+    for start in range(0, max(1, len(values)), 1000):
+        client.log_batch(run.info.run_id, metrics=values[start : start + 1000], params=params if start == 0 else [])
     client.set_terminated(run.info.run_id, end_time=moments[1])
 
 
 def _name(*parts: str) -> str:
-    """In the letters that MLflow allows in a metric's name."""
+    """Join the parts to a metric's name, with "x" for characters that MLflow does not allow in one."""
     return re.sub(r"[^A-Za-z0-9_\-. /:]+", "x", "/".join(part for part in parts if part))

@@ -1,1 +1,1 @@
-"""Records: what one run leaves behind, its words and metrics, and the Parquet files that keep it."""
+"""Records of runs: their schema, the words and metrics that they use, and the Parquet files that store them."""

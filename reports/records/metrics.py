@@ -1,4 +1,4 @@
-"""The metrics that every task shares. A task's own metrics are `Metric` values beside the code that measures them."""
+"""Define the metrics that several tasks share. A task defines its own metrics beside the code that measures them."""
 
 from trans4init.reports.records.schema import Metric
 
@@ -6,94 +6,101 @@ TRAINING_LOSS = Metric("training_loss", "nats/token", higher_is_better=False)
 VALIDATION_LOSS = Metric("validation_loss", "nats/token", higher_is_better=False)
 
 PERPLEXITY = Metric("perplexity", "1")
-"""exp of the validation loss: described, since the loss itself is judged."""
+"""exp of the validation loss. It has no better direction, so that it is shown and not judged: the loss is judged."""
 GRADIENT_NORM = Metric("gradient_norm", "loss per parameter unit")
-"""Before clipping, at the step of the row of training loss."""
+"""Before clipping; measured at the steps at which the training loss is."""
 
 ACCURACY = Metric("accuracy", "1", higher_is_better=True)
 MACRO_F1 = Metric("macro_f1", "1", higher_is_better=True)
 MAJORITY_ACCURACY = Metric("majority_accuracy", "1")
-"""What naming the most frequent class of the training split every time would score."""
+"""The accuracy of always naming the most frequent class of the training split."""
 EXACT_MATCH = Metric("exact_match", "1", higher_is_better=True)
-"""Share of examples with every token right, each predicted from the right ones before it (teacher-forced)."""
+"""The share of examples whose every token is right, each predicted from the true tokens before it (teacher forcing)."""
 GENERATED_EXACT_MATCH = Metric("generated_exact_match", "1", higher_is_better=True)
-"""The same with each token predicted from the model's own ones before it."""
+"""The same with each token predicted from the tokens that the model itself wrote before it."""
 BLEU = Metric("bleu", "BLEU", higher_is_better=True)
 
 OUTPUT_DIFFERENCE_MAX = Metric("output_difference_max", "logits")
-"""Largest change of the model's output when the arm is put in, before the first step."""
+"""The largest change of a logit when the arm takes the closed form's place, before the first training step."""
 OUTPUT_DIFFERENCE_RMS = Metric("output_difference_rms", "logits")
+"""The root mean square of that change over all logits."""
 
 SLOT_DRIFT_MAX = Metric("slot_drift_max", "function values")
-"""Largest distance between the slot's output and the analytic function on the inputs the slot is trained on."""
+"""The largest distance of the slot's output from the analytic function on the inputs that the slot is trained on."""
 SLOT_DRIFT_RMS = Metric("slot_drift_rms", "function values")
+"""The root mean square of that distance."""
 SLOT_INPUT_LOW = Metric("slot_input_low", "function inputs")
 SLOT_INPUT_HIGH = Metric("slot_input_high", "function inputs")
 
 PARAMETERS = Metric("parameters", "count")
+"""Of the whole model, the slot included."""
 PARAMETERS_ADDED = Metric("parameters_added", "count")
+"""Of the slot alone."""
 WALL_TIME = Metric("wall_time", "s")
 PROCESSOR_TIME = Metric("processor_time", "s")
-"""Of all threads of the process: what a run takes, whatever else the machine does meanwhile."""
+"""Of all threads of the process; other processes don't lengthen it."""
 
 TRAINING_THROUGHPUT = Metric("training_throughput", "tokens/s", higher_is_better=True)
-"""Forward, backward and optimiser step; one row per interleaved round, `step` is the round."""
+"""Of forward pass, backward pass and optimiser step; one row per interleaved round, whose number is `step`."""
 FORWARD_THROUGHPUT = Metric("forward_throughput", "tokens/s", higher_is_better=True)
+"""Of the forward pass alone, likewise."""
 OTHERS_SHARE = Metric("others_share", "1")
-"""Share of the machine's processor time that other processes used while speed was measured."""
+"""The share of the machine's processor time that other processes used while speed was measured."""
 
 NET_PARAMETERS = Metric("net_parameters", "count")
 NET_FLOPS = Metric("net_flops", "FLOP/input")
 CALL_TIME = Metric("call_time", "µs")
 FOLDED_CALL_TIME = Metric("folded_call_time", "µs")
+"""Of the net's folded form, a faster one that computes the same values."""
 ANALYTIC_CALL_TIME = Metric("analytic_call_time", "µs")
-"""A call of the closed form on the same inputs, as a slot holds it."""
+"""Of the closed form on the same inputs, as a slot holds it."""
 FIT_TIME = Metric("fit_time", "s")
 FIT_LOSS = Metric("fit_loss", "function values²")
 
 LATENCY = Metric("latency", "ms", higher_is_better=False)
-"""One call of an implementation; one row per interleaved round, `step` is the round."""
+"""Of one call of an implementation; one row per interleaved round, whose number is `step`."""
 CONTENDED = Metric("contended", "1")
-"""1 for a sample whose processor was taken away meanwhile, or in whose round others used the machine, or its GPU was
-slowed down."""
+"""1 for a sample that lost its processor meanwhile, or in whose round other processes used the machine or the GPU was
+slowed down; else 0."""
 INTERRUPTED = Metric("interrupted", "1")
-"""1 for a sample during which the system took a processor away from it to give it to another process."""
+"""1 for a sample during which the system gave its processor to another process; else 0."""
 LOAD_AVERAGE = Metric("load_average", "processes")
 CLOCK = Metric("clock", "MHz")
-"""Of the GPU's multiprocessors, else the mean of the processor's cores, while the round was measured."""
+"""Of the GPU's multiprocessors while the round was measured; without a GPU, the mean of the processor's cores."""
 TEMPERATURE = Metric("temperature", "°C")
-"""The highest of the GPU, else of the processor."""
+"""The highest of the GPU; without a GPU, of the processor."""
 FIRST_CALL_TIME = Metric("first_call_time", "s", higher_is_better=False)
-"""Preparation and first call: compilation and autotuning are in it."""
+"""Of preparation and first call, with compilation and autotuning."""
 PEAK_MEMORY = Metric("peak_memory", "byte", higher_is_better=False)
-"""The most that one call holds at a time above its inputs, with what a backward pass or a training step needs kept."""
+"""The most memory that one call holds at a time beyond its inputs, with what it keeps for a backward pass."""
 LEAST_FLOP = Metric("least_flop", "FLOP")
-"""What the operator needs at least, whoever does it."""
+"""The fewest operations with which any implementation could compute the operator."""
 LEAST_BYTES = Metric("least_bytes", "byte")
+"""The fewest bytes that any implementation has to read and write."""
 TOKENS_PER_CALL = Metric("tokens_per_call", "tokens")
 RUNS_PER_CALL = Metric("runs_per_call", "runs")
 MATMUL_RATE = Metric("matmul_rate", "FLOP/s")
-"""Of PyTorch's own product of two large matrices on this machine, in the same run."""
+"""Of PyTorch's product of two large matrices, measured on the same machine in the same run."""
 COPY_RATE = Metric("copy_rate", "byte/s")
-"""Bytes read and written by a large copy on this machine, in the same run."""
+"""Bytes read and written by a large copy, measured likewise."""
 
 
 def over_region(quantity: str, region: str) -> Metric:
-    """An error of a net on one region of its inputs, such as `rms_error/0..127`."""
+    """Return the metric of a net's error on one region of its inputs, such as `rms_error/0..127`."""
     unit = "ulp" if "ulp" in quantity else "1" if "relative" in quantity else "function values"
     return Metric(f"{quantity}/{region}", unit, higher_is_better=False)
 
 
 def of_group(metric: Metric, name: str) -> Metric:
-    """The same metric of one group, such as `gradient_norm/matrices` or `exact_match/length_7`."""
+    """Return the same metric of one group, such as `gradient_norm/matrices` or `exact_match/length_7`."""
     return Metric(f"{metric.name}/{name}", metric.unit, metric.higher_is_better)
 
 
 def at_context(metric: Metric, multiple: int) -> Metric:
-    """The same metric at a multiple of the trained context, such as `validation_loss_4x`."""
+    """Return the same metric at a multiple of the trained context, such as `validation_loss_4x`."""
     return Metric(f"{metric.name}_{multiple}x", metric.unit, metric.higher_is_better)
 
 
 def in_slot(metric: Metric, path: str) -> Metric:
-    """The same metric of one slot of a model, such as `slot_input_high/blocks.0.feed_forward.activation`."""
+    """Return the same metric of one slot, such as `slot_input_high/blocks.0.feed_forward.activation`."""
     return Metric(f"{metric.name}/{path}", metric.unit, metric.higher_is_better)

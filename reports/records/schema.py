@@ -1,4 +1,4 @@
-"""What one run leaves behind: a typed record; as an Arrow table, tidy rows with the rest in the metadata."""
+"""Define the record of a run, and its form as an Arrow table: tidy rows, with the rest in the schema's metadata."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-"""Raised when a reader of the old rows would misread the new ones."""
+"""Written into every file; raise it when code for the old rows would misread the new ones, which it then refuses."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -57,20 +57,20 @@ ROWS = pa.schema(
         pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-"""One row per measured value (DESIGN: tidy rows). `value` is null where a run failed before there was one."""
+"""The columns: one row per measured value. `value` is null where a run failed before it had one."""
 
 
 class UnreadableSchemaError(ValueError):
-    """A results file of a schema version that this code does not know."""
+    """A results file has a schema version that this code does not know."""
 
 
 class DigestError(ValueError):
-    """A results file whose rows or metadata are not those that were written."""
+    """The rows or metadata of a results file are not those that were written."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A named quantity. `higher_is_better` is None for a quantity that is only described, never judged."""
+    """A named quantity. `higher_is_better` is None for a quantity that is only shown, never judged."""
 
     name: str
     unit: str
@@ -79,7 +79,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of one metric at one training step. A value that is not finite counts as missing: None."""
+    """One value of one metric at one training step. NaN and infinity are stored as None: the value is missing."""
 
     metric: Metric
     value: float | None
@@ -92,7 +92,7 @@ class Measurement:
 
 @dataclass(frozen=True, order=True)
 class CellKey:
-    """One function in one arm with one net (`net` is empty where the arm has none)."""
+    """A cell of a study: one function in one arm with one net. `net` is empty for an arm without a net."""
 
     function: str
     arm: str
@@ -102,13 +102,13 @@ class CellKey:
         return " · ".join(word for word in (self.arm, self.net) if word)
 
     def label(self, function: str) -> str:
-        """The cell in a study of `function`: the other function's name is said only where it is another."""
+        """Return the cell's name in a study of `function`, which is left out where it is the cell's own function."""
         return str(self) if self.function == function else f"{self.function} ({self})"
 
 
 @dataclass(frozen=True)
 class ArmDescription:
-    """How reports speak of an arm and draw it. The defaults are those of an arm that nothing is known of."""
+    """What reports say of an arm, and how they draw it. The defaults stand for an arm of which nothing is known."""
 
     name: str
     holds: str = ""
@@ -134,7 +134,7 @@ class StudyCard:
     metric: str
     """The metric that the verdict is about."""
     margin: float
-    """Differences smaller than this count as equivalent; in the metric's unit, stated before any run."""
+    """Differences smaller than this count as equivalent. In the metric's unit; stated before any run."""
     reference: CellKey
     cells: tuple[CellKey, ...]
     seeds: int
@@ -150,13 +150,13 @@ class StudyCard:
         return next((arm for arm in self.arms if arm.name == name), ArmDescription(name))
 
     def comparisons(self) -> tuple[CellKey, ...]:
-        """The cells that are compared with the reference."""
+        """Return the cells that are compared with the reference: all others."""
         return tuple(cell for cell in self.cells if cell != self.reference)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: who it is, what it measured, and where."""
+    """One run: what was run, what it measured, and where."""
 
     run_id: str
     study: str
@@ -192,31 +192,34 @@ class RunRecord:
             raise ValueError(f"run {self.run_id} has no measurement: a run that failed records its metric as missing")
 
     def last(self, metric: str) -> float | None:
-        """The value of `metric` at its last step: None where that is missing, as in a run that diverged."""
-        found = [m for m in self.measurements if m.metric.name == metric]
-        return max(found, key=lambda m: m.step).value if found else None
+        """Return the value of `metric` at its last step: None where that is missing, as in a run that diverged."""
+        measured = [m for m in self.measurements if m.metric.name == metric]
+        return max(measured, key=lambda m: m.step).value if measured else None
 
     def by_step(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by step (of a speed, by round), without those that are missing."""
         return {m.step: m.value for m in self.measurements if m.metric.name == metric and m.value is not None}
 
 
-_OF_THE_RUN = (
+_RUN_COLUMNS = (
     "run_id", "study", "spec_hash", "task", "model", "trial", "seed", "phase", "status", "device", "created_at"
 )  # fmt: skip
-_OF_THE_CELL = ("function", "arm", "net")
+_CELL_COLUMNS = ("function", "arm", "net")
 _ROWS_AT_ONCE = 100_000
-"""Of a digest, whose text is several times as large as the table."""
+"""How many rows `_digest` turns into text at a time: the text takes several times the memory of the table."""
 
 
 def to_table(records: Sequence[RunRecord]) -> pa.Table:
-    """The rows of runs that share study and environment; what is not a column is in the schema's metadata."""
+    """Return runs as a table; what they share and what is not a column is in the schema's metadata.
+
+    Raises ValueError for runs that differ in environment, study card or spec: a table has each of these once.
+    """
     first = records[0]
     if any(r.environment != first.environment or r.card != first.card or r.spec != first.spec for r in records):
         raise ValueError("runs of one table must share environment, study card and spec")
     rows = [(record, measurement) for record in records for measurement in record.measurements]
-    columns: dict[str, list[Any]] = {name: [getattr(run, name) for run, _ in rows] for name in _OF_THE_RUN}
-    columns |= {name: [getattr(run.cell, name) for run, _ in rows] for name in _OF_THE_CELL}
+    columns: dict[str, list[Any]] = {name: [getattr(run, name) for run, _ in rows] for name in _RUN_COLUMNS}
+    columns |= {name: [getattr(run.cell, name) for run, _ in rows] for name in _CELL_COLUMNS}
     columns |= {
         "metric": [m.metric.name for _, m in rows],
         "unit": [m.metric.unit for _, m in rows],
@@ -240,39 +243,41 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
 
 
 def _digest(table: pa.Table, metadata: Mapping[str, str]) -> str:
-    """SHA-256 of everything that is written, as JSON: Parquet's own checksums leave the metadata out.
+    """Return the SHA-256 of all metadata and rows, since Parquet's own checksums leave the metadata out.
 
-    As of `json.dumps([sorted(metadata.items()), rows], default=str)`, column by column: values repeat.
+    It is that of the text `json.dumps([sorted(metadata.items()), rows], default=str)`. That text is made column by
+    column, where each different value is turned into text once.
     """
-    found = hashlib.sha256(f"[{json.dumps(sorted(metadata.items()))}, [".encode())
+    digest = hashlib.sha256(f"[{json.dumps(sorted(metadata.items()))}, [".encode())
     for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-        columns = [_said(column) for column in table.slice(start, _ROWS_AT_ONCE).itercolumns()]
+        columns = [_as_json(column) for column in table.slice(start, _ROWS_AT_ONCE).itercolumns()]
         rows = ", ".join(f"[{', '.join(row)}]" for row in zip(*columns, strict=True))
-        found.update(f"{', ' if start else ''}{rows}".encode())
-    found.update(b"]]")
-    return found.hexdigest()
+        digest.update(f"{', ' if start else ''}{rows}".encode())
+    digest.update(b"]]")
+    return digest.hexdigest()
 
 
-def _said(column: pa.ChunkedArray) -> list[str]:
-    """A column's values as JSON."""
-    if pa.types.is_floating(column.type):  # 0 and −0 may be one entry of a dictionary
+def _as_json(column: pa.ChunkedArray) -> list[str]:
+    """Return the values of a column as JSON."""
+    if pa.types.is_floating(column.type):  # a dictionary may merge 0 and −0
         return [json.dumps(value) for value in column.to_pylist()]
-    words, places = _encoded(column)
-    said = [json.dumps(word, default=str) for word in words]
-    return [said[place] for place in places]
+    values, indices = _encoded(column)
+    texts = [json.dumps(value, default=str) for value in values]
+    return [texts[index] for index in indices]
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[Any], list[int]]:
-    """A column's different values, None the last, and the place of each row's among them."""
+    """Return the different values of a column, None as the last, and for each row the index of its value."""
     encoded = column.combine_chunks().dictionary_encode()
-    words = encoded.dictionary.to_pylist()
-    return [*words, None], encoded.indices.fill_null(len(words)).to_pylist()
+    values = encoded.dictionary.to_pylist()
+    return [*values, None], encoded.indices.fill_null(len(values)).to_pylist()
 
 
 def from_table(table: pa.Table) -> list[RunRecord]:
-    """The runs that `to_table` was given.
+    """Return the runs that a table was made of by `to_table`.
 
-    Raises UnreadableSchemaError for a version this code does not know, DigestError where anything was changed since.
+    Raises UnreadableSchemaError for a version that this code does not know, and DigestError where rows or metadata were
+    changed.
     """
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     version = metadata.get("schema_version", "none")
@@ -287,8 +292,8 @@ def from_table(table: pa.Table) -> list[RunRecord]:
         raise DigestError("its rows are not those of its runs")
     return [
         RunRecord(
-            **{name: first[run_id][name] for name in _OF_THE_RUN},
-            cell=CellKey(*(first[run_id][name] for name in _OF_THE_CELL)),
+            **{name: first[run_id][name] for name in _RUN_COLUMNS},
+            cell=CellKey(*(first[run_id][name] for name in _CELL_COLUMNS)),
             measurements=tuple(measured[run_id]),
             environment=environment,
             card=card,
@@ -300,21 +305,22 @@ def from_table(table: pa.Table) -> list[RunRecord]:
 
 
 def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[Measurement]]]:
-    """Of every run its first row, and what was measured."""
-    ids, places = _encoded(table["run_id"])
-    kinds = [_encoded(table[name]) for name in ("metric", "unit", "higher_is_better")]
+    """Return the first row of every run, and its measurements, both by its id."""
+    ids, id_indices = _encoded(table["run_id"])
+    encoded = [_encoded(table[name]) for name in ("metric", "unit", "higher_is_better")]
     metrics: dict[tuple[int, ...], Metric] = {}
-    first: dict[int, int] = {}
-    measured: list[list[Measurement]] = [[] for _ in ids]
-    rows = zip(places, *(own for _, own in kinds), table["value"].to_pylist(), table["step"].to_pylist(), strict=True)
-    for number, (place, *kind, value, step) in enumerate(rows):
-        first.setdefault(place, number)
-        key = tuple(kind)
+    first_rows: dict[int, int] = {}
+    measurements: list[list[Measurement]] = [[] for _ in ids]
+    columns: list[list[Any]] = [table[name].to_pylist() for name in ("value", "step")]
+    columns[:0] = [id_indices, *(indices for _, indices in encoded)]
+    for row, (run, *metric_indices, value, step) in enumerate(zip(*columns, strict=True)):
+        first_rows.setdefault(run, row)
+        key = tuple(metric_indices)
         if key not in metrics:
-            metrics[key] = Metric(*(words[at] for (words, _), at in zip(kinds, kind, strict=True)))
-        measured[place].append(Measurement(metrics[key], value, step))
-    whole = table.take(list(first.values())).to_pylist()
-    return {row["run_id"]: row for row in whole}, {ids[place]: measured[place] for place in first}
+            metrics[key] = Metric(*(values[index] for (values, _), index in zip(encoded, key, strict=True)))
+        measurements[run].append(Measurement(metrics[key], value, step))
+    rows = table.take(list(first_rows.values())).to_pylist()
+    return {row["run_id"]: row for row in rows}, {ids[run]: measurements[run] for run in first_rows}
 
 
 def _card(fields: dict[str, Any] | None) -> StudyCard | None:

@@ -1,4 +1,4 @@
-"""The store: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
+"""Store records: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
 
 import io
 from collections.abc import Sequence
@@ -23,35 +23,36 @@ __all__ = [
 ]
 
 CORRUPT_SUFFIX = ".corrupt"
+"""`load_results` appends it to the name of a file that can't be read; such files are kept and never read again."""
 
 
 class CorruptResultError(Exception):
-    """A results file that is torn, or whose content does not match its checksums."""
+    """A results file is torn, or its content does not match its checksums."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of a results folder, and the files set aside as unreadable whose runs were not done again since."""
+    """The runs of a results folder, and the unreadable files set aside whose runs were not repeated since."""
 
     records: tuple[RunRecord, ...]
     corrupt: tuple[Path, ...] = ()
 
 
 def path_of(folder: Path, run_id: str) -> Path:
-    """Where the run is, or will be."""
+    """Return the path of a run's file, which need not exist yet."""
     return folder / f"{run_id}.parquet"
 
 
 def write_run(record: RunRecord, folder: Path) -> Path:
-    """Write the run under its final name in one step: after a crash the file is whole or is not there.
+    """Write a run's file in one step, and return its path: after a crash it is whole, or not there.
 
-    Raises OSError where the disk refuses; nothing but a temporary file is left then, and that is removed.
+    Raises OSError where the disk refuses, and leaves nothing behind.
     """
     return write_together([record], path_of(folder, record.run_id))
 
 
 def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
-    """Write many runs into few files, one per environment and state of the study, for publication."""
+    """Write many runs into few files for publication: one for each environment, study card and spec; their paths."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(f"{record.environment}{record.card}{record.spec}", []).append(record)
@@ -59,7 +60,7 @@ def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
 
 
 def write_together(records: Sequence[RunRecord], path: Path) -> Path:
-    """Write runs that share environment, study card and spec into one file, as safely as `write_run` does."""
+    """Write runs that share environment, study card and spec into one file, as safely as `write_run`; its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sink = io.BytesIO()
     pq.write_table(to_table(records), sink, compression="zstd", write_page_checksum=True)
@@ -67,10 +68,10 @@ def write_together(records: Sequence[RunRecord], path: Path) -> Path:
 
 
 def read_runs(path: Path) -> list[RunRecord]:
-    """The runs in `path`.
+    """Return the runs in a file.
 
     Raises CorruptResultError where the file is torn or fails its checksums, UnreadableSchemaError where it is whole
-    but of another schema version, OSError where the system won't give it.
+    but of another schema version, OSError where the system refuses to read it.
     """
     try:
         return from_table(pq.read_table(path, page_checksum_verification=True, partitioning=None))
@@ -79,13 +80,13 @@ def read_runs(path: Path) -> list[RunRecord]:
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise CorruptResultError(f"{path}: {error}") from error
     except OSError as error:
-        if error.errno is not None:  # the system's word, not Parquet's
+        if error.errno is not None:  # raised by the system, not by Parquet
             raise
         raise CorruptResultError(f"{path}: {error}") from error
 
 
 def load_results(folder: Path) -> Results:
-    """Every run in `folder`. A file that is torn or fails its checksums is renamed to `*.corrupt` and named.
+    """Return every run in a folder. A file that is torn or fails its checksums is renamed to `*.corrupt` and listed.
 
     Raises UnreadableSchemaError where a file was written by another version of the schema.
     """
@@ -95,5 +96,5 @@ def load_results(folder: Path) -> Results:
             records += read_runs(path)
         except CorruptResultError:
             path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
-    aside = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
-    return Results(tuple(records), tuple(path for path in aside if not path.with_suffix("").exists()))
+    corrupt = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
+    return Results(tuple(records), tuple(path for path in corrupt if not path.with_suffix("").exists()))

@@ -1,4 +1,4 @@
-"""The words that every floor shares: phases, statuses, verdicts, and the marks of figures."""
+"""Define the words that all code shares: phases, statuses and verdicts; and the marks of figures."""
 
 from collections.abc import Mapping
 from typing import Literal

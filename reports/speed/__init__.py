@@ -1,1 +1,1 @@
-"""Speed: the benchmarks' records as tables and as a page."""
+"""Show the records of benchmarks as tables in the terminal and as an HTML page."""

@@ -1,4 +1,4 @@
-"""The benchmark's page: each suite's times and ratios with intervals, its roofline, its growth with length."""
+"""Write the page of benchmarks: each suite's times and ratios with intervals, its roofline, its growth with length."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +22,13 @@ PAGE = "bench.html"
 _COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#7F7F7F")
 _MARKS = ("o", "s", "D", "^", "v", "P", "*", "p", "X")
 _TITLE = 70
+"""How many characters of a case's name have room beside a drawing; longer names are cut."""
 _LENGTH = "length"
-"""The entry of a case's shape that a suite grows with."""
+"""The entry of a case's shape against which `_draw_growth` plots."""
 
 
 def write_speed_page(folder: Path, results: Results) -> Path:
-    """Write `bench.html` into the benchmark's folder from its results: the newest of each suite and machine."""
+    """Write `bench.html` into the benchmarks' folder, with the newest measurements of each machine; its path."""
     suites = speeds(record for record in results.records)
     page = (
         templates()
@@ -38,7 +39,7 @@ def write_speed_page(folder: Path, results: Results) -> Path:
 
 
 def _figures(suite: SuiteSpeeds) -> dict[str, str]:
-    """The drawings that the suite has something for, as SVG by what they show."""
+    """Return the drawings of a suite as SVG, by title; those that it has no data for are left out."""
     drawn = {
         "Times, how many times as fast as the baseline, and peak memory": _draw_times(suite),
         "Rates under the machine's ceilings (roofline)": _draw_roofline(suite),
@@ -48,20 +49,23 @@ def _figures(suite: SuiteSpeeds) -> dict[str, str]:
 
 
 def _draw_times(suite: SuiteSpeeds) -> str | None:
-    """Milliseconds with quartiles, ratios to the baseline with 95 % intervals, memory; a line an implementation."""
+    """Draw milliseconds with quartiles, ratios to the baseline with 95 % intervals, and memory, implementation by line.
+
+    None where nothing has a time.
+    """
     lines = [(case, speed) for case in suite.cases for speed in (None, *_timed(case))]
     if not any(speed for _, speed in lines):
         return None
     timed = [speed for _, speed in lines if speed]
-    compared, counted = any(one.ratio is not None for one in timed), any(one.peak_bytes for one in timed)
-    widths = [3, *([2] if compared else []), *([1.5] if counted else [])]
+    has_ratios, has_memory = any(speed.ratio is not None for speed in timed), any(speed.peak_bytes for speed in timed)
+    widths = [3, *([2] if has_ratios else []), *([1.5] if has_memory else [])]
     figure = Figure(figsize=(10.4, 0.9 + 0.21 * len(lines)), layout="constrained")
     panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
     style, left, right = _styles(suite), panels[0], panels[-1]
     for line, (case, speed) in enumerate(lines):
         if speed is None or speed.milliseconds is None:
-            if case.floor_milliseconds:
-                left.plot([case.floor_milliseconds], [line], "|", color="#999999", markersize=10)
+            if case.least_milliseconds:
+                left.plot([case.least_milliseconds], [line], "|", color="#999999", markersize=10)
             continue
         spread, look = speed.milliseconds, style[speed.implementation]
         _mark(left, line, spread.median, Interval(spread.low, spread.high), look)
@@ -73,31 +77,32 @@ def _draw_times(suite: SuiteSpeeds) -> str | None:
     for label, (_, speed) in zip(left.get_yticklabels(), lines, strict=True):
         label.set_fontweight("normal" if speed else "bold")
     left.set_ylim(len(lines) - 0.4, -0.6)
-    left.set_xlabel("ms a call\nmedian, quartiles" + ("; | the least" if _has_floor(suite) else ""))
-    if compared:
+    left.set_xlabel("ms a call\nmedian, quartiles" + ("; | the least" if _has_limit(suite) else ""))
+    if has_ratios:
         panels[1].axvline(1, color="#999999", linewidth=1, zorder=0)
         panels[1].set_xlabel(f"× {suite.baseline}\nmedian, 95 %")
-    if counted:
+    if has_memory:
         right.set_xlabel("MiB\nabove the inputs")
-    for one in panels:
-        _scale(one)
+    for panel in panels:
+        _scale(panel)
     return _svg(figure)
 
 
 def _title(case: CaseSpeeds) -> str:
-    """A case in as many letters as there is room for beside a drawing."""
-    whole = f"{case.operator} {case.size}".strip()
-    return whole if len(whole) <= _TITLE else whole[: _TITLE - 1] + "…"
+    """Return a case's name, cut to the room beside a drawing."""
+    name = case.name()
+    return name if len(name) <= _TITLE else name[: _TITLE - 1] + "…"
 
 
 def _mark(axes: Axes, line: int, value: float, interval: Interval, look: tuple[str, str]) -> None:
+    """Draw a value with its interval; `look` is a colour and a mark."""
     colour, mark = look
     axes.plot([interval.low, interval.high], [line, line], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot([value], [line], mark, color=colour, markersize=6)
 
 
 def _scale(axes: Axes) -> None:
-    """Logarithmic where values differ by more than five times; numbers as people write them."""
+    """Make the axis logarithmic if its values differ more than fivefold, and write its numbers without exponents."""
     low, high = axes.dataLim.intervalx
     if low > 0 and high > 5 * low:
         axes.set_xscale("log")
@@ -108,12 +113,12 @@ def _scale(axes: Axes) -> None:
     axes.grid(axis="x", color="#EEEEEE", zorder=0)
 
 
-def _has_floor(suite: SuiteSpeeds) -> bool:
-    return any(case.floor_milliseconds for case in suite.cases)
+def _has_limit(suite: SuiteSpeeds) -> bool:
+    return any(case.least_milliseconds for case in suite.cases)
 
 
 def _draw_roofline(suite: SuiteSpeeds) -> str | None:
-    """Rate against FLOP per byte, under the machine's two ceilings; None where no case has both counted."""
+    """Draw rates against FLOP per byte, under the machine's two ceilings; None where no case has both counts."""
     cases = [case for case in suite.cases if case.flop and case.bytes and _timed(case)]
     if not cases or not suite.matmul_rate or not suite.copy_rate:
         return None
@@ -123,14 +128,14 @@ def _draw_roofline(suite: SuiteSpeeds) -> str | None:
     knee = suite.matmul_rate / suite.copy_rate
     span = np.geomspace(min(*intensities, knee) / 3, max(*intensities, knee) * 3, 200)
     axes.plot(span, np.minimum(suite.matmul_rate, span * suite.copy_rate) / 1e9, color="#999999")
-    style, named = _styles(suite), set()
+    style, in_legend = _styles(suite), set()
     for case, intensity in zip(cases, intensities, strict=True):
         for speed in _timed(case):
             assert speed.milliseconds is not None
             assert case.flop is not None
             colour, mark = style[speed.implementation]
-            label = None if speed.implementation in named else speed.implementation
-            named.add(speed.implementation)
+            label = None if speed.implementation in in_legend else speed.implementation
+            in_legend.add(speed.implementation)
             axes.plot([intensity], [case.flop / speed.milliseconds.median / 1e6], mark, color=colour, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -141,46 +146,49 @@ def _draw_roofline(suite: SuiteSpeeds) -> str | None:
 
 
 def _draw_growth(suite: SuiteSpeeds) -> str | None:
-    """Time and memory against length, a line an implementation; None where none was measured at two lengths."""
+    """Draw time and memory against length, a line an implementation; None where nothing was measured at two lengths."""
     grown = {key: points for key, points in _by_length(suite).items() if len({length for length, _ in points}) > 1}
     if not grown:
         return None
-    counted = any(speed.peak_bytes for points in grown.values() for _, speed in points)
-    figure = Figure(figsize=(9.6 if counted else 4.8, 3.6), layout="constrained")
-    axes = figure.subplots(1, 1 + counted, squeeze=False)[0]
-    style, named = _styles(suite), set()
+    has_memory = any(speed.peak_bytes for points in grown.values() for _, speed in points)
+    figure = Figure(figsize=(9.6 if has_memory else 4.8, 3.6), layout="constrained")
+    axes = figure.subplots(1, 1 + has_memory, squeeze=False)[0]
+    style, in_legend = _styles(suite), set()
     for (name, _), points in grown.items():
         colour, mark = style[name]
-        label = None if name in named else name
-        named.add(name)
+        label = None if name in in_legend else name
+        in_legend.add(name)
         times = [(length, speed.milliseconds.median) for length, speed in points if speed.milliseconds]
         axes[0].plot(*zip(*times, strict=True), mark + "-", color=colour, label=label, linewidth=1)
-        kept = [(length, speed.peak_bytes / 2**20) for length, speed in points if speed.peak_bytes]
-        if kept:
-            axes[1].plot(*zip(*kept, strict=True), mark + "-", color=colour, linewidth=1)
-    for one, title in zip(axes, ("ms a call", "MiB above the inputs"), strict=False):
-        one.set_xscale("log", base=2)
-        one.set_yscale("log")
-        one.set_xlabel("length")
-        one.set_ylabel(title)
+        memory = [(length, speed.peak_bytes / 2**20) for length, speed in points if speed.peak_bytes]
+        if memory:
+            axes[1].plot(*zip(*memory, strict=True), mark + "-", color=colour, linewidth=1)
+    for panel, title in zip(axes, ("ms a call", "MiB above the inputs"), strict=False):
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.set_xlabel("length")
+        panel.set_ylabel(title)
     axes[0].legend(fontsize=8, frameon=False)
     return _svg(figure)
 
 
 def _by_length(suite: SuiteSpeeds) -> dict[tuple[str, str], list[tuple[float, Speed]]]:
-    """What differs by its length alone: an implementation of an operator at one size otherwise, by ascending length."""
-    found: dict[tuple[str, str], list[tuple[float, Speed]]] = {}
+    """Return, by ascending length, the speeds that differ by length alone.
+
+    The key is an implementation, and its operator with the rest of the shape.
+    """
+    by_rest: dict[tuple[str, str], list[tuple[float, Speed]]] = {}
     for case in suite.cases:
         if _LENGTH in case.shape:
             rest = {name: value for name, value in case.shape.items() if name != _LENGTH}
             for speed in _timed(case):
                 key = speed.implementation, f"{case.operator} {sorted(rest.items())}"
-                found.setdefault(key, []).append((case.shape[_LENGTH], speed))
-    return {key: sorted(points, key=lambda point: point[0]) for key, points in found.items()}
+                by_rest.setdefault(key, []).append((case.shape[_LENGTH], speed))
+    return {key: sorted(points, key=lambda point: point[0]) for key, points in by_rest.items()}
 
 
 def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:
-    """A colour and a mark for each implementation: an arm's own, else the suite's, the same in its every drawing."""
+    """Return each implementation's colour, its own if it has one, and mark: the same in all drawings of the suite."""
     colours = {speed.implementation: speed.colour for case in suite.cases for speed in _timed(case)}
     return {
         name: (
@@ -192,6 +200,7 @@ def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:
 
 
 def _timed(case: CaseSpeeds) -> Sequence[Speed]:
+    """Return the implementations of a case that have a time."""
     return [speed for speed in case.speeds if speed.milliseconds is not None]
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark's rows say: times, ratios to the baseline of the same rounds, distance from the machine's limit."""
+"""Sum up a benchmark's records: times, ratios to the baseline round by round, distance from the machine's limit."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.schema import Metric, RunRecord
 from trans4init.reports.statistics import Interval, bootstrap_median
 
 __all__ = [
@@ -23,12 +23,13 @@ __all__ = [
 ]
 
 STUDY = "bench"
-"""The word in a benchmark's rows where others have their study."""
+"""The value of the `study` column in benchmark records."""
 BASELINE_NOTE, COLOUR_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "colour", "missing", "threads"
-"""Notes of a benchmark's record: which implementation the others are measured against; this one's colour in figures;
-what this one would need; on how many of the processor's threads PyTorch ran."""
+"""Keys of a benchmark record's notes: the implementation that the others are compared with; the record's colour in
+figures; what its implementation needs and this machine lacks; how many threads PyTorch used."""
 _FEWEST_FOR_AN_INTERVAL = 6
-"""Rounds: a median's widest interval is from the least to the greatest of n, which covers 1 − 2/2^n: 95 % from 6 on."""
+"""`_speed` gives a ratio of fewer rounds no interval: the widest, from the least to the greatest of n ratios, covers
+the median with probability 1 − 2/2^n, which is 95 % from 6 on."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Work:
-    """How much of it is done in a time."""
+    """How much work is done per unit of time, such as tokens per second."""
 
     rate: float
     unit: str
@@ -50,72 +51,83 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """One implementation of a case."""
+    """What was measured of one implementation of a case. What was not measured is None."""
 
     implementation: str
     status: str
     """`ok`, `missing`, `oom` or `failed`."""
     error: str
-    """Why there is no time, in one line; empty where there is one."""
+    """Why there is no time, in one line; empty if there is one."""
     milliseconds: Spread | None
     ratio: float | None
     """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
     ratio_interval: Interval | None
-    """95 %, by bootstrap of the rounds; None for fewer than six of them."""
+    """The ratio's 95 % interval, by bootstrap of the rounds; None for fewer than six rounds."""
     first_call_seconds: float | None
+    """How long preparation and the first call took."""
     peak_bytes: float | None
-    work: "Work | None"
+    """The most memory that one call holds beyond its inputs."""
+    work: Work | None
     """Tokens per second or runs per hour, where the operator is measured in these."""
     flop_rate: float | None
-    """FLOP/s: the operator's least operations over the time."""
+    """FLOP/s: the fewest operations that the operator needs, over the time."""
     byte_rate: float | None
-    """Bytes/s, likewise."""
-    floor_share: float | None
-    """The least time by the machine's own rates over the time taken."""
+    """Bytes/s: the fewest bytes that the operator must move, over the time."""
+    share_of_limit: float | None
+    """The least time that the machine's own rates allow, over the time taken; 1 is the limit."""
     colour: str = ""
-    """Its colour in figures, #RRGGBB; empty where it has none of its own."""
+    """The implementation's own colour in figures, #RRGGBB; empty if it has none."""
 
 
 @dataclass(frozen=True)
 class CaseSpeeds:
-    """An operator at one size, and everything that did it."""
+    """An operator at one size, and the speeds of all its implementations."""
 
     operator: str
     size: str
     shape: Mapping[str, float]
+    """The numbers that make up the size, by name."""
     speeds: tuple[Speed, ...]
     rounds: int
     contended: int
-    """Rounds in which others used the machine, or its GPU was slowed down."""
+    """The number of rounds in which other processes used the machine, or its GPU was slowed down."""
     flop: float | None
+    """The fewest operations that the operator needs."""
     bytes: float | None
-    floor_milliseconds: float | None
+    """The fewest bytes that it must move."""
+    least_milliseconds: float | None
+    """The least time that the machine's own rates allow for these."""
+
+    def name(self) -> str:
+        """Return the operator with its size."""
+        return f"{self.operator} {self.size}".strip()
 
 
 @dataclass(frozen=True)
 class SuiteSpeeds:
-    """A suite as one command measured it."""
+    """A suite of cases as one command measured it on one machine."""
 
     suite: str
     baseline: str
     session: str
+    """The id that all records of this measurement share."""
     machine: str
-    """The GPU; else the processor and how many of its cores there were."""
+    """The GPU; without one, the processor and how many of its cores were usable."""
     settings: str
-    """PyTorch's version, and on how many of the processor's threads it ran."""
+    """PyTorch's version, and how many threads it used."""
     commit: str
     matmul_rate: float | None
-    """FLOP/s."""
+    """FLOP/s that the machine reached in a matrix product in the same session."""
     copy_rate: float | None
-    """Bytes/s."""
+    """Bytes/s that it reached in copying."""
     cases: tuple[CaseSpeeds, ...]
     records: tuple[RunRecord, ...]
 
 
 def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
-    """The newest measurement of every suite on every machine, in the order in which they were measured.
+    """Return the newest measurement of every suite on every machine, in the order in which they were measured.
 
-    Runs of studies among the records are passed over.
+    Records of studies are ignored.
     """
     sessions: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     benchmarks = (record for record in records if record.study == STUDY)
@@ -131,16 +143,16 @@ def _suite(records: Sequence[RunRecord]) -> SuiteSpeeds:
     for record in records:
         cases.setdefault((record.cell.function, record.model), []).append(record)
     return SuiteSpeeds(
-        first.task,
-        first.notes[BASELINE_NOTE],
-        first.spec_hash,
-        first.environment.machine(),
-        _settings(records),
-        first.environment.git_commit,
-        _known(records, metrics.MATMUL_RATE.name),
-        _known(records, metrics.COPY_RATE.name),
-        tuple(_case(found) for found in cases.values()),
-        tuple(records),
+        suite=first.task,
+        baseline=first.notes[BASELINE_NOTE],
+        session=first.spec_hash,
+        machine=first.environment.machine(),
+        settings=_settings(records),
+        commit=first.environment.git_commit,
+        matmul_rate=_first_known(records, metrics.MATMUL_RATE),
+        copy_rate=_first_known(records, metrics.COPY_RATE),
+        cases=tuple(_case(case) for case in cases.values()),
+        records=tuple(records),
     )
 
 
@@ -154,62 +166,63 @@ def _settings(records: Sequence[RunRecord]) -> str:
 
 def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
     first = records[0]
-    flop, least = _known(records, metrics.LEAST_FLOP.name), _known(records, metrics.LEAST_BYTES.name)
-    limits = [
-        amount / rate
-        for amount, rate in (
-            (flop, _known(records, metrics.MATMUL_RATE.name)),
-            (least, _known(records, metrics.COPY_RATE.name)),
-        )
-        if amount and rate
-    ]
-    floor = 1e3 * max(limits) if limits else None
-    baseline = next((one for one in records if one.cell.arm == one.notes[BASELINE_NOTE]), None)
-    of_baseline = {} if baseline is None else baseline.by_step(metrics.LATENCY.name)
-    marked = {number for record in records for number, mark in record.by_step(metrics.CONTENDED.name).items() if mark}
+    flop, least_bytes = _first_known(records, metrics.LEAST_FLOP), _first_known(records, metrics.LEAST_BYTES)
+    matmul_rate, copy_rate = _first_known(records, metrics.MATMUL_RATE), _first_known(records, metrics.COPY_RATE)
+    seconds = [need / rate for need, rate in ((flop, matmul_rate), (least_bytes, copy_rate)) if need and rate]
+    least_milliseconds = 1e3 * max(seconds) if seconds else None
+    baseline = next((record for record in records if record.cell.arm == record.notes[BASELINE_NOTE]), None)
+    baseline_times = {} if baseline is None else baseline.by_step(metrics.LATENCY.name)
+    contended = {
+        number for record in records for number, mark in record.by_step(metrics.CONTENDED.name).items() if mark
+    }
     rounds = {number for record in records for number in record.by_step(metrics.LATENCY.name)}
     return CaseSpeeds(
-        first.cell.function,
-        first.model,
-        first.parameters,
-        tuple(_speed(record, {} if record is baseline else of_baseline, (flop, least, floor)) for record in records),
-        len(rounds),
-        len(marked),
-        flop,
-        least,
-        floor,
+        operator=first.cell.function,
+        size=first.model,
+        shape=first.parameters,
+        speeds=tuple(
+            _speed(record, {} if record is baseline else baseline_times, flop, least_bytes, least_milliseconds)
+            for record in records
+        ),
+        rounds=len(rounds),
+        contended=len(contended),
+        flop=flop,
+        bytes=least_bytes,
+        least_milliseconds=least_milliseconds,
     )
 
 
 def _speed(
-    record: RunRecord, baseline: Mapping[int, float], needs: tuple[float | None, float | None, float | None]
+    record: RunRecord,
+    baseline_times: Mapping[int, float],
+    flop: float | None,
+    least_bytes: float | None,
+    least_milliseconds: float | None,
 ) -> Speed:
-    """needs: the operator's least FLOP, bytes and milliseconds."""
-    flop, least, floor = needs
-    samples = record.by_step(metrics.LATENCY.name)
+    """Sum up one implementation. `baseline_times` are the baseline's by round: empty for the baseline itself."""
+    times = record.by_step(metrics.LATENCY.name)
     status = "missing" if MISSING_NOTE in record.notes else record.status
-    if record.status != "ok" or not samples:
+    if record.status != "ok" or not times:
         lines = record.error.strip().splitlines()
         error = record.notes.get(MISSING_NOTE) or (lines[-1] if lines else "no sample")
         return Speed(record.cell.arm, status, error, *[None] * 9)
-    low, middle, high = (float(value) for value in np.quantile(list(samples.values()), [0.25, 0.5, 0.75]))
-    shared = sorted(samples.keys() & baseline.keys())
-    ratio = bootstrap_median([baseline[number] / samples[number] for number in shared]) if shared else None
-    interval = ratio[1] if ratio and len(shared) >= _FEWEST_FOR_AN_INTERVAL else None
+    low, median, high = (float(value) for value in np.quantile(list(times.values()), [0.25, 0.5, 0.75]))
+    shared = sorted(times.keys() & baseline_times.keys())
+    ratio = bootstrap_median([baseline_times[number] / times[number] for number in shared]) if shared else None
     return Speed(
-        record.cell.arm,
-        status,
-        "",
-        Spread(middle, low, high),
-        ratio[0] if ratio else None,
-        interval,
-        record.last(metrics.FIRST_CALL_TIME.name),
-        record.last(metrics.PEAK_MEMORY.name),
-        _work(record, middle),
-        1e3 * flop / middle if flop else None,
-        1e3 * least / middle if least else None,
-        floor / middle if floor else None,
-        record.notes.get(COLOUR_NOTE, ""),
+        implementation=record.cell.arm,
+        status=status,
+        error="",
+        milliseconds=Spread(median, low, high),
+        ratio=ratio[0] if ratio else None,
+        ratio_interval=ratio[1] if ratio and len(shared) >= _FEWEST_FOR_AN_INTERVAL else None,
+        first_call_seconds=record.last(metrics.FIRST_CALL_TIME.name),
+        peak_bytes=record.last(metrics.PEAK_MEMORY.name),
+        work=_work(record, median),
+        flop_rate=1e3 * flop / median if flop else None,
+        byte_rate=1e3 * least_bytes / median if least_bytes else None,
+        share_of_limit=least_milliseconds / median if least_milliseconds else None,
+        colour=record.notes.get(COLOUR_NOTE, ""),
     )
 
 
@@ -221,5 +234,6 @@ def _work(record: RunRecord, milliseconds: float) -> Work | None:
     return None
 
 
-def _known(records: Iterable[RunRecord], metric: str) -> float | None:
-    return next((value for record in records if (value := record.last(metric)) is not None), None)
+def _first_known(records: Iterable[RunRecord], metric: Metric) -> float | None:
+    """Return the metric's value in the first record that has one."""
+    return next((value for record in records if (value := record.last(metric.name)) is not None), None)

@@ -1,24 +1,24 @@
-"""A benchmark's times as a table for a terminal of 100 columns, in colour where rich is installed."""
+"""Print a benchmark's times as a table for a terminal of 100 columns, in colour if rich is installed."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
-from trans4init.reports.formats import figure
+from trans4init.reports.formats import significant
 from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds
 from trans4init.reports.statistics import Interval
 
 __all__ = ["print_speeds", "rates_line"]
 
 _NAME, _WIDTHS = 28, (9, 14, 21, 15, 6, 7)
-"""Columns of the name, and of what follows it."""
+"""The characters of the first column and of the others; together 100."""
 _WHOLE = _NAME + sum(_WIDTHS)
 _Line = list[tuple[str, str]]
-"""Pieces of text, each with its style in rich's words."""
+"""Pieces of text, each with the name of its style in rich."""
 
 
 def print_speeds(suites: Iterable[SuiteSpeeds]) -> None:
-    """Print every suite: a line for each implementation, also for one that has no time."""
+    """Print every suite, with a line for each implementation, also for those without a time."""
     lines = (line for suite in suites for line in _lines(suite))
     if importlib.util.find_spec("rich") is None:
         for line in lines:
@@ -42,8 +42,8 @@ def _lines(suite: SuiteSpeeds) -> Iterator[_Line]:
 
 
 def _case_lines(case: CaseSpeeds, suite: SuiteSpeeds) -> Iterator[_Line]:
-    floor = "" if case.floor_milliseconds is None else f"; at least {case.floor_milliseconds:.3g} ms"
-    yield [(f"{case.operator} {case.size}".strip(), "bold"), (floor, "")]
+    least = "" if case.least_milliseconds is None else f"; at least {case.least_milliseconds:.3g} ms"
+    yield [(case.name(), "bold"), (least, "")]
     missing: dict[str, list[str]] = {}
     for speed in case.speeds:
         if speed.status == "missing":
@@ -58,7 +58,7 @@ def _case_lines(case: CaseSpeeds, suite: SuiteSpeeds) -> Iterator[_Line]:
 
 
 def rates_line(suite: SuiteSpeeds) -> str:
-    """What the machine itself did in the same run."""
+    """Return the rates that the machine reached in the same session, as part of a sentence."""
     if not suite.matmul_rate or not suite.copy_rate:
         return "its rates are below" if suite.suite == "machine" else "its rates are not known"
     return f"{suite.matmul_rate / 1e9:,.0f} GFLOP/s in matmul, {suite.copy_rate / 1e9:,.1f} GB/s in copying"
@@ -71,11 +71,11 @@ def _line(speed: Speed, suite: SuiteSpeeds) -> _Line:
         return [(f"{name:<{_NAME}} ", ""), (f"{speed.status}: {speed.error}", "italic")]
     cells = _cells(
         name,
-        figure(spread.median, 4),
-        f"{figure(spread.low)}–{figure(spread.high)}",
+        significant(spread.median, 4),
+        f"{significant(spread.low)}–{significant(spread.high)}",
         "" if speed.ratio is None else _ratio(speed.ratio, interval),
         _rate(speed, suite),
-        "" if speed.floor_share is None else f"{speed.floor_share:.0%}",
+        "" if speed.share_of_limit is None else f"{speed.share_of_limit:.0%}",
         "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.1f}",
     )
     return [(cells, "")]
@@ -85,25 +85,25 @@ def _ratio(ratio: float, interval: Interval | None) -> str:
     decimals = 3 if ratio < 0.1 else 2 if ratio < 10 else 1 if ratio < 100 else 0
     if interval is None:
         return f"{ratio:.{decimals}f}"
-    value, low, high = (f"{one:.{decimals}f}" for one in (ratio, interval.low, interval.high))
+    value, low, high = (f"{number:.{decimals}f}" for number in (ratio, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
 def _rate(speed: Speed, suite: SuiteSpeeds) -> str:
-    """The work's rate where it has one; else operations or bytes in a second, whichever is nearer to its ceiling."""
+    """Return the rate of work if there is one; else operations or bytes per second, whichever is nearer its ceiling."""
     if speed.work is not None:
         rate, unit = speed.work.rate, speed.work.unit.replace("tokens", "tok")
-        return f"{figure(rate / 1e6)}M {unit}" if rate >= 1e6 else f"{figure(rate)} {unit}"
+        return f"{significant(rate / 1e6)}M {unit}" if rate >= 1e6 else f"{significant(rate)} {unit}"
     of_matmul, of_copy = (
-        mine / ceiling if mine and ceiling else 0.0
-        for mine, ceiling in ((speed.flop_rate, suite.matmul_rate), (speed.byte_rate, suite.copy_rate))
+        rate / ceiling if rate and ceiling else 0.0
+        for rate, ceiling in ((speed.flop_rate, suite.matmul_rate), (speed.byte_rate, suite.copy_rate))
     )
     if speed.byte_rate is not None and (of_copy > of_matmul or speed.flop_rate is None):
-        return f"{figure(speed.byte_rate / 1e9)} GB/s"
-    return "" if speed.flop_rate is None else f"{figure(speed.flop_rate / 1e9)} GFLOP/s"
+        return f"{significant(speed.byte_rate / 1e9)} GB/s"
+    return "" if speed.flop_rate is None else f"{significant(speed.flop_rate / 1e9)} GFLOP/s"
 
 
 def _cells(name: str, *values: str) -> str:
-    """Right-aligned values behind a name, of which there is as much as there is room for."""
+    """Return a line of the table: the name, cut to its column, and the values, aligned to the right."""
     shown = name if len(name) < _NAME else f"{name[: _NAME - 2]}…"
     return f"{shown:<{_NAME}}" + "".join(f"{value:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))

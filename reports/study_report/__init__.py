@@ -1,4 +1,4 @@
-"""A study's report: its runs summed up, the verdict judged and worded, the pages written."""
+"""Make a study's report: sum up its runs, judge and word the verdict, draw the figures, write the pages."""
 
 from trans4init.reports.study_report.verdict import Comparison, PairedRuns, judge
 

@@ -1,11 +1,11 @@
-"""The figures of a report, from its summary: interactive ones for the page, one drawing for documents."""
+"""Draw the figures of a report from its summary: interactive ones for the HTML page, one SVG for documents."""
 
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trans4init.reports.drawing import as_svg, drawing_style
-from trans4init.reports.formats import words
+from trans4init.reports.formats import spoken
 from trans4init.reports.records.schema import StudyCard
 from trans4init.reports.records.vocabulary import SYMBOLS
 from trans4init.reports.statistics import Interval
@@ -19,12 +19,15 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def accuracy_against_speed(summary: Summary) -> go.Figure | None:
-    """One mark per cell: training speed against the metric, both with 95 % intervals; None before speed is measured."""
+    """Return a figure with a mark for each cell: training speed against the metric, both with 95 % intervals.
+
+    None while no speed is measured.
+    """
     assert summary.card is not None
     assert summary.metric is not None
     figure = _figure(
         f"training speed, × {summary.card.reference.arm}",
-        f"{words(summary.metric.name)} ({summary.metric.unit})",
+        f"{spoken(summary.metric.name)} ({summary.metric.unit})",
     )
     for cell in summary.cells:
         if cell.training_speed is None or cell.metric is None:
@@ -46,10 +49,10 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
 
 
 def loss_curves(summary: Summary) -> go.Figure | None:
-    """The metric over training, mean over seeds with the range of seeds; None before there is one."""
+    """Return a figure of the metric over training, as mean and range of the seeds; None while no run is evaluated."""
     assert summary.card is not None
     assert summary.metric is not None
-    figure = _figure("training step", f"{words(summary.metric.name)} ({summary.metric.unit})")
+    figure = _figure("training step", f"{spoken(summary.metric.name)} ({summary.metric.unit})")
     for index, cell in enumerate(summary.cells):
         if cell.curve is None:
             continue
@@ -83,9 +86,9 @@ def loss_curves(summary: Summary) -> go.Figure | None:
 
 
 def draw_differences(summary: Summary) -> str | None:
-    """Paired difference and training speed of every compared cell, as SVG; None before there is a pair.
+    """Return an SVG of the paired difference and the training speed of every compared cell.
 
-    The same summary gives the same bytes.
+    None while no seed has both runs of a pair. The same summary gives the same text.
     """
     cells = [cell for cell in summary.cells if cell.comparison and cell.comparison.mean is not None]
     if not cells or summary.card is None or summary.metric is None:
@@ -122,7 +125,7 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         )
     better = "right" if summary.metric.higher_is_better else "left"
     axes.set_xlabel(
-        f"{words(summary.metric.name)} − {summary.card.reference.arm}  ({summary.metric.unit}; {better} is better)"
+        f"{spoken(summary.metric.name)} − {summary.card.reference.arm}  ({summary.metric.unit}; {better} is better)"
     )
 
 
@@ -137,7 +140,7 @@ def _draw_speed(axes: Axes, cells: list[CellSummary], card: StudyCard) -> None:
 def _draw_estimate(
     axes: Axes, row: int, value: float, interval: Interval | None, cell: CellSummary, card: StudyCard
 ) -> None:
-    """A mark with its interval; hollow for a cell of another function than the study's."""
+    """Draw a mark with its interval; the mark is hollow if the cell's function is not the study's."""
     hollow = cell.cell.function != card.reference.function
     arm = card.arm(cell.cell.arm)
     if interval is not None:
@@ -147,6 +150,7 @@ def _draw_estimate(
 
 
 def _figure(x: str, y: str) -> go.Figure:
+    """Return an empty figure with these titles of its axes."""
     axis = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": "#888888", "ticks": "outside"}
     return go.Figure(
         layout={
@@ -163,6 +167,7 @@ def _figure(x: str, y: str) -> go.Figure:
 
 
 def _bars(value: float, interval: Interval | None) -> dict[str, object]:
+    """Return plotly's error bars of a value: distances from it, not ends."""
     if interval is None:
         return {"visible": False}
     return {
@@ -175,7 +180,7 @@ def _bars(value: float, interval: Interval | None) -> dict[str, object]:
 
 
 def _symbol(summary: Summary, cell: CellSummary) -> str:
-    """The arm's mark, open for a cell of another function than the study's."""
+    """Return the arm's mark, in its open form if the cell's function is not the study's."""
     assert summary.card is not None
     symbol = summary.card.arm(cell.cell.arm).symbol
     symbol = symbol if symbol in SYMBOLS else "circle"

@@ -1,4 +1,4 @@
-"""Reports: one HTML page and one Markdown page from the results of a study. Needs no torch."""
+"""Write the report of a study: an HTML page, a Markdown page and a drawing, from Parquet alone. Needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,29 +16,32 @@ __all__ = ["NoResultsError", "Report", "write_report"]
 
 
 class NoResultsError(ValueError):
-    """A folder without a result to report on."""
+    """A folder has no result to report on."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written."""
+    """The files of a report that was written, and what it was made of."""
 
     html: Path
     markdown: Path
     drawing: Path | None
+    """None where there is nothing to draw yet."""
     text: VerdictText
+    """The verdict that the report states."""
     results: Results
+    """The results that were read."""
 
     def files(self) -> list[Path]:
-        """Every file of it."""
+        """Return the paths of all its files."""
         return [path for path in (self.html, self.markdown, self.drawing) if path is not None]
 
 
 def write_report(folder: Path, results: Results | None = None) -> Report:
     """Render `report.html`, `report.md` and `report.svg` into a study's folder from its `results/*.parquet`.
 
-    results: what these hold, where they were read already.
-    Raises NoResultsError where there is none, and UnreadableSchemaError for results of another version.
+    results: the content of these files, if the caller has read them already.
+    Raises NoResultsError where there are no results, and UnreadableSchemaError for results of another schema version.
     """
     results = results or load_results(folder / "results")
     if not results.records:
@@ -64,7 +67,7 @@ def write_report(folder: Path, results: Results | None = None) -> Report:
 
 
 def _figures(summary: Summary) -> dict[str, str]:
-    """The interactive figures as HTML, by their title."""
+    """Return the interactive figures as HTML, by title."""
     if summary.card is None:
         return {}
     drawn = {
@@ -82,7 +85,7 @@ def _figures(summary: Summary) -> dict[str, str]:
 
 
 def _script(figures: Mapping[str, str]) -> str:
-    """plotly.js itself, so that the page asks nothing of any network; nothing where there is no figure."""
+    """Return the source of plotly.js, so that the page needs no network; an empty string where it has no figure."""
     if not figures:
         return ""
     from plotly.offline import get_plotlyjs

@@ -1,9 +1,9 @@
-"""The verdict of a study in sentences."""
+"""Put the verdict of a study into sentences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trans4init.reports.formats import interval, signed, words
+from trans4init.reports.formats import interval, signed, spoken
 from trans4init.reports.records.schema import StudyCard
 from trans4init.reports.study_report.summary import CellSummary, Summary
 from trans4init.reports.study_report.verdict import Comparison
@@ -16,11 +16,11 @@ class VerdictText:
     """The verdict of a study in sentences; each field is empty where there is nothing to say."""
 
     verdict: str
-    """On what was asked: the arms with a fitted net, or every cell where the study has none."""
+    """What the study asked: how the arms with a fitted net did; every cell, in a study without such an arm."""
     controls: str = ""
-    """On the other cells, without which the verdict means nothing."""
+    """How the other cells did: without these controls the verdict means nothing."""
     limits: str = ""
-    """Where another metric says otherwise."""
+    """Where another metric contradicts the verdict."""
 
     def paragraphs(self) -> dict[str, str]:
         """Return what there is to say, each paragraph under its heading."""
@@ -36,7 +36,7 @@ class VerdictText:
 
 
 def verdict_text(summary: Summary) -> VerdictText:
-    """Put the verdict into words; empty for a folder of single fits."""
+    """Return the verdict in sentences; all are empty for a folder of single fits."""
     card = summary.card
     if card is None:
         return VerdictText("")
@@ -49,16 +49,17 @@ def verdict_text(summary: Summary) -> VerdictText:
         verdict=f"Against {card.reference.arm} {card.reference.function}, over {pairs} paired "
         f"seed{'s' if pairs != 1 else ''}: {'; '.join(_clause(cell, card) for cell in asked)}.",
         controls=_listed("", (_control(cell) for cell in compared if cell not in asked)),
-        limits=_listed(f"The verdict is about {words(card.metric)} alone: ", _disagreements(asked)),
+        limits=_listed(f"The verdict is about {spoken(card.metric)} alone: ", _disagreements(asked)),
     )
 
 
 def _clause(cell: CellSummary, card: StudyCard) -> str:
+    """Return the verdict on a cell with its numbers, as part of a sentence."""
     comparison = cell.comparison
     assert comparison is not None
     if comparison.mean is None:
         return f"{cell.label} has no result yet"
-    numbers = f"{words(card.metric)} {_difference(comparison)}"
+    numbers = f"{spoken(card.metric)} {_difference(comparison)}"
     if cell.training_speed:
         numbers += f", training speed ×{cell.training_speed.value:.2f}"
     if comparison.verdict == "no verdict":
@@ -67,6 +68,7 @@ def _clause(cell: CellSummary, card: StudyCard) -> str:
 
 
 def _control(cell: CellSummary) -> str:
+    """Return the verdict on a control and its mean difference, as part of a sentence."""
     assert cell.comparison is not None
     if cell.comparison.mean is None:
         return f"{cell.label} has no result yet"
@@ -74,12 +76,12 @@ def _control(cell: CellSummary) -> str:
 
 
 def _disagreements(asked: list[CellSummary]) -> Iterator[str]:
-    """The cells that another metric finds certainly better or worse than the verdict on them says."""
+    """Yield a clause for each metric that calls a cell better or worse where the verdict does not."""
     for cell in asked:
         assert cell.comparison is not None
         for metric, other in cell.elsewhere.items():
             if other.verdict in ("better", "worse") and other.verdict != cell.comparison.verdict:
-                yield f"{cell.label} is {other.verdict} in {words(metric)} ({_difference(other)})"
+                yield f"{cell.label} is {other.verdict} in {spoken(metric)} ({_difference(other)})"
 
 
 def _difference(comparison: Comparison) -> str:
@@ -88,5 +90,5 @@ def _difference(comparison: Comparison) -> str:
 
 
 def _listed(opening: str, parts: Iterator[str]) -> str:
-    found = ", ".join(parts)
-    return f"{opening}{found}." if found else ""
+    listed = ", ".join(parts)
+    return f"{opening}{listed}." if listed else ""

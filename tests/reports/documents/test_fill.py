@@ -119,7 +119,7 @@ def test_what_is_not_published_is_said_with_the_command_that_measures_it(project
     [
         ("speed suite=doubling show=hours", "show= (ms, ratio, MiB, work)"),
         ("speed suite=doubling rows=all", "a speed mark has suite="),
-        ("speed suite=doubling columns=absent", "has nothing of what"),
+        ("speed suite=doubling columns=absent", "has no measurement that fits"),
         ("verdict study=nothing", "no study 'nothing' is published"),
     ],
 )

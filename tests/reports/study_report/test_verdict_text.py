@@ -3,7 +3,7 @@
 import pytest
 
 from trans4init.ablations.slots.arms import get_arm, list_arms
-from trans4init.reports.formats import interval, limits, number, signed, value
+from trans4init.reports.formats import bounds, interval, number, signed, value
 from trans4init.reports.records.metrics import VALIDATION_LOSS, at_context
 from trans4init.reports.records.schema import CellKey, Measurement, StudyCard
 from trans4init.reports.statistics import Estimate, Interval
@@ -103,9 +103,9 @@ def test_numbers_as_pages_write_them():
     ]
     assert (signed(-0.5), signed(0.5), signed(None)) == ("−0.5000", "+0.5000", "–")
     estimate = Estimate(1.5, Interval(1.25, 1.75), 10)
-    assert (value(estimate, 2), limits(estimate, 2), interval(estimate.interval)) == (
+    assert (value(estimate, 2), bounds(estimate, 2), interval(estimate.interval)) == (
         "1.50",
         "[1.25, 1.75]",
         "[+1.2500, +1.7500]",
     )
-    assert (value(None), limits(None), interval(None)) == ("–", "", "–")
+    assert (value(None), bounds(None), interval(None)) == ("–", "", "–")

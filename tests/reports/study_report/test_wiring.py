@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from trans4init.reports.formats import bounds, number, signed, value
 from trans4init.reports.formats import interval as interval_text
-from trans4init.reports.formats import limits, number, signed, value
 from trans4init.reports.records import metrics
 from trans4init.reports.records.metrics import over_region
-from trans4init.reports.records.schema import CellKey, Measurement, Metric
-from trans4init.reports.records.store import write_run
+from trans4init.reports.records.schema import ArmDescription, CellKey, Measurement, Metric
+from trans4init.reports.records.store import load_results, write_run
 from trans4init.reports.statistics import Estimate, Interval
 from trans4init.reports.study_report.figures import accuracy_against_speed
 from trans4init.reports.study_report.report import write_report
@@ -111,7 +111,8 @@ def numbers():
 def records(numbers, make_record, card):
     """The runs of the study: evaluations, a throughput session, two fits, tuning, and one run that failed."""
     evaluated, pace, errors, costs = numbers
-    card = dataclasses.replace(card, cells=CELLS, margin=MARGIN, seeds=SEEDS + 1)
+    arms = tuple(ArmDescription(cell.arm, f"{cell.arm} holds", f"{cell.arm} moves") for cell in CELLS)
+    card = dataclasses.replace(card, cells=CELLS, margin=MARGIN, seeds=SEEDS + 1, arms=arms)
 
     def rows(values):
         return tuple(Measurement(metric, v, step) for metric, by_step in values.items() for step, v in by_step.items())
@@ -329,6 +330,23 @@ def test_every_field_of_a_row_of_fidelity(numbers, records):
     assert {field.name for field in dataclasses.fields(FidelityRow)} == set(vars(expected[0]))
 
 
+def test_a_study_records_the_largest_and_the_rms_of_each_change_under_their_own_names(finished_study):
+    """Of many values that are not all alike, the largest is above the root mean square."""
+    runs = load_results(finished_study.folder / "runs" / "tiny" / "results").records
+    pairs = {
+        (run.run_id, largest.name): (run.last(largest.name), run.last(rms.name))
+        for run in runs
+        for largest, rms in (
+            (metrics.OUTPUT_DIFFERENCE_MAX, metrics.OUTPUT_DIFFERENCE_RMS),
+            (metrics.SLOT_DRIFT_MAX, metrics.SLOT_DRIFT_RMS),
+        )
+        if run.phase == "evaluate" and run.cell.arm.startswith("learned-")
+    }
+    assert len(pairs) == 2 * 2 * 2  # two arms, two seeds, two quantities
+    for key, (largest, rms) in pairs.items():
+        assert 1.05 * rms < largest < 100 * rms, key
+
+
 class Tables(HTMLParser):
     """The tables of a page: rows of cells' texts."""
 
@@ -386,13 +404,13 @@ def by_column(rows):
 
 def plain(estimate):
     """An estimate without pytest.approx around its numbers, for the functions that write it."""
-    bounds = estimate.interval and Interval(estimate.interval.low.expected, estimate.interval.high.expected)
-    return Estimate(estimate.value.expected, bounds, estimate.count)
+    ends = estimate.interval and Interval(estimate.interval.low.expected, estimate.interval.high.expected)
+    return Estimate(estimate.value.expected, ends, estimate.count)
 
 
-def with_limits(estimate, digits=4):
+def with_bounds(estimate, digits=4):
     estimate = plain(estimate)
-    return f"{value(estimate, digits)} {limits(estimate, digits)}"
+    return f"{value(estimate, digits)} {bounds(estimate, digits)}"
 
 
 def test_every_column_of_the_tables_of_arms(numbers, records, tables):
@@ -402,20 +420,20 @@ def test_every_column_of_the_tables_of_arms(numbers, records, tables):
         cell, label = summary.cell, summary.label
 
         def difference(comparison):
-            bounds = comparison["interval"]
-            shown = interval_text(Interval(bounds.low.expected, bounds.high.expected))
+            ends = comparison["interval"]
+            shown = interval_text(Interval(ends.low.expected, ends.high.expected))
             return f"{signed(comparison['mean'].expected)} {shown}"
 
-        loss = with_limits(mean(last(numbers, cell, metrics.VALIDATION_LOSS)))
-        training = with_limits(speed(numbers, cell, metrics.TRAINING_THROUGHPUT), 3)
-        forward = with_limits(speed(numbers, cell, metrics.FORWARD_THROUGHPUT), 3)
-        far_loss = with_limits(mean(last(numbers, cell, FAR)), 3)
+        loss = with_bounds(mean(last(numbers, cell, metrics.VALIDATION_LOSS)))
+        training = with_bounds(speed(numbers, cell, metrics.TRAINING_THROUGHPUT), 3)
+        forward = with_bounds(speed(numbers, cell, metrics.FORWARD_THROUGHPUT), 3)
+        far_loss = with_bounds(mean(last(numbers, cell, FAR)), 3)
         far_difference = difference(far[cell]) if cell in far else ""
         pace = np.median(list(numbers[1][cell, metrics.TRAINING_THROUGHPUT].values()))
         size, added = (f"{last(numbers, cell, metric)[0]:,.0f}".replace(",", " ") for metric in SIZES)
         change = number(last(numbers, cell, metrics.OUTPUT_DIFFERENCE_MAX).max(), 2)
         drift = number(last(numbers, cell, metrics.SLOT_DRIFT_RMS).mean(), 2)
-        accuracy = with_limits(mean(last(numbers, cell, metrics.ACCURACY)), 3)
+        accuracy = with_bounds(mean(last(numbers, cell, metrics.ACCURACY)), 3)
         expected = {
             "seeds": f"{SEEDS}/{SEEDS + 1}",
             "validation loss [95 %]": loss,
@@ -449,8 +467,8 @@ def test_every_column_of_the_tables_of_arms(numbers, records, tables):
         squeezed = [{name: text.replace(" ", "") for name, text in row.items()} for row in (found, on_page)]
         assert squeezed[0] == squeezed[1]
         assert page[label, "verdict"].startswith(WORDS.get(cell, "what the others are compared with"))
-        arm = records[0].card.arm(cell.arm)
-        assert (page[label, "the slot holds"], page[label, "training moves"]) == (arm.holds, arm.moves)
+        assert page[label, "the slot holds"] == f"{cell.arm} holds"
+        assert page[label, "training moves"] == f"{cell.arm} moves"
     known = {heading for _, heading in markdown} | {heading for _, heading in page}
     fidelity = {"inputs", "largest error", "RMS error", "relative error", "of the derivative", "parameters"}
     fidelity |= {"largest error of the derivative", "FLOP/input", "µs/call", "µs/call folded", "fit, s"}
