@@ -1,4 +1,4 @@
-"""What the drawings of all pages share: their style, and that the same figure gives the same bytes."""
+"""Give the drawings of all pages one style, and the same bytes for the same figure."""
 
 import io
 from collections.abc import Iterator

@@ -124,7 +124,7 @@ def _git(source: Path, *arguments: str) -> str:
 
 
 class Contention:
-    """Measures, from its creation on, how much of the machine's processor time other processes use."""
+    """A measurement, from its creation on, of how much of the machine's processor time other processes use."""
 
     def __init__(self) -> None:
         self._machine, self._own = _machine_seconds(), _own_seconds()

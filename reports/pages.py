@@ -1,4 +1,4 @@
-"""The templates of the pages."""
+"""Load the templates of the HTML and Markdown pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Mirror a study in MLflow: a parent run per study and a child per run, copied from the records, at any time again."""
+"""Mirror a study in MLflow: a parent run for it and a child for each run, copied from the records at any time."""
 
 import contextlib
 import logging
@@ -59,7 +59,7 @@ def tracking_uri(runs: Path) -> str:
 
 
 class Mirror:
-    """Writes the runs of one study to MLflow; runs that are there already are not written again."""
+    """A writer of one study's runs to MLflow; it does not write again what is there already."""
 
     def __init__(self, runs: Path, study: str) -> None:
         """`runs` is the folder of all studies. Raises MirrorError where the store can't be opened."""

@@ -102,7 +102,7 @@ class CellKey:
         return " · ".join(word for word in (self.arm, self.net) if word)
 
     def label(self, function: str) -> str:
-        """Return the cell's name in a study of `function`, which is left out where it is the cell's own function."""
+        """Return the cell's name in a study of `function`; the cell's own function is named only if it is another."""
         return str(self) if self.function == function else f"{self.function} ({self})"
 
 

@@ -1,4 +1,4 @@
-"""The files of a report: their names, and whether they are up to date."""
+"""Name the files of a report, and tell whether they are up to date."""
 
 from pathlib import Path
 

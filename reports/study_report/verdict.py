@@ -1,4 +1,4 @@
-"""The verdict on a comparison of paired runs: better, worse, equivalent or inconclusive, and why."""
+"""Judge paired runs: is a cell better than the reference, worse, equivalent or inconclusive, and why?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
