@@ -1,4 +1,4 @@
-"""The Transformer, with a slot wherever a function can be replaced, and decoding with it."""
+"""The Transformer, with a slot for each function that can be replaced, and decoding with it."""
 
 from trans4init.ablations.settings.model import TransformerConfig
 from trans4init.ablations.transformer.decoding import beam_search, greedy, sample

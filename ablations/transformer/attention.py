@@ -30,7 +30,7 @@ _FEW_KEYS = 4
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), of a sequence to itself or (cross) to the memory.
+    """Computes multi-head attention (Vaswani et al. 2017, section 3.2.2) to its own sequence or, cross, to the memory.
 
     layer: the number of the block that it is part of, from 0.
     """

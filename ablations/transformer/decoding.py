@@ -1,4 +1,4 @@
-"""Text from a model: greedy search, beam search and sampling, each with the key/value cache.
+"""Greedy search, beam search and sampling from a model, each with the key/value cache.
 
 B batch, L prompt length, Ls source length, N new tokens, K beam width, V vocabulary.
 """
@@ -20,27 +20,27 @@ __all__ = ["Decoded", "beam_search", "greedy", "length_penalty", "sample"]
 
 @dataclass(frozen=True)
 class Decoded:
-    """What follows each prompt."""
+    """The tokens that were decoded after each prompt."""
 
     tokens: Tensor
-    """[B, N] int64; what is beyond a sequence's length means nothing (the end token where there is one, else 0)."""
+    """[B, N] int64; beyond a sequence's length it is padded with the end token, or 0 if there is no end token."""
     lengths: Tensor
-    """[B] int64: new tokens of each sequence, its end token included."""
+    """[B] int64: the number of new tokens of each sequence, its end token included."""
     log_probability: Tensor
-    """[B] float32, in nats: of the new tokens, as the model gives it."""
+    """[B] float32, in nats: the model's log-probability of the new tokens."""
 
     def score(self, alpha: float = 0.0) -> Tensor:
-        """[B]: the log-probability over the length penalty, which is what beam search compares."""
+        """Return the log-probability divided by the length penalty, [B]: beam search compares these."""
         return self.log_probability / length_penalty(self.lengths, alpha)
 
     def sequences(self, end: int | None = None) -> list[list[int]]:
-        """The new tokens as lists, without their end token where it is given."""
+        """Return the new tokens as lists, without the final token `end` if it is given."""
         rows = [row[:length] for row, length in zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)]
         return [row[:-1] if row and row[-1] == end else row for row in rows]
 
 
 def length_penalty(lengths: Tensor, alpha: float) -> Tensor:
-    """((5 + length) / 6)^alpha, [...] to [...] float32 (Wu et al. 2016, Google's NMT, section 7, equation 14)."""
+    """Return ((5 + length) / 6)^alpha, [...] to [...] float32 (Wu et al. 2016, Google's NMT, equation 14)."""
     return ((5.0 + lengths.float()) / 6.0) ** alpha
 
 
@@ -54,10 +54,10 @@ def greedy(
     source: Tensor | None = None,
     source_lengths: Tensor | None = None,
 ) -> Decoded:
-    """The likeliest next token, again and again, up to `maximum` of them or the token `end`.
+    """Append the likeliest next token to each prompt until it is `end` or there are `maximum` new tokens.
 
     prompts [B, L] of `lengths` [B]; an encoder-decoder continues them for its source [B, Ls] of `source_lengths` [B].
-    Raises InputError for prompts, sources and lengths that don't fit.
+    Raises InputError for prompts, sources and lengths that don't fit the model.
     """
     return _one_by_one(
         model, prompts, lambda logits: logits.argmax(dim=-1), maximum, end, lengths, source, source_lengths
@@ -78,14 +78,14 @@ def sample(
     source: Tensor | None = None,
     source_lengths: Tensor | None = None,
 ) -> Decoded:
-    """Tokens drawn from the model's distribution, as `greedy` takes its prompts; the generator is on their device.
+    """Draw tokens from the model's distribution; the arguments are those of `greedy`, the generator on their device.
 
     Logits are divided by `temperature`; then only the `top_k` likeliest tokens stay (Fan et al. 2018), then the fewest
-    likeliest that together have at least the share `top_p` (Holtzman et al. 2020, nucleus sampling). The
-    log-probability is that of the model before all this.
+    likeliest tokens whose probabilities sum to at least `top_p` (Holtzman et al. 2020, nucleus sampling). The returned
+    log-probability is that of the unchanged model. Raises InputError for values out of range.
     """
     if not temperature > 0:
-        raise InputError(f"temperature must be more than 0, and {temperature:g} was given; greedy takes the likeliest.")
+        raise InputError(f"temperature must be more than 0, and {temperature:g} was given: use greedy().")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be at least 1, and {top_k} was given.")
     if top_p is not None and not 0 < top_p <= 1:
@@ -100,10 +100,10 @@ def sample(
 
 
 def _filtered(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Logits [B, V] with −inf for the tokens that may not be drawn."""
+    """Set the logits [B, V] of tokens that may not be drawn to −inf."""
     if top_k is not None and top_k < logits.shape[-1]:
-        best, which = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -math.inf).scatter(1, which, best)
+        best_logits, best_tokens = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, -math.inf).scatter(1, best_tokens, best_logits)
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         shares = ordered.softmax(dim=-1)
@@ -123,32 +123,32 @@ def _one_by_one(
     source: Tensor | None,
     source_lengths: Tensor | None,
 ) -> Decoded:
-    """Continue each prompt by what `choose` makes of the logits [B, V] of its last token."""
+    """Append tokens to each prompt, which `choose` picks from the logits [B, V] after its last token."""
     with _Reading(model, prompts, maximum, end, lengths, source, source_lengths) as reading:
         batch, device = prompts.shape[0], prompts.device
         tokens = torch.full((batch, maximum), 0 if end is None else end, dtype=torch.long, device=device)
         log_probability = torch.zeros(batch, device=device)
         running = torch.ones(batch, dtype=torch.bool, device=device)
         count = torch.zeros(batch, dtype=torch.long, device=device)
-        rows = torch.arange(batch, device=device)  # the prompts that are read on: at most half of them have ended
+        rows = torch.arange(batch, device=device)  # the prompts still in the cache: at most half of them have ended
         logits = reading.first()
         for step in range(maximum):
             chosen = torch.where(running, choose(logits), tokens[rows, step])
-            gained = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-            log_probability[rows] += gained.masked_fill(~running, 0.0)
+            added = logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
+            log_probability[rows] += added.masked_fill(~running, 0.0)
             tokens[rows, step] = chosen
             count[rows] += running
-            kept = None
+            still_running = None
             if end is not None:
                 running = running & (chosen != end)
                 left = int(running.sum())
                 if not left:
                     return Decoded(tokens[:, : step + 1], count, log_probability)
                 if 2 * left <= len(rows):
-                    [kept] = running.nonzero(as_tuple=True)
-                    rows, chosen, running = rows[kept], chosen[kept], running[kept]
+                    [still_running] = running.nonzero(as_tuple=True)
+                    rows, chosen, running = rows[still_running], chosen[still_running], running[still_running]
             if step + 1 < maximum:
-                logits = reading.next(chosen, kept)
+                logits = reading.next(chosen, still_running)
         return Decoded(tokens, count, log_probability)
 
 
@@ -165,31 +165,33 @@ def beam_search(
     source: Tensor | None = None,
     source_lengths: Tensor | None = None,
 ) -> Decoded:
-    """The best hypothesis of a beam search, by log-probability over length penalty; prompts as `greedy` takes them.
+    """Return the hypothesis with the best score (log-probability over length penalty) that a beam search finds.
 
-    A hypothesis that ends leaves the beam, which is one narrower from then on (Sutskever et al. 2014, section 3.2), and
-    is kept; its penalty is applied when it ends, once. The search is over when the beam is empty, or when no hypothesis
-    in it can still beat the best that ended. What hasn't ended after `maximum` tokens competes as it stands.
-    With beam 1 this is greedy search.
+    The prompts and sources are those of `greedy`. A hypothesis that ends is scored, once, and leaves the beam, which is
+    one narrower from then on (Sutskever et al. 2014, section 3.2). The search stops when the beam is empty, or when no
+    hypothesis in it can still beat the best that ended. Hypotheses that haven't ended after `maximum` tokens compete as
+    they are. With beam 1 this is greedy search. Raises InputError for arguments that don't fit.
     """
     if beam < 1:
         raise InputError(f"beam must be at least 1, and {beam} was given.")
     if not 0 <= alpha < math.inf:
-        raise InputError(f"alpha must be a number of at least 0, and {alpha:g} was given: it favours longer results.")
+        raise InputError(
+            f"alpha must be a number of at least 0, and {alpha:g} was given: larger favours longer results."
+        )
     with _Reading(model, prompts, maximum, end, lengths, source, source_lengths) as reading:
         logits = reading.first()
         search = _Beams(prompts.shape[0], beam, maximum, end, alpha, logits.device)
         for step in range(maximum):
-            going = search.extend(step, logits)
-            if going is None:
+            open_rows = search.extend(step, logits)
+            if open_rows is None:
                 break
-            rows, same_sentences = going
+            rows, same_sentences = open_rows
             logits = reading.next(search.last_tokens(step), rows, same_source=same_sentences)
         return search.best()
 
 
 class _Reading:
-    """A model that reads prompts, then one token at a time; in evaluation while it does."""
+    """A context in which a model, in evaluation, reads prompts and then one token at a time."""
 
     def __init__(
         self,
@@ -204,9 +206,9 @@ class _Reading:
         if maximum < 1:
             raise InputError(f"maximum must be at least 1 new token, and {maximum} was given.")
         if prompts.dim() != 2 or not prompts.numel():
-            raise InputError(f"prompts are [batch, length] with at least one token, not {list(prompts.shape)}.")
+            raise InputError(f"prompts must be [batch, length] with at least one token, not {list(prompts.shape)}.")
         if end is not None and not 0 <= end < model.config.vocabulary:
-            raise InputError(f"end is a token below {model.config.vocabulary}, not {end}.")
+            raise InputError(f"end is a token below {model.config.vocabulary}, and {end} was given.")
         if lengths is not None and lengths.device.type == "cpu" and lengths.numel() and int(lengths.min()) < 1:
             raise InputError(f"a prompt has at least 1 token, and a length of {int(lengths.min())} was given.")
         self.model, self.prompts, self.lengths = model, prompts, lengths
@@ -222,14 +224,17 @@ class _Reading:
         self.model.train(self._was_training)
 
     def first(self) -> Tensor:
-        """Logits [B, V] after the prompts."""
+        """Read the prompts; return the logits [B, V] after them."""
         self._cache: KeyValueCache = self.model.new_cache(
             self.prompts.shape[0], self._room, source=self._source, source_lengths=self._source_lengths
         )
         return self._read(self.prompts, self.lengths)
 
     def next(self, tokens: Tensor, rows: Tensor | None = None, *, same_source: bool = False) -> Tensor:
-        """Logits [B', V] after one more token each, [B'], for the entries `rows` [B'] of the last call, or for all."""
+        """Read one more token each, [B'], and return the logits after it, [B', V].
+
+        rows [B']: the entries of the last call that the tokens follow; None: all of them, in order.
+        """
         if rows is not None:
             self._cache.reorder(rows, same_source=same_source)
         return self._read(tokens[:, None], None)
@@ -243,56 +248,57 @@ class _Reading:
 
 
 class _Beams:
-    """The hypotheses of each sentence: those in its beam, and the best that has ended."""
+    """The hypotheses of each sentence: those in its beam, and the best of those that have ended."""
 
     def __init__(self, batch: int, beam: int, maximum: int, end: int, alpha: float, device: torch.device) -> None:
         self.maximum, self.end, self.alpha = maximum, end, alpha
         self.least_penalised = length_penalty(torch.tensor(maximum, device=device), alpha)
-        """The penalty that leaves a log-probability, which is negative, the highest score."""
+        """The penalty of the longest hypothesis, which gives a (negative) log-probability its highest score."""
         self.sentences = torch.arange(batch, device=device)
-        """[S], those that are searched on; at most half of them are over. What follows is of these."""
+        """[S]: the sentences still searched, which `tokens`, `open` and `ended` are about; at most half have ended."""
         self.tokens = torch.full((batch, beam, maximum), end, dtype=torch.long, device=device)
         self.open = torch.full((batch, beam), -math.inf, device=device)
-        """Log-probability of the hypotheses in the beam, best first, −inf where there is none."""
+        """[S, K]: the log-probability of the hypotheses in the beam, best first; −inf for an empty place."""
         self.open[:, 0] = 0.0
         self.ended = torch.zeros(batch, dtype=torch.long, device=device)
-        """How many hypotheses of each sentence have ended."""
+        """[S]: how many hypotheses of each sentence have ended."""
         self.best_score = torch.full((batch,), -math.inf, device=device)
-        """[B], as all of the best: of every sentence."""
+        """[B]: the score of the best hypothesis that has ended, of every sentence; so are all `best_` fields."""
         self.best_log_probability = torch.full((batch,), -math.inf, device=device)
         self.best_tokens = torch.full((batch, maximum), end, dtype=torch.long, device=device)
         self.best_length = torch.zeros(batch, dtype=torch.long, device=device)
 
     def extend(self, step: int, logits: Tensor) -> tuple[Tensor, bool] | None:
-        """Add a token to every hypothesis; the rows of the last call that they go on from, or None: the search is over.
+        """Add a token to every hypothesis in the beam.
 
-        logits [S, V] at the first step, [S · K, V] after it. With the rows comes whether each has the same sentence.
+        logits: [S, V] at the first step, [S · K, V] after it. Returns the row of `logits` that each hypothesis now in
+        the beam comes from, [S · K], and whether each sentence is still in its old place; None if the search is over.
         """
         chosen, parent, token = self._candidates(logits)
         self.tokens = self.tokens.gather(1, parent[..., None].expand_as(self.tokens))
         self.tokens[:, :, step] = token
         ends = chosen.isfinite() & ((token == self.end) | (step + 1 == self.maximum))
-        self._keep(step, chosen.masked_fill(~ends, -math.inf))
+        self._update_best(step, chosen.masked_fill(~ends, -math.inf))
         self.ended = self.ended + ends.sum(dim=1)
         attainable = chosen.masked_fill(ends, -math.inf).amax(dim=1, keepdim=True) / self.least_penalised
         beaten = attainable <= self.best_score[self.sentences, None]
         self.open = chosen.masked_fill(ends | beaten, -math.inf)
         parents = len(logits) // len(self.sentences)
         rows = torch.arange(len(self.sentences), device=parent.device)[:, None] * parents + parent
-        going = self.open.isfinite().any(dim=1)
-        left = int(going.sum())
+        searched = self.open.isfinite().any(dim=1)
+        left = int(searched.sum())
         if not left:
             return None
         same_sentences = step > 0
-        if 2 * left <= len(going):
+        if 2 * left <= len(searched):
             same_sentences = False
-            [kept] = going.nonzero(as_tuple=True)
-            rows, self.sentences, self.tokens = rows[kept], self.sentences[kept], self.tokens[kept]
-            self.open, self.ended = self.open[kept], self.ended[kept]
+            [still] = searched.nonzero(as_tuple=True)
+            rows, self.sentences, self.tokens = rows[still], self.sentences[still], self.tokens[still]
+            self.open, self.ended = self.open[still], self.ended[still]
         return rows.flatten(), same_sentences
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations, as many as a beam has room for: log-probability, parent and token, [S, K] each."""
+        """Return the log-probability, parent and token of the best continuations for the beam's places, [S, K] each."""
         sentences, beam = self.open.shape
         gains = logits.log_softmax(dim=-1).view(sentences, -1, logits.shape[-1])  # [S, 1 or K, V]
         totals = (self.open[:, : gains.shape[1], None] + gains).flatten(1)  # [S, K · V]
@@ -300,27 +306,30 @@ class _Beams:
         missing = beam - chosen.shape[1]
         chosen, index = nn.functional.pad(chosen, (0, missing), value=-math.inf), nn.functional.pad(index, (0, missing))
         rank = torch.arange(beam, device=chosen.device)
-        chosen = chosen.masked_fill(rank >= beam - self.ended[:, None], -math.inf)  # what has ended takes room
+        chosen = chosen.masked_fill(rank >= beam - self.ended[:, None], -math.inf)  # ended hypotheses narrow the beam
         return chosen, index // gains.shape[-1], index % gains.shape[-1]
 
-    def _keep(self, step: int, ended: Tensor) -> None:
-        """Of what ended at this step, [S, K] log-probabilities, keep the best hypothesis if it is the best so far."""
-        log_probability, which = ended.max(dim=1)
-        length = torch.full_like(which, step + 1)
+    def _update_best(self, step: int, ended: Tensor) -> None:
+        """Store the best of the hypotheses that ended at this step, [S, K] log-probabilities, if it is the best so far.
+
+        Hypotheses that didn't end are −inf.
+        """
+        log_probability, place = ended.max(dim=1)
+        length = torch.full_like(place, step + 1)
         score = log_probability / length_penalty(length, self.alpha)
         [better] = (score > self.best_score[self.sentences]).nonzero(as_tuple=True)
-        of = self.sentences[better]
-        self.best_score[of] = score[better]
-        self.best_log_probability[of] = log_probability[better]
-        self.best_tokens[of] = self.tokens[better, which[better]]
-        self.best_length[of] = length[better]
+        sentences = self.sentences[better]
+        self.best_score[sentences] = score[better]
+        self.best_log_probability[sentences] = log_probability[better]
+        self.best_tokens[sentences] = self.tokens[better, place[better]]
+        self.best_length[sentences] = length[better]
 
     def last_tokens(self, step: int) -> Tensor:
-        """The newest token of every hypothesis, [S · K]."""
+        """Return the newest token of every hypothesis, [S · K]."""
         return self.tokens[:, :, step].flatten()
 
     def best(self) -> Decoded:
-        """The best hypothesis of each sentence."""
+        """Return the best hypothesis of each sentence."""
         beyond = torch.arange(self.maximum, device=self.best_length.device) >= self.best_length[:, None]
         tokens = self.best_tokens.masked_fill(beyond, self.end)
         return Decoded(tokens[:, : int(self.best_length.max())], self.best_length, self.best_log_probability)

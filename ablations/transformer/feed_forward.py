@@ -1,4 +1,4 @@
-"""The feed-forward layer: two matrices with an activation slot between them, and a third where it is gated."""
+"""The feed-forward layer: two matrices with an activation slot between them, and a third one if it is gated."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ __all__ = ["FeedForward"]
 
 
 class FeedForward(nn.Module):
-    """Vaswani et al. 2017, section 3.3; gated: (f(x W) ⊙ x V) O, Shazeer 2020, GLU Variants, equation 6."""
+    """Computes f(x W) O (Vaswani et al. 2017, section 3.3), or (f(x W) ⊙ x V) O if gated (Shazeer 2020, equation 6)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class FeedForward(nn.Module):
         self.out = nn.Linear(inner, config.width, bias=config.bias)
 
     def forward(self, state: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
+        """Map [B, L, W] to [B, L, W]."""
         if self.gate is None:
             plain: Tensor = self.out(self.activation(self.up(state)))
             return plain

@@ -24,7 +24,7 @@ class MemoryKeysValues:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What one call of a stack hands to all of its layers, which pick what is theirs by their number."""
+    """Holds what one call of a stack hands to all of its layers; each picks its part by its own number."""
 
     positions: PositionValues
     visibility: Visibility

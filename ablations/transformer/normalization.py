@@ -1,4 +1,4 @@
-"""A normalisation layer with a slot for its function, fused where the slot holds the closed form of a statistic."""
+"""A normalisation layer with a slot for its function; fused if the slot holds the closed form of a statistic."""
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +13,29 @@ __all__ = ["Normalization"]
 
 
 class Normalization(nn.LayerNorm):
-    """LayerNorm, RMSNorm, or an elementwise function in their place, by the role of the slot's function.
+    """Computes LayerNorm, RMSNorm or an elementwise function in their place, by the role of the slot's function.
 
-    A statistic's factor multiplies the state; an elementwise function is given the state times a trained factor (plus
-    a trained shift). Gain, and but for RMSNorm bias, come after it.
+    A function of a statistic (variance or mean square) gives a factor for the state. An elementwise function is
+    applied to the state times a trained factor (plus a trained shift, for some). The result is multiplied by a trained
+    gain and, except for RMSNorm, a trained bias is added.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         function = get_function(config.normalization)
         if not isinstance(function, Normalizer):
-            raise InputError(f"{config.normalization} is no function that a normalisation layer could use.")
+            raise InputError(
+                f"{config.normalization} is not a normalisation function: a normalisation layer needs one."
+            )
         epsilon = config.normalization_epsilon or NORM_EPSILON
         super().__init__(config.width, eps=epsilon, bias=function.role != "statistic")
-        self._epsilon_beyond = epsilon - NORM_EPSILON
+        self._extra_epsilon = epsilon - NORM_EPSILON
         self.slot = Slot("normalization", function)
         self.role = function.role
         self.factor = None if function.gain is None else nn.Parameter(torch.tensor([function.gain]))
         self.shift = nn.Parameter(torch.zeros(1)) if function.shift else None
 
     def forward(self, state: Tensor) -> Tensor:
-        """[..., W] to [..., W]."""
+        """Map [..., W] to [..., W]."""
         if self.slot.fused:
             if self.slot.watch is not None:
                 self.slot(self._statistic(state.detach()))
@@ -49,7 +52,10 @@ class Normalization(nn.LayerNorm):
         return result if self.bias is None else result + self.bias
 
     def _statistic(self, state: Tensor) -> Tensor:
-        """Variance over the width, or mean square, [..., 1], plus what the layer's epsilon has over the function's."""
+        """Return the variance over the width, or the mean square, [..., 1].
+
+        The slot's function adds NORM_EPSILON to it; the rest of the layer's own epsilon is added here.
+        """
         centred = self.role == "centred-statistic"
         statistic = state.var(dim=-1, keepdim=True, correction=0) if centred else state.square().mean(-1, keepdim=True)
-        return statistic + self._epsilon_beyond if self._epsilon_beyond else statistic
+        return statistic + self._extra_epsilon if self._extra_epsilon else statistic

@@ -1,4 +1,4 @@
-"""Output layers: from states to logits of tokens or classes, one per token or per sequence.
+"""Output layers, which map states to logits of tokens or classes, per token or per sequence.
 
 B batch, L length, W width, V vocabulary, C classes.
 """
@@ -15,7 +15,7 @@ __all__ = ["ClassOutput", "TokenOutput"]
 
 
 class TokenOutput(nn.Module):
-    """Logits of every token of the vocabulary: by a matrix of its own, or, tied, by that of the embedding."""
+    """Computes logits of every token of the vocabulary, with a matrix of its own or, if tied, the embedding's."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TokenOutput(nn.Module):
         self.transforms, self.tied = config.output_transform, config.tied_output
 
     def forward(self, state: Tensor, embedding: Tensor) -> Tensor:
-        """[B, L, W], with the embedding [V, W], to [B, L, V]."""
+        """Map states [B, L, W] to [B, L, V]; embedding: the token embeddings [V, W]."""
         if self.transforms:
             state = self.norm(self.activation(self.transform(state)))
         weight = embedding if self.tied else self.weight
@@ -37,7 +37,7 @@ class TokenOutput(nn.Module):
 
 
 class ClassOutput(nn.Module):
-    """Logits of classes: of each token, or of the sequence by its first state or the mean of its real ones."""
+    """Computes logits of classes: per token, or per sequence from its first state or the mean of its real states."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ClassOutput(nn.Module):
         self.linear = nn.Linear(config.width, config.classes)
 
     def forward(self, state: Tensor, lengths: Tensor | None) -> Tensor:
-        """[B, L, W] to [B, C], or [B, L, C] where nothing is pooled."""
+        """Map states [B, L, W] to [B, C], or to [B, L, C] without pooling."""
         if self.pooling == "first":
             state = state[:, 0]
         elif self.pooling == "mean":
@@ -60,7 +60,7 @@ class ClassOutput(nn.Module):
 
 
 def _mean(state: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean over the first `lengths` [B] rows of each [L, W]; 0 where there is none."""
+    """Return the mean of the first `lengths` [B] rows of each [L, W], [B, W]; 0 for a length of 0."""
     if lengths is None:
         return state.mean(dim=1)
     real = torch.arange(state.shape[1], device=state.device) < lengths[:, None]

@@ -10,7 +10,10 @@ __all__ = ["Patches"]
 
 
 class Patches(nn.Module):
-    """Images [B, C, S, S] to [B, L, W], row by row; where the first state is pooled, a trained class token is first."""
+    """Maps images [B, C, S, S] to a sequence of patches [B, L, W], row by row.
+
+    If the first state is pooled, the sequence starts with a trained class token.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -21,14 +24,14 @@ class Patches(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, config.width)) if config.pooled == "first" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, S, S] to [B, L, W]; raises InputError for images of another size."""
+        """Map [B, C, S, S] to [B, L, W]; raise InputError for images of another size."""
         if images.dim() != 4 or images.shape[1:] != self.shape or not images.is_floating_point():
             raise InputError(
                 f"images are [batch, {', '.join(map(str, self.shape))}] floats, "
                 f"and {list(images.shape)} {images.dtype} was given."
             )
-        rows = images.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)  # [B, C, S/p, S/p, p, p]
-        state: Tensor = self.projection(rows.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
+        patches = images.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)  # [B, C, S/p, S/p, p, p]
+        state: Tensor = self.projection(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2))
         if self.class_token is None:
             return state
         return torch.cat([self.class_token.expand(len(state), 1, -1), state], dim=1)

@@ -32,7 +32,7 @@ __all__ = ["Block", "Stack"]
 
 
 class Block(nn.Module):
-    """Attention, then cross-attention to the memory where there is one, then feed-forward, each added to its input.
+    """Applies attention, then cross-attention if there is a memory, then feed-forward, each added to its input.
 
     Norms come before each (Xiong et al. 2020), after each addition (Vaswani et al. 2017, section 3.1), or nowhere.
     """
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks, the position slot that serves them all, and the norms before and after them.
+    """Applies a position slot and blocks, with the norms before and after them.
 
     The slot's values are added to the embeddings (Vaswani et al. 2017, section 3.5), rotate queries and keys, or bias
     scores, by the role of the slot's function. `embedding` becomes part of the stack unless it is None.

@@ -1,4 +1,4 @@
-"""Every kind of Transformer computes what its source says, takes masks and arms, and refuses what doesn't fit."""
+"""Tests that every kind of Transformer computes what its paper says, and takes masks, shortcuts and arms."""
 
 import math
 from functools import partial
@@ -37,7 +37,7 @@ def tokens_of(*shape, below=11, seed=0):
 
 
 def called(model):
-    """The model's output on its own example."""
+    """Return the model's output on its own example inputs."""
     example = model.example_inputs()
     return model(**example) if isinstance(example, dict) else model(example)
 
@@ -65,23 +65,23 @@ def test_every_kind_gives_its_logits_and_trains_every_parameter(kind, changes, s
 
 
 def copied(layer, block, *, cross):
-    """Put a block's weights into PyTorch's own layer, whose feed-forward and norms have other names."""
+    """Copy a block's weights into PyTorch's layer, whose feed-forward and norms have other names."""
     pairs = [(layer.self_attn, block.attention)] + ([(layer.multihead_attn, block.cross_attention)] if cross else [])
-    for theirs, ours in pairs:
-        parts = [ours.queries, ours.keys_values] if hasattr(ours, "queries") else [ours.queries_keys_values]
-        theirs.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
-        theirs.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
-        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    for torch_attention, module in pairs:
+        names = ["queries", "keys_values"] if module.cross else ["queries_keys_values"]
+        parts = [getattr(module, name) for name in names]
+        torch_attention.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        torch_attention.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+        torch_attention.out_proj.load_state_dict(module.out.state_dict())
     layer.linear1.load_state_dict(block.feed_forward.up.state_dict())
     layer.linear2.load_state_dict(block.feed_forward.out.state_dict())
     norms = [block.attention_norm, *([block.cross_attention_norm] if cross else []), block.feed_forward_norm]
     for number, norm in enumerate(norms, 1):
-        own = {"weight": norm.weight, "bias": norm.bias}
-        getattr(layer, f"norm{number}").load_state_dict(own)
+        getattr(layer, f"norm{number}").load_state_dict({"weight": norm.weight, "bias": norm.bias})
 
 
 def moved(model):
-    """The model with every parameter away from its start: biases and norms too."""
+    """Move every parameter, also biases and norms, away from its initial value; return the model in evaluation."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -92,7 +92,7 @@ def moved(model):
 @pytest.mark.parametrize("placement", ["pre", "post"])
 @torch.no_grad()
 def test_an_encoder_decoder_computes_what_pytorchs_own_layers_do(placement):
-    """Vaswani et al. 2017, with paddings on both sides, against nn.TransformerEncoderLayer and …DecoderLayer."""
+    """Compares with nn.TransformerEncoderLayer and nn.TransformerDecoderLayer, with padded sources."""
     model = moved(model_of("encoder-decoder", bias=True, activation="relu", norm_placement=placement, layers=2))
     source, target, lengths = tokens_of(3, 9, below=13), tokens_of(3, 6), torch.tensor([9, 4, 1])
     padding, ahead = torch.arange(9) >= lengths[:, None], torch.ones(6, 6, dtype=torch.bool).triu(1)
@@ -178,7 +178,7 @@ MASKED = [
 @pytest.mark.parametrize("position", ["sinusoidal", "t5", "fire-query"])
 @torch.no_grad()
 def test_a_mask_of_every_shape_hides_what_it_says(position, softmax):
-    """An encoder with a causal mask is a decoder; in a decoder that mask changes nothing."""
+    """An encoder with a causal mask computes what a decoder does; in a decoder that mask changes nothing."""
     decoder = moved(model_of("decoder", position=position, softmax=softmax, tied_output=False))
     encoder = model_of("encoder", position=position, softmax=softmax, tied_output=False).eval()
     weights = decoder.state_dict()
@@ -198,7 +198,7 @@ def test_a_mask_of_every_shape_hides_what_it_says(position, softmax):
 
 @torch.no_grad()
 def test_masks_lengths_and_added_floats_go_together():
-    """A mask of the keys of each entry is what lengths say; floats are added to the scores that are seen."""
+    """A mask of each entry's real keys does what lengths do; floats are added to the scores of seen keys."""
     model, tokens, lengths = moved(model_of("encoder", position="t5")), tokens_of(3, 9), torch.tensor([9, 4, 1])
     real = torch.arange(9) < lengths[:, None]
     by_mask = model(tokens, mask=real[:, None].expand(3, 9, 9))
@@ -218,7 +218,7 @@ def test_masks_lengths_and_added_floats_go_together():
 @pytest.mark.parametrize("softmax", ["softmax-exp", "stablemax"])
 @pytest.mark.parametrize("kind", ["encoder", "encoder-decoder"])
 def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, softmax, impl, monkeypatch):
-    """Whichever implementation attention has."""
+    """Holds for each implementation of attention."""
     monkeypatch.setattr(attention_layer, "attention", partial(attention, impl=impl))
     model = model_of(kind, softmax=softmax, bias=True)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
@@ -241,7 +241,7 @@ def test_a_query_that_sees_nothing_gets_nothing_and_a_finite_gradient(kind, soft
 @pytest.mark.parametrize("kind", ["decoder", "encoder-decoder"])
 @pytest.mark.parametrize("position", ["sinusoidal", "rope", "t5", "fire-query"])
 def test_the_last_row_alone_is_the_last_row_of_all(kind, position):
-    """With the same gradients; and of each entry's own last token where lengths differ."""
+    """Gradients are the same too; where lengths differ, it is each entry's own last token."""
     model = model_of(kind, position=position)
     tokens, options = tokens_of(3, 9), {"source": tokens_of(3, 5, below=13)} if kind == "encoder-decoder" else {}
     lengths = torch.tensor([9, 4, 1])
@@ -251,10 +251,10 @@ def test_the_last_row_alone_is_the_last_row_of_all(kind, position):
     torch.testing.assert_close(rows[:, 0], whole[torch.arange(3), lengths - 1], rtol=0, atol=1e-5)
     names, parameters = zip(*model.named_parameters(), strict=True)
     target = torch.tensor([1, 2, 3])
-    one = torch.autograd.grad(F.cross_entropy(whole[:, -1], target), parameters)
-    other = torch.autograd.grad(F.cross_entropy(last[:, 0], target), parameters)
-    for name, a, b in zip(names, one, other, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+    of_whole = torch.autograd.grad(F.cross_entropy(whole[:, -1], target), parameters)
+    of_last = torch.autograd.grad(F.cross_entropy(last[:, 0], target), parameters)
+    for name, gradient, expected in zip(names, of_last, of_whole, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("last_only", [False, True])
@@ -267,27 +267,27 @@ def test_projecting_once_per_token_changes_neither_logits_nor_gradients(position
     plain, once = (model(tokens, once_per_token=once, last_only=last_only) for once in (False, True))
     torch.testing.assert_close(once, plain, rtol=0, atol=1e-5)
     grads = [torch.autograd.grad(F.cross_entropy(logits[:, -1], target), parameters) for logits in (plain, once)]
-    for name, one, other in zip(names, *grads, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
+    for name, expected, gradient in zip(names, *grads, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("position", ["sinusoidal", "rope"])
-def test_watching_sees_the_tokens_that_there_are_not_all_that_could_be(position):
+def test_watching_sees_the_tokens_of_the_batch_and_not_the_whole_vocabulary(position):
     model = model_of("decoder", position=position, layers=2)
     with torch.no_grad():
         model.embedding.weight[7:] *= 100  # of tokens that are not in the input
     tokens = tokens_of(60, 5) % 7
     ranges = []
     for once in (False, True):
-        with observed_ranges(model) as seen, torch.no_grad():
+        with observed_ranges(model) as observed, torch.no_grad():
             logits = model(tokens, once_per_token=once)
-        ranges.append(seen)
+        ranges.append(observed)
     with torch.no_grad():
         torch.testing.assert_close(logits, model(tokens), rtol=0, atol=1e-5)
     plain, once = ranges
     assert once.keys() == plain.keys()
-    for path, seen in plain.items():
-        assert once[path] == pytest.approx(seen, rel=1e-4, abs=1e-4), path
+    for path, expected in plain.items():
+        assert once[path] == pytest.approx(expected, rel=1e-4, abs=1e-4), path
 
 
 def test_a_symmetric_bias_can_not_tell_before_from_after_and_a_signed_one_can():
@@ -315,7 +315,7 @@ SLOTS = ("position", "activation", "softmax", "softmax-reciprocal", "normalizati
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_slot_of_every_architecture_takes_an_arm(kind):
-    """Each slot left out or corrected, in every layer and stack at once; what is frozen stays."""
+    """Puts corrected and frozen nets into each slot, in every layer and stack at once; frozen nets don't move."""
     nets = {
         "position": build_net("siren", Domain(0, 15, integer=True), 16, hidden=(4,)),
         "activation": fit("gelu", "mlp-relu", size={"hidden": (8,)}),
@@ -363,13 +363,13 @@ def test_watching_sees_every_slot_of_every_architecture(kind):
 
 def test_the_scale_of_a_query_is_by_the_keys_that_it_sees():
     model = model_of("encoder", scale="scalable-softmax")
-    seen = []
-    model.blocks[0].attention.scale.watch = lambda inputs: seen.append(inputs)
+    counts = []
+    model.blocks[0].attention.scale.watch = lambda inputs: counts.append(inputs)
     model(tokens_of(3, 9), lengths=torch.tensor([9, 4, 0]))
-    assert seen[0].broadcast_to(3, 1, 9)[:, 0].tolist() == [[9] * 9, [4] * 9, [1] * 9]
+    assert counts[0].broadcast_to(3, 1, 9)[:, 0].tolist() == [[9] * 9, [4] * 9, [1] * 9]
     mask = torch.ones(9, 9, dtype=torch.bool).tril(1)
     model(tokens_of(3, 9), mask=mask)
-    assert seen[1].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 9]
+    assert counts[1].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 9]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -384,8 +384,8 @@ def test_every_architecture_compiles_to_one_graph(kind):
 
 def test_attention_maps_are_made_in_evaluation_and_leave_the_model_in_training():
     model, tokens = model_of("decoder", dropout=0.5).train(), tokens_of(2, 9)
-    one, other = (model.attention_maps(tokens) for _ in range(2))
+    first, second = (model.attention_maps(tokens) for _ in range(2))
     assert model.training
-    for path, weights in one.items():
-        assert torch.equal(weights, other[path])
+    for path, weights in first.items():
+        assert torch.equal(weights, second[path])
         assert not weights.requires_grad

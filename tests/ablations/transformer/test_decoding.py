@@ -1,4 +1,4 @@
-"""Decoding: greedy, beam search and sampling say what the model says, with a cache and without."""
+"""Tests that greedy search, beam search and sampling with a cache follow the logits of the model without one."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ END = 7  # a token that untrained models of these sizes say early and late
 
 
 def model_of(kind="decoder", seed=0, **changes):
-    """A model that was not trained; its output is no copy of its input, since the matrices aren't tied."""
+    """Return an untrained model; its output doesn't repeat its input, since output and embedding aren't tied."""
     return Transformer(TransformerConfig(kind=kind, **SIZES | changes), seed=seed)
 
 
@@ -25,20 +25,20 @@ def tokens_of(*shape, seed=0, vocabulary=9):
     return torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def given(kind, batch, seed=3):
-    """A source of two lengths for an encoder-decoder; nothing for a decoder."""
+def source_of(kind, batch, seed=3):
+    """Return sources of several lengths for an encoder-decoder; nothing for a decoder."""
     if kind == "decoder":
         return {}
     return {"source": tokens_of(batch, 7, seed=seed), "source_lengths": torch.tensor([7, 3, 1, 5] * 6)[:batch]}
 
 
 def entry(options, row):
-    """The options for one batch entry."""
+    """Return the options for one batch entry."""
     return {name: value[row : row + 1] for name, value in options.items()}
 
 
-def log_probabilities(model, prompt, continuation, options):
-    """By the whole sequence at once, without a cache."""
+def log_probability_of(model, prompt, continuation, options):
+    """Return the log-probability of a continuation, from the whole sequence at once, without a cache."""
     tokens = torch.tensor([[*prompt, *continuation]])
     with torch.no_grad():
         logits = model.eval()(tokens[:, :-1], **options).log_softmax(-1)
@@ -52,25 +52,25 @@ SHAPES = [{}, {"key_value_heads": 2, "gated": True, "norm_placement": "post", "b
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_cached_logits_are_the_uncached_ones(kind, position):
-    """Prompts of several lengths, then single tokens, then several at once."""
+    """Reads prompts of several lengths, then single tokens, then several at once."""
     for changes in SHAPES:
-        model, options = model_of(kind, position=position, **changes).eval(), given(kind, 3)
+        model, options = model_of(kind, position=position, **changes).eval(), source_of(kind, 3)
         tokens, lengths = tokens_of(3, 12), torch.tensor([4, 1, 5])
         with torch.no_grad():
             whole = model(tokens, **options)
             cache = model.new_cache(3, 12, **options)
-            found = [model(tokens[:, :5], lengths=lengths, cache=cache)]
+            cached = [model(tokens[:, :5], lengths=lengths, cache=cache)]
             for step in range(3):
-                found.append(model(tokens.gather(1, lengths[:, None] + step), cache=cache))
-            found.append(model(tokens.gather(1, lengths[:, None] + 3 + torch.arange(4)), cache=cache))
+                cached.append(model(tokens.gather(1, lengths[:, None] + step), cache=cache))
+            cached.append(model(tokens.gather(1, lengths[:, None] + 3 + torch.arange(4)), cache=cache))
         for row, length in enumerate(lengths.tolist()):
-            parts = [found[0][row, :length], *(part[row] for part in found[1:])]
+            parts = [cached[0][row, :length], *(part[row] for part in cached[1:])]
             torch.testing.assert_close(torch.cat(parts), whole[row, : length + 7], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reordered_cache_continues_the_chosen_entries(kind):
-    model, options = model_of(kind, position="alibi").eval(), given(kind, 3)
+    model, options = model_of(kind, position="alibi").eval(), source_of(kind, 3)
     tokens, rows = tokens_of(3, 8), torch.tensor([2, 0, 0, 1])
     with torch.no_grad():
         whole = model(tokens, **options)
@@ -82,49 +82,49 @@ def test_a_reordered_cache_continues_the_chosen_entries(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_takes_the_likeliest_token_of_the_whole_model_each_time(kind):
-    model, options, lengths = model_of(kind, 2).eval(), given(kind, 24), torch.tensor([3, 1, 2] * 8)
+    model, options, lengths = model_of(kind, 2).eval(), source_of(kind, 24), torch.tensor([3, 1, 2] * 8)
     prompts = tokens_of(24, 3)
-    found = greedy(model, prompts, lengths=lengths, maximum=8, end=END, **options)
-    for row, sequence in enumerate(found.sequences()):
+    decoded = greedy(model, prompts, lengths=lengths, maximum=8, end=END, **options)
+    for row, sequence in enumerate(decoded.sequences()):
         prompt = prompts[row, : lengths[row]].tolist()
         for step, token in enumerate(sequence):
             logits = model(torch.tensor([prompt + sequence[:step]]), **entry(options, row))[0, -1]
             assert logits.argmax() == token
         assert END not in sequence[:-1]
         assert sequence[-1] == END or len(sequence) == 8
-        expected = log_probabilities(model, prompt, sequence, entry(options, row))
-        assert found.log_probability[row].item() == pytest.approx(expected, abs=1e-4)
-    assert found.lengths.tolist() == [len(sequence) for sequence in found.sequences()]
-    assert len({*found.lengths.tolist()}) > 2
+        expected = log_probability_of(model, prompt, sequence, entry(options, row))
+        assert decoded.log_probability[row].item() == pytest.approx(expected, abs=1e-4)
+    assert decoded.lengths.tolist() == [len(sequence) for sequence in decoded.sequences()]
+    assert len({*decoded.lengths.tolist()}) > 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_beam_of_one_is_greedy(kind):
-    """Also where the likeliest next token is the end."""
+    """Holds too where the likeliest next token is the end."""
     lengths = set()
     for seed in range(5):
-        model, options = model_of(kind, seed), given(kind, 24)
+        model, options = model_of(kind, seed), source_of(kind, 24)
         prompts, real = tokens_of(24, 3, seed=seed), torch.tensor([3, 1, 2, 3] * 6)
-        one = greedy(model, prompts, lengths=real, maximum=9, end=END, **options)
-        other = beam_search(model, prompts, lengths=real, maximum=9, end=END, beam=1, **options)
-        assert one.sequences() == other.sequences()
-        torch.testing.assert_close(one.log_probability, other.log_probability, rtol=1e-5, atol=1e-4)
-        lengths |= {len(sequence) for sequence in one.sequences()}
+        greedily = greedy(model, prompts, lengths=real, maximum=9, end=END, **options)
+        by_beam = beam_search(model, prompts, lengths=real, maximum=9, end=END, beam=1, **options)
+        assert greedily.sequences() == by_beam.sequences()
+        torch.testing.assert_close(greedily.log_probability, by_beam.log_probability, rtol=1e-5, atol=1e-4)
+        lengths |= {len(sequence) for sequence in greedily.sequences()}
     assert len(lengths) > 4
 
 
 def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
-    """On a model that learned to reverse, stopped while it still errs: elsewhere a wider beam has nothing to find."""
+    """Uses a model that is learning to reverse and still errs: otherwise a wider beam would find nothing better."""
     model = Transformer(
         TransformerConfig(kind="encoder-decoder", **SIZES | {"width": 32, "vocabulary": 10, "tied_output": True})
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
-    def batch(size):  # 0..7 are words, 8 ends, 9 begins
-        words = torch.randint(8, (size, 6), generator=generator)
+    def batch(size):  # tokens 0..7 are to be reversed, 8 ends, 9 begins
+        tokens = torch.randint(8, (size, 6), generator=generator)
         begin, end = torch.full((size, 1), 9), torch.full((size, 1), 8)
-        return words, torch.cat([begin, words.flip(1), end], dim=1)
+        return tokens, torch.cat([begin, tokens.flip(1), end], dim=1)
 
     for _ in range(75):
         source, target = batch(64)
@@ -135,29 +135,30 @@ def test_a_beams_score_is_no_worse_than_greedys_on_99_of_100_sentences():
         optimiser.step()
     source, target = batch(400)
     options = {"source": source, "maximum": 10, "end": 8}
-    one = greedy(model, target[:, :1], **options)
+    greedily = greedy(model, target[:, :1], **options)
     for alpha in (0.0, 0.6):
-        other = beam_search(model, target[:, :1], beam=4, alpha=alpha, **options)
-        no_worse = other.score(alpha) >= one.score(alpha) - 1e-4
+        by_beam = beam_search(model, target[:, :1], beam=4, alpha=alpha, **options)
+        no_worse = by_beam.score(alpha) >= greedily.score(alpha) - 1e-4
         assert no_worse.float().mean().item() >= 0.99
-        better = other.score(alpha) > one.score(alpha) + 1e-3
+        better = by_beam.score(alpha) > greedily.score(alpha) + 1e-3
         assert better.sum() >= 20
-    right = sum(found[:-1] == words for found, words in zip(one.sequences(), source.flip(1).tolist(), strict=True))
+    expected = source.flip(1).tolist()
+    right = sum(row[:-1] == reverse for row, reverse in zip(greedily.sequences(), expected, strict=True))
     assert 0 < right < 400
 
 
 def best_of_all(model, prompt, options, end, longest, alpha):
-    """The continuation with the best score of all that end, or are as long as may be; scored whole, without a cache."""
-    words = model.config.vocabulary
-    every = torch.tensor(list(itertools.product(range(words), repeat=longest)))
+    """Return the best of all continuations that end or have `longest` tokens, and its score, without a cache."""
+    vocabulary = range(model.config.vocabulary)
+    every = torch.tensor(list(itertools.product(vocabulary, repeat=longest)))
     tokens = torch.cat([prompt.expand(len(every), -1), every], dim=1)
     with torch.no_grad():
         logits = model(
             tokens[:, :-1], **{name: value.expand(len(every), *value.shape[1:]) for name, value in options.items()}
         )
-    gained = logits.log_softmax(-1)[:, len(prompt) - 1 :].gather(2, every[..., None])[..., 0].cumsum(1)
+    sums = logits.log_softmax(-1)[:, len(prompt) - 1 :].gather(2, every[..., None])[..., 0].cumsum(1)
     scores = {}
-    for sequence, totals in zip(every.tolist(), gained.tolist(), strict=True):
+    for sequence, totals in zip(every.tolist(), sums.tolist(), strict=True):
         length = sequence.index(end) + 1 if end in sequence else longest
         scores[tuple(sequence[:length])] = totals[length - 1] / ((5 + length) / 6) ** alpha
     best = max(scores, key=scores.get)
@@ -166,23 +167,23 @@ def best_of_all(model, prompt, options, end, longest, alpha):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
-def test_a_beam_as_wide_as_all_there_is_finds_the_best_of_all(kind, alpha):
+def test_a_beam_wide_enough_for_all_continuations_finds_the_best_of_all(kind, alpha):
     lengths = set()
     for seed in range(6):
-        model, options = model_of(kind, seed, vocabulary=4).eval(), given(kind, 4)
+        model, options = model_of(kind, seed, vocabulary=4).eval(), source_of(kind, 4)
         options = {name: value.clamp_max(3) if name == "source" else value for name, value in options.items()}
         prompts = tokens_of(4, 2, seed=seed, vocabulary=4)
-        found = beam_search(model, prompts, maximum=4, end=3, beam=256, alpha=alpha, **options)
+        decoded = beam_search(model, prompts, maximum=4, end=3, beam=256, alpha=alpha, **options)
         for row in range(4):
             best, score = best_of_all(model, prompts[row], entry(options, row), 3, 4, alpha)
-            assert found.sequences()[row] == best
-            assert found.score(alpha)[row].item() == pytest.approx(score, abs=1e-4)
+            assert decoded.sequences()[row] == best
+            assert decoded.score(alpha)[row].item() == pytest.approx(score, abs=1e-4)
             lengths.add(len(best))
     assert len(lengths) >= 3
 
 
 def test_a_beam_is_narrower_by_what_has_ended_and_that_is_kept():
-    """Three tokens, the last of them the end: it takes the second of two places, and nothing fills that again."""
+    """Of three tokens the last is the end: it takes the second of two places, which stays empty from then on."""
     search = _Beams(1, 2, maximum=5, end=2, alpha=2.0, device=torch.device("cpu"))
     search.extend(0, torch.tensor([[0.5, 0.2, 0.3]]).log())
     assert search.open.exp().tolist() == [[pytest.approx(0.5), 0.0]]
@@ -195,10 +196,10 @@ def test_a_beam_is_narrower_by_what_has_ended_and_that_is_kept():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("decode", [greedy, partial(beam_search, beam=3)])
 def test_a_batch_is_decoded_as_its_entries_alone(kind, decode):
-    """Though what has ended is left out of it on the way."""
-    model, options, prompts = model_of(kind, seed=2), given(kind, 24), tokens_of(24, 3)
+    """Holds although sequences that have ended are dropped from the batch on the way."""
+    model, options, prompts = model_of(kind, seed=2), source_of(kind, 24), tokens_of(24, 3)
     calls = []
-    model.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
+    model.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     together = decode(model, prompts, maximum=15, end=END, **options)
     assert calls[-1] <= max(calls) // 2
     assert len({*together.lengths.tolist()}) > 3
@@ -237,8 +238,8 @@ def test_top_k_and_top_p_leave_the_likeliest_and_their_ratios():
     order = shares.argsort(descending=True).tolist()
 
     def drawn(**options):
-        found = sample(model, prompts, maximum=1, generator=torch.Generator().manual_seed(1), **options)
-        return torch.bincount(found.tokens[:, 0], minlength=9) / 4000
+        samples = sample(model, prompts, maximum=1, generator=torch.Generator().manual_seed(1), **options)
+        return torch.bincount(samples.tokens[:, 0], minlength=9) / 4000
 
     three = drawn(top_k=3)
     assert set(three.nonzero().flatten().tolist()) == set(order[:3])
@@ -258,26 +259,26 @@ def test_a_temperature_next_to_nothing_is_greedy():
 
 def test_the_same_generator_state_gives_the_same_samples():
     model, prompts = model_of(), tokens_of(4, 3)
-    one, same, other = (
+    first, same, other = (
         sample(model, prompts, maximum=8, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
     )
-    assert torch.equal(one.tokens, same.tokens)
-    assert not torch.equal(one.tokens, other.tokens)
+    assert torch.equal(first.tokens, same.tokens)
+    assert not torch.equal(first.tokens, other.tokens)
 
 
 def test_decoding_leaves_the_model_in_training_and_without_gradients():
     model = model_of(dropout=0.5).train()
-    one, other = (greedy(model, tokens_of(2, 3), maximum=6) for _ in range(2))
-    assert torch.equal(one.tokens, other.tokens)
+    first, second = (greedy(model, tokens_of(2, 3), maximum=6) for _ in range(2))
+    assert torch.equal(first.tokens, second.tokens)
     assert model.training
-    assert not one.log_probability.requires_grad
+    assert not first.log_probability.requires_grad
 
 
 def test_sequences_are_without_their_end():
     tokens = torch.tensor([[1, 2, END], [END, END, END]])
-    found = Decoded(tokens, torch.tensor([3, 1]), torch.zeros(2))
-    assert found.sequences(END) == [[1, 2], []]
-    assert found.sequences() == [[1, 2, END], [END]]
+    decoded = Decoded(tokens, torch.tensor([3, 1]), torch.zeros(2))
+    assert decoded.sequences(END) == [[1, 2], []]
+    assert decoded.sequences() == [[1, 2, END], [END]]
 
 
 PROMPT = torch.tensor([[1, 2]])

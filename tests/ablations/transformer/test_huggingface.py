@@ -1,4 +1,4 @@
-"""Checkpoints of GPT-2 and BERT become the same classes, say what `transformers` says, and take arms."""
+"""Tests that checkpoints of GPT-2 and BERT are loaded with the logits of `transformers`, and that they take arms."""
 
 import json
 
@@ -32,7 +32,7 @@ LENGTHS = torch.tensor([18, 5, 11])
 
 
 def saved(folder, architecture, **config):
-    """A model with weights far from their start (norms and biases too), and its checkpoint folder."""
+    """Save a model with weights (norms and biases too) far from their initial values in a checkpoint folder."""
     torch.manual_seed(0)
     known = (
         transformers.GPT2Config(**GPT2 | config) if "GPT2" in architecture else transformers.BertConfig(**BERT | config)
@@ -69,12 +69,12 @@ def test_gpt2_without_its_output_layer_is_tied_to_its_embedding(tmp_path):
     ["BertForMaskedLM", "BertForPreTraining", "BertForSequenceClassification", "BertForTokenClassification"],
 )
 def test_bert_has_the_logits_of_transformers(tmp_path, architecture):
-    """With two kinds of segments, and padding behind the shorter sequences."""
+    """Uses two kinds of segments, and padding behind the shorter sequences."""
     reference, model = saved(tmp_path, architecture), load_pretrained(tmp_path)
     real = torch.arange(18) < LENGTHS[:, None]
     with torch.no_grad():
-        found = reference(TOKENS, token_type_ids=SEGMENTS, attention_mask=real.long())
-        expected = found.prediction_logits if architecture == "BertForPreTraining" else found.logits
+        outputs = reference(TOKENS, token_type_ids=SEGMENTS, attention_mask=real.long())
+        expected = outputs.prediction_logits if architecture == "BertForPreTraining" else outputs.logits
         logits = model(TOKENS, segments=SEGMENTS, lengths=LENGTHS)
     assert logits.shape == expected.shape
     assert expected.abs().max() > 0.5
@@ -90,7 +90,7 @@ def test_bert_without_segments_is_all_of_the_first_kind(tmp_path):
 
 
 def test_a_checkpoint_in_half_precision_and_with_the_old_names_is_read(tmp_path):
-    """As the published bert-base-uncased has them: gamma, beta, position_ids, a pooler that isn't used."""
+    """The names are those of the published bert-base-uncased: gamma, beta, position_ids, a pooler that isn't used."""
     reference = saved(tmp_path, "BertForMaskedLM")
     expected = load_pretrained(tmp_path)(TOKENS)
     weights = load_file(tmp_path / "model.safetensors")
@@ -165,7 +165,7 @@ def changed(folder, **changes):
     ("changes", "sentence"),
     [
         ({"model_type": "gpt3"}, "unknown model_type 'gpt3'; did you mean 'gpt2'"),
-        ({"architectures": ["GPT2ForTokenClassification"]}, "is a GPT2ForTokenClassification; there are: GPT2LMHead"),
+        ({"architectures": ["GPT2ForTokenClassification"]}, "is a GPT2ForTokenClassification, and only GPT2LMHead"),
         ({"activation_function": "gelu_nw"}, "unknown activation 'gelu_nw'; did you mean 'gelu_new'"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True, and only False"),
         ({"n_head": None}, r"config.json: heads: input should be a valid integer, and None was given"),
@@ -182,9 +182,9 @@ def test_what_is_not_computed_here_is_refused_in_a_sentence(tmp_path, changes, s
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} is no Hugging Face checkpoint"):
+    with pytest.raises(InputError, match=f"{tmp_path} is not a Hugging Face checkpoint"):
         load_pretrained(tmp_path)
     saved(tmp_path, "GPT2LMHeadModel")
     (tmp_path / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(InputError, match="is no Hugging Face checkpoint"):
+    with pytest.raises(InputError, match="is not a Hugging Face checkpoint"):
         load_pretrained(tmp_path)

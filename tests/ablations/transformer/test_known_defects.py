@@ -1,4 +1,4 @@
-"""The defects that Transformers written from scratch are known for, each held off by a test, in every architecture.
+"""Tests against the defects that Transformers written from scratch are known for, in every architecture.
 
 B batch, L length, Ls source length, H heads.
 """
@@ -42,12 +42,12 @@ def tokens_of(*shape, below=11, seed=0):
 
 
 def options_of(kind, batch, length=7):
-    """What the kind is called with besides tokens."""
+    """Return what a model of the kind takes besides tokens."""
     return {"source": tokens_of(batch, length, below=13, seed=9)} if kind == "encoder-decoder" else {}
 
 
 def inputs_of(kind, batch=2, length=9):
-    """Images or tokens."""
+    """Return images or tokens."""
     if kind == "image":
         return torch.randn(batch, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     return tokens_of(batch, length)
@@ -56,7 +56,7 @@ def inputs_of(kind, batch=2, length=9):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", TOKEN_KINDS)
 def test_the_gradient_of_an_output_by_a_later_input_is_exactly_zero(kind, variant):
-    """An encoder, which sees everything, is causal by an explicit mask."""
+    """An encoder, which sees everything, is made causal by an explicit mask."""
     model = model_of(kind, **VARIANTS[variant])
     options = options_of(kind, 1)
     if kind == "encoder":
@@ -126,26 +126,27 @@ def test_changing_padded_tokens_changes_nothing_in_a_decoder(variant):
     assert torch.equal(before[~padding], after[~padding])
 
 
-RELATIVE = [name for name in list_functions() if get_function(name).role == "bias"]  # fire-query is by design not one
+# not fire-query, which depends on the query position as well
+RELATIVE = [name for name in list_functions() if get_function(name).role == "bias"]
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
 @pytest.mark.parametrize("position", RELATIVE)
 def test_a_relative_bias_is_the_same_for_the_same_distance_at_every_length(position, kind):
-    """To the last bit within a length and up to the context, of 12; beyond it, where no table was made, to rounding."""
-    model, seen = model_of(kind, position=position), {}
+    """Equal to the last bit up to the context of 12; beyond it, where there is no table, up to rounding."""
+    model, hooked = model_of(kind, position=position), {}
     attention = model.blocks[0].attention
-    attention.register_forward_hook(lambda _, inputs, __: seen.update(bias=inputs[1].positions.bias))
+    attention.register_forward_hook(lambda _, inputs, __: hooked.update(bias=inputs[1].positions.bias))
     values = {}
     for length in (2, 5, 12, 30):
         model(tokens_of(1, length))
-        assert isinstance(seen["bias"], RelativeBias)
-        dense = seen["bias"].dense(length, length)  # [H, L, L]
-        own = {}
+        assert isinstance(hooked["bias"], RelativeBias)
+        dense = hooked["bias"].dense(length, length)  # [H, L, L]
+        by_distance = {}
         for i in range(length):
             for j in range(i + 1 if kind == "decoder" else length):
-                assert torch.equal(own.setdefault(i - j, dense[:, i, j]), dense[:, i, j])
-        for distance, value in own.items():
+                assert torch.equal(by_distance.setdefault(i - j, dense[:, i, j]), dense[:, i, j])
+        for distance, value in by_distance.items():
             error = (values.setdefault(distance, value) - value).abs().max()
             assert error <= (0 if length <= 12 else 1e-6 * value.abs().max())
     assert len({tuple(value.tolist()) for value in values.values()}) > 4
@@ -166,13 +167,13 @@ def test_a_rotated_score_is_the_same_for_the_same_distance_at_every_place(positi
 
 
 def permuted(rows, order, dim, size):
-    """A weight with its heads, of `size` entries along `dim`, in another order."""
+    """Reorder the heads, of `size` entries each, along dimension `dim` of a weight."""
     return rows.unflatten(dim, (-1, size)).index_select(dim, order).flatten(dim, dim + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_permuting_heads_with_their_output_weights_changes_nothing(kind):
-    """In every attention layer: of each stack to itself, and to the memory."""
+    """Permutes in every attention layer: self-attention of each stack, and cross-attention."""
     model, inputs, options = model_of(kind, position="sinusoidal", bias=True), inputs_of(kind), options_of(kind, 2)
     before, order = model(inputs, **options), torch.tensor([2, 0, 3, 1])
     layers = [m for m in model.modules() if type(m).__name__ == "Attention"]
@@ -238,16 +239,16 @@ def test_the_classifier_is_a_parameter_and_trains(kind):
 
 
 def test_evaluation_encodes_the_source_and_not_the_target():
-    """What the encoder is given while a model decodes: the source, once, whatever has been decoded."""
+    """While a model decodes, the encoder is given the source, once, and nothing that was decoded."""
     model, source = model_of("encoder-decoder"), tokens_of(3, 7, below=13)
     prompts, read = tokens_of(3, 2, seed=5), []
     model.encoder.embedding.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
     for decode in (greedy, beam_search):
         read.clear()
-        found = decode(model, prompts, maximum=6, end=10, source=source)
+        decoded = decode(model, prompts, maximum=6, end=10, source=source)
         assert len(read) == 1
         assert torch.equal(read[0], source)
-        rows = found.tokens[:, :1]
+        rows = decoded.tokens[:, :1]
         expected = model(prompts, memory=model.encode(source))[:, -1].argmax(-1, keepdim=True)
         if decode is greedy:
             assert torch.equal(rows, expected)
@@ -258,7 +259,7 @@ def test_evaluation_encodes_the_source_and_not_the_target():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_maps_are_those_of_the_true_activations(kind, variant):
-    """Each layer's and head's map, times that head's values, is what goes into the layer's output matrix."""
+    """Each head's map times the head's values is the input of the layer's output matrix."""
     model = model_of(kind, **{"position": "sinusoidal"} | VARIANTS[variant])
     inputs, options = inputs_of(kind), options_of(kind, 2)
     if kind == "encoder-decoder":
@@ -274,7 +275,7 @@ def test_attention_maps_are_those_of_the_true_activations(kind, variant):
             values[path] = by_head.repeat_interleave(4 // by_head.shape[1], dim=1)
 
         handles.append(into.register_forward_hook(keep_values))
-        handles.append(layer.out.register_forward_hook(lambda _, given, __, path=path: mixed.update({path: given[0]})))
+        handles.append(layer.out.register_forward_hook(lambda _, args, __, path=path: mixed.update({path: args[0]})))
     plain = model(inputs, **options)
     used = dict(mixed)
     maps = model.attention_maps(inputs, **options)
@@ -285,7 +286,7 @@ def test_attention_maps_are_those_of_the_true_activations(kind, variant):
         torch.testing.assert_close((weights @ values[path]).transpose(1, 2).flatten(2), used[path], rtol=0, atol=1e-5)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     flat = [maps[path][:, head].flatten() for path in maps for head in range(4) if "cross" not in path]
-    different = [one for one in flat if one.shape == flat[0].shape]
+    different = [weights for weights in flat if weights.shape == flat[0].shape]
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(different) for b in different[:i])
     if kind == "encoder-decoder":
         assert maps["blocks.0.cross_attention"][1, :, :, 3:].count_nonzero() == 0
@@ -320,7 +321,7 @@ def test_an_encoder_without_positions_is_permutation_equivariant(variant):
 
 
 def reversed_exactly(position):
-    """The share of fresh sequences that an encoder trained to reverse them gets right, and its loss."""
+    """Train an encoder to reverse sequences; return the share of new ones that it gets right, and its loss."""
     sizes = {"layers": 2, "width": 32, "heads": 4, "vocabulary": 8, "context": 6}
     model = Transformer(TransformerConfig(kind="encoder", position=position, **sizes))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)

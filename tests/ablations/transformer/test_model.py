@@ -1,4 +1,4 @@
-"""The Transformer: causal, started by name, and refusing sizes that don't fit."""
+"""Tests that the Transformer is causal, is initialised by parameter name, and refuses sizes that don't fit."""
 
 import math
 
@@ -33,11 +33,11 @@ def test_no_output_depends_on_a_later_token(position):
 
 
 def test_every_parameter_starts_from_the_seed_and_its_own_name():
-    """Models of different arms and depths start the parameters they share alike."""
+    """A parameter that models of different arms share has the same initial value in all of them."""
     small, deep = Transformer(CONFIG, seed=7), Transformer(CONFIG.model_copy(update={"position": "none"}), seed=7)
     apply_arm(deep, "position", "analytic")
-    for (name, one), (_, other) in zip(small.named_parameters(), deep.named_parameters(), strict=True):
-        assert torch.equal(one, other), name
+    for (name, expected), (_, parameter) in zip(small.named_parameters(), deep.named_parameters(), strict=True):
+        assert torch.equal(parameter, expected), name
     assert not torch.equal(small.embedding.weight, Transformer(CONFIG, seed=8).embedding.weight)
     net = build_net("siren", Domain(0, 11, integer=True), 16)
     learned = Transformer(CONFIG, seed=7)
@@ -153,7 +153,7 @@ def test_every_function_is_causal_and_trains(slot, function):
 
 
 def slot_calls(model):
-    """How often each slot's content is evaluated in one forward pass."""
+    """Count how often each slot's content is evaluated in one forward pass."""
     calls = {}
     for path, slot in model.named_modules():
         if isinstance(slot, Slot):
@@ -163,7 +163,7 @@ def slot_calls(model):
 
 
 def test_a_slot_that_holds_a_fused_closed_form_is_not_called():
-    """A default model costs what it would without slots."""
+    """So a default model costs what it would without slots."""
     calls = slot_calls(Transformer(CONFIG))
     assert calls == {"position": 1, "blocks.0.feed_forward.activation": 1, "blocks.1.feed_forward.activation": 1}
     with observed_ranges(Transformer(CONFIG)) as nothing:
@@ -189,7 +189,7 @@ def test_watching_a_model_changes_nothing_and_sees_every_slot():
 
 
 def test_the_slots_unfused_compute_what_the_fused_operations_do():
-    """Each closed form, made to look like none, gives the same model to rounding."""
+    """Closed forms that the slots don't recognise, so that nothing is fused, give the same model up to rounding."""
     model = Transformer(CONFIG)
     expected = model(model.example_inputs())
     for slot in model.modules():
@@ -211,16 +211,16 @@ class Wrapped(torch.nn.Module):
 @pytest.mark.parametrize("position", ["sinusoidal", "rope", "alibi", "fire-query", "t5"])
 def test_randomised_positions_are_for_training_alone_and_the_same_for_a_seed(position):
     config = CONFIG.model_copy(update={"position": position, "randomised_positions": 64})
-    one, same, other = (Transformer(config, seed=seed).train() for seed in (0, 0, 1))
-    other.load_state_dict(dict(one.named_parameters()), strict=False)
-    tokens = one.example_inputs()
-    first = one(tokens)
+    model, same, other = (Transformer(config, seed=seed).train() for seed in (0, 0, 1))
+    other.load_state_dict(dict(model.named_parameters()), strict=False)
+    tokens = model.example_inputs()
+    first = model(tokens)
     assert torch.equal(first, same(tokens))
-    assert not torch.allclose(first, one(tokens))
+    assert not torch.allclose(first, model(tokens))
     assert not torch.allclose(first, other(tokens))
     plain = Transformer(CONFIG.model_copy(update={"position": position}))
-    plain.load_state_dict(one.state_dict(), strict=False)
-    torch.testing.assert_close(one.eval()(tokens), plain.eval()(tokens))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model.eval()(tokens), plain.eval()(tokens))
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder-decoder"])
@@ -251,7 +251,7 @@ def test_a_function_in_a_slot_that_is_not_its_own_is_refused(key, function):
 @pytest.mark.parametrize("scale", [None, 0.7])
 @pytest.mark.parametrize("keys", [1, 3, 4, 5])
 def test_one_query_for_a_few_keys_is_the_same_attention(monkeypatch, keys, scale):
-    """With gradients, by sums up to four keys; by the fused operation beyond, and where nothing is differentiated."""
+    """Sums are used up to four keys if gradients are wanted; otherwise the fused operation is."""
     generator = torch.Generator().manual_seed(keys)
     q, k, v = (torch.randn(2, 3, length, 8, generator=generator, requires_grad=True) for length in (1, keys, keys))
     summed = []
