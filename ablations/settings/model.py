@@ -32,21 +32,21 @@ _KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "patch": ("image",),
     "channels": ("image",),
 }
-"""The kinds that a size is for, where it isn't for all of them."""
+"""The kinds of model that may set a size; sizes that aren't listed are for all kinds. Read by ModelSize."""
 
 
 class ModelSize(BaseModel):
-    """A Transformer but for its vocabulary. `feed_forward` is 4 · width unless it is given."""
+    """The sizes of a Transformer without its vocabulary, which the task decides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = "decoder"
     layers: Count
-    """Of the stack that gives the output: the decoder's where there are two."""
+    """Blocks of the stack that gives the output: of the decoder, if there are two stacks."""
     width: Count
     heads: Count
     context: Count = 256
-    """Positions seen in training; a longer input is possible where the positional encoding can do it."""
+    """Positions seen in training; longer inputs are possible with positional encodings that allow them."""
     position: str = "sinusoidal"
     activation: str = "gelu"
     softmax: str = "softmax-exp"
@@ -57,46 +57,47 @@ class ModelSize(BaseModel):
     randomised_positions: Count | None = None
     """Train on sorted random positions below this number (Ruoss et al. 2023) in place of 0, 1, 2, …"""
     feed_forward: Count | None = None
+    """Width inside the feed-forward layers; None: 4 · width."""
 
     encoder_layers: Count | None = None
-    """As many as the decoder has unless given."""
+    """None: as many as the decoder has."""
     source_vocabulary: Count | None = None
-    """Source tokens have an embedding of their own; where None, they share the target's."""
+    """Source tokens have an embedding of their own with this many rows; None: they share the target's."""
     norm_placement: Literal["pre", "post", "none"] = "pre"
-    """Before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or
+    """Norms before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or
     nowhere."""
     normalization_epsilon: Annotated[float, Field(gt=0)] | None = None
-    """Added to a norm's statistic; that of the functions, 1e-5, unless given."""
+    """Added to a norm's statistic; None: the functions' own, 1e-5."""
     embedding_norm: bool = False
     """Normalise the sum of the embeddings (BERT)."""
     embedding_scale: bool = True
     """Multiply token embeddings by √width (Vaswani et al. 2017, section 3.4)."""
     tied_output: bool = True
-    """The output layer is the (target's) embedding (Press and Wolf 2017); else a matrix of its own."""
+    """The output layer uses the (target's) embedding (Press and Wolf 2017); otherwise a matrix of its own."""
     bias: bool = False
     """Linear layers inside the blocks have biases."""
     key_value_heads: Count | None = None
-    """Queries share keys and values in groups (Ainslie et al. 2023); one for each head unless given."""
+    """Groups of query heads share one of this many key/value heads (Ainslie et al. 2023); None: one for each head."""
     gated: bool = False
     """The feed-forward layer multiplies its activations with a second projection (Shazeer 2020, GLU Variants)."""
     dropout: Share = 0.0
-    """On what each sublayer adds to the residual stream."""
+    """Applied to what each sublayer adds to the residual stream."""
     attention_dropout: Share = 0.0
-    """On attention weights."""
+    """Applied to attention weights."""
     embedding_dropout: Share = 0.0
-    """On the sum of token embedding and positional encoding."""
+    """Applied to the sum of token embedding and positional encoding."""
     segments: Count | None = None
-    """Kinds of segments, each with an embedding that is added to its tokens (BERT's token types)."""
+    """Number of segment kinds, each with an embedding that is added to its tokens (BERT's token types)."""
     classes: Count | None = None
-    """What an encoder tells apart; without them, it predicts a token of the vocabulary for each of its inputs."""
+    """Classes that an encoder tells apart; None: it predicts a token of the vocabulary for each of its inputs."""
     pooling: Literal["mean", "first", "none"] | None = None
-    """How a sequence becomes one prediction; `none`: one per token. Where None: `mean` if there are classes."""
+    """How a sequence becomes one prediction; "none": one prediction per token. None: "mean" if there are classes."""
     output_transform: bool = False
     """BERT's layer before the output: linear, activation and norm per token; linear and tanh on a pooled state."""
     image_size: Count | None = None
     """Pixels on each side."""
     patch: Count | None = None
-    """Pixels on each side of a patch, which is one input of the stack."""
+    """Pixels on each side of a patch; each patch is one input of the stack."""
     channels: Count = 1
 
     @model_validator(mode="after")
@@ -135,37 +136,38 @@ class ModelSize(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The sizes added since the first studies, only where they differ from their defaults: their hashes stay."""
-        kept: dict[str, Any] = handler(self)
-        return {name: value for name, value in kept.items() if name not in _added() or value != _added()[name]}
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later sizes that have their defaults, so that the hashes of older studies stay the same."""
+        sizes: dict[str, Any] = handler(self)
+        later = _later_sizes()
+        return {name: value for name, value in sizes.items() if name not in later or value != later[name]}
 
     @property
     def pooled(self) -> Literal["mean", "first", "none"]:
-        """How a sequence becomes one prediction, or `none`."""
+        """How a sequence becomes one prediction, "none" for one per token; `pooling` with its default filled in."""
         return self.pooling or ("none" if self.classes is None else "mean")
 
     @property
     def positions(self) -> int:
-        """How many positions a stack sees in training: the context, or an image's patches (and its class token)."""
+        """The number of positions in training: the context, or the number of an image's patches (and class token)."""
         if self.kind != "image" or self.image_size is None or self.patch is None:
             return self.context
         return (self.image_size // self.patch) ** 2 + (self.pooled == "first")
 
     def shapes(self) -> dict[str, int]:
-        """The sizes that functions are shaped by, by the name of their shape argument."""
+        """Return the sizes that functions take as shape arguments, by the argument's name."""
         return {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
 
     def __str__(self) -> str:
-        chosen = [f"{name} {value}" for name, value in self.model_dump().items() if name in _added()]
+        chosen = [f"{name} {value}" for name, value in self.model_dump().items() if name in _later_sizes()]
         return ", ".join(
             [f"{self.kind} {self.layers}×{self.width}, {self.heads} heads, context {self.positions}", *chosen]
         )
 
 
 @cache
-def _added() -> dict[str, Any]:
-    """The sizes that were added after the first studies, with their defaults: those declared after `feed_forward`."""
+def _later_sizes() -> dict[str, Any]:
+    """Return the defaults of the sizes added after the first studies, which are declared after `feed_forward`."""
     fields = ModelSize.model_fields
     names = list(fields)
     return {name: fields[name].default for name in names[names.index("feed_forward") + 1 :]}
@@ -223,14 +225,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TransformerConfig(ModelSize):
-    """One Transformer, with the number of different tokens."""
+    """The sizes of a Transformer with its vocabulary."""
 
     vocabulary: Count = 256
-    """One token per byte unless another number is given."""
+    """Number of different tokens; the default has one per byte."""
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "TransformerConfig":
-        """The sizes of that name, with some of them changed; raises InputError for another name.
+        """Return the named sizes, with some of them changed; raise InputError for an unknown name.
 
         `toy`, `nano`, `base` (Vaswani et al. 2017), `gpt2-small` (Radford et al. 2019), `vit-tiny` (Touvron et al.
         2021).

@@ -1,4 +1,4 @@
-"""The sizes of a Transformer: presets are their papers', studies keep their hashes, and what doesn't fit is refused."""
+"""Tests of model sizes: presets have their papers' sizes, hashes of studies stay, and what doesn't fit is refused."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_presets_have_the_sizes_that_their_papers_say():
 
 
 def test_a_published_study_keeps_the_hash_of_its_conditions():
-    """Sizes that a study doesn't set are no part of its conditions, however many there come to be."""
+    """Sizes that a study doesn't set aren't part of its conditions, however many are added later."""
     folder = next((Path(__file__).parents[3] / "reports" / "published").glob("*/positional-text/results"))
     record = read_runs(folder)[0]
     spec = load_study("positional-text")
