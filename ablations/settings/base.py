@@ -1,6 +1,6 @@
-"""Frozen settings that a file or a person fills in: checked by pydantic where it is installed.
+"""What settings are made of: pydantic where it is installed, else a stand-in that checks less.
 
-A machine that only measures can do without; there settings are what code says.
+A machine that only measures speed has no pydantic; there, settings come from code alone.
 """
 
 import importlib.util

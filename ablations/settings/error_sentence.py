@@ -1,4 +1,4 @@
-"""One sentence out of a pydantic error: which key, what was expected, what was given, the nearest right word."""
+"""Turn a pydantic error into one sentence: the key, what was expected, what was given, the nearest right word."""
 
 from trans4init.ablations.errors import nearest, unknown_name
 from trans4init.ablations.settings.base import BaseModel, ValidationError
@@ -7,30 +7,30 @@ __all__ = ["sentence"]
 
 
 def sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """The first problem in `error` as one sentence; `where` is the file or thing that holds the keys."""
-    # A mistyped key is also a missing one: the mistyped word is what helps.
+    """Return the first problem in `error` as one sentence; `where` is the file or thing that holds the keys."""
     if error.errors()[0]["type"] == "union_tag_invalid":
         context = error.errors()[0]["ctx"]
         known = str(context["expected_tags"]).replace("'", "").split(", ")
         return f"{where}: {unknown_name(str(error.errors()[0]['loc'][-1]), str(context['tag']), known)}"
+    # A mistyped key is a missing one too: the mistyped word helps more, so it comes first.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    whole = [str(part) for part in first["loc"]]
-    path = [part for place, part in enumerate(whole) if not _is_tag(model, whole[:place], part)]
+    location = [str(part) for part in first["loc"]]
+    path = [part for place, part in enumerate(location) if not _is_tag(model, location[:place], part)]
     section = f"[{'.'.join(path[:-1])}] " if len(path) > 1 else ""
     key = path[-1] if path else ""
     if first["type"] == "extra_forbidden":
-        known = _keys_at(model, whole[:-1])
+        known = _keys_at(model, location[:-1])
         close = nearest(key, known)
         hint = f"did you mean {close!r}?" if close else f"the keys there are: {', '.join(known)}."
         text = f"{section}unknown key {key!r}; {hint}"
     elif first["type"] == "missing":
         text = f"{section}key {key!r} is missing."
     elif first["type"] == "value_error":
-        whole_section = bool(_keys_at(model, whole)) and bool(path)
+        whole_section = bool(_keys_at(model, location)) and bool(path)
         place = f"[{'.'.join(path)}] " if whole_section else f"{section}{key + ': ' if key else ''}"
-        said = str(first["ctx"]["error"])
-        text = f"{place}{said if said.endswith(('.', '?')) else said + '.'}"
+        message = str(first["ctx"]["error"])
+        text = f"{place}{message if message.endswith(('.', '?')) else message + '.'}"
     else:
         expected = first["msg"][0].lower() + first["msg"][1:]
         text = f"{section}{key}: {expected}, and {first['input']!r} was given."
@@ -42,31 +42,32 @@ def sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys of the model that the path leads to."""
-    return sorted({key for here in _models_at(model, path) for key in here.model_fields})
+    """Return the keys of the models that the path leads to."""
+    return sorted({key for reached in _models_at(model, path) for key in reached.model_fields})
 
 
 def _is_tag(model: type[BaseModel], path: list[str], part: str) -> bool:
-    """Whether the part after the path says which of several models is meant, rather than a key."""
-    here = _models_at(model, path)
-    return len(here) > 1 and part in {one.model_fields["name"].default for one in here if "name" in one.model_fields}
+    """Return whether the part after the path says which of several models is meant, rather than being a key."""
+    reached = _models_at(model, path)
+    names = {option.model_fields["name"].default for option in reached if "name" in option.model_fields}
+    return len(reached) > 1 and part in names
 
 
 def _models_at(model: type[BaseModel], path: list[str]) -> list[type[BaseModel]]:
-    """The models that the path leads to; indices of lists are stepped over."""
-    here = [model]
+    """Return the models that the path leads to; indices of lists are stepped over."""
+    reached = [model]
     for place, part in enumerate(path):
         if part.isdigit():
             continue
         if _is_tag(model, path[:place], part):
-            here = [one for one in here if one.model_fields["name"].default == part]
+            reached = [option for option in reached if option.model_fields["name"].default == part]
             continue
-        fields = [field for one in here if (field := one.model_fields.get(part))]
-        here = [inner for field in fields for inner in _inner_models(field.annotation)]
-    return here
+        fields = [field for option in reached if (field := option.model_fields.get(part))]
+        reached = [inner for field in fields for inner in _inner_models(field.annotation)]
+    return reached
 
 
 def _inner_models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _inner_models(argument)]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _inner_models(argument)]

@@ -15,7 +15,7 @@ __all__ = ["load_toml", "shipped_files"]
 
 M = TypeVar("M", bound=BaseModel)
 _IN_FILE = re.compile(r".+\.py:[\w.-]+")
-"""A function, net, arm or task in a file of the user's."""
+"""The name of a function, net, arm or task in a user's file."""
 
 
 def shipped_files(folder: str) -> dict[str, Path]:

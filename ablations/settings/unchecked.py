@@ -1,6 +1,6 @@
-"""What the project uses of pydantic, for a machine without it: the same words, and values of any type.
+"""A stand-in for what the project uses of pydantic, for machines without it.
 
-Types and bounds are not looked at, nothing is converted, no file is read. Rules that are code of ours are kept.
+It checks no types and no bounds, converts nothing and reads no file. Validators that are code of the project are run.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ SerializerFunctionWrapHandler = Callable[[Any], dict[str, Any]]
 
 
 class ValidationError(ValueError):
-    """A rule that settings break; of several the first."""
+    """Raised for settings that break a rule; of several broken rules it names the first."""
 
     def errors(self) -> list[dict[str, Any]]:
-        """It in pydantic's words."""
+        """Return the error as pydantic lists it."""
         return [{"type": "value_error", "loc": (), "msg": f"Value error, {self}", "ctx": {"error": self}}]
 
 
 def Field(*, default: Any = dataclasses.MISSING, **bounds: Any) -> Any:  # noqa: N802  pydantic's name
-    """A field with its default."""
+    """Return a field with its default; the bounds are not checked."""
     return dataclasses.field(default=default)
 
 
@@ -38,32 +38,33 @@ def model_validator(*, mode: str) -> Callable[[Any], Any]:
 
 
 def field_validator(*fields: str) -> Callable[[Any], Any]:
-    """Mark a class method from the given value of one of these fields to the one that is kept."""
+    """Mark a class method that checks the value of these fields, and returns the value to use."""
     return _mark("alone", *fields)
 
 
 def model_serializer(*, mode: str) -> Callable[[Any], Any]:
-    """Mark the method that dumps settings with the help of a function that dumps all of them."""
+    """Mark the method that dumps settings, given a function that dumps all of them."""
     return _mark("dump")
 
 
 class BaseModel:
-    """Frozen settings, from keywords. A subclass is made a dataclass."""
+    """Frozen settings, made from keywords. Subclasses become dataclasses."""
 
     model_fields: ClassVar[dict[str, dataclasses.Field[Any]]]
     model_fields_set: frozenset[str]
-    """Those that were given."""
+    """The names of the fields that were given."""
     _marked: ClassVar[dict[str, tuple[str, tuple[str, ...]]]] = {}
 
     def __init_subclass__(cls) -> None:
-        cls._marked = cls._marked | {name: one.mark for name, one in vars(cls).items() if hasattr(one, "mark")}
-        made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        cls.model_fields = {field.name: field for field in dataclasses.fields(made)}
+        marks = {name: method.mark for name, method in vars(cls).items() if hasattr(method, "mark")}
+        cls._marked = cls._marked | marks
+        dataclass: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        cls.model_fields = {field.name: field for field in dataclasses.fields(dataclass)}
 
-    def __new__(cls, **given: Any) -> Self:
-        """Remember which were given: a dataclass does not."""
+    def __new__(cls, **values: Any) -> Self:
+        """Remember which fields were given: a dataclass does not."""
         self = super().__new__(cls)
-        object.__setattr__(self, "model_fields_set", frozenset(given))
+        object.__setattr__(self, "model_fields_set", frozenset(values))
         return self
 
     def __post_init__(self) -> None:
@@ -77,22 +78,22 @@ class BaseModel:
             raise ValidationError(str(broken)) from broken
 
     def _methods(self, kind: str) -> list[tuple[Callable[..., Any], tuple[str, ...]]]:
-        return [(getattr(self, name), fields) for name, (one, fields) in self._marked.items() if one == kind]
+        return [(getattr(self, name), fields) for name, (mark, fields) in self._marked.items() if mark == kind]
 
     def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
-        """By name; lists for tuples where the mode is `json`."""
+        """Return the values by name; in mode `json`, tuples become lists."""
 
         def everything(settings: Self) -> dict[str, Any]:
-            held = {name: getattr(settings, name) for name in settings.model_fields}
-            lists = {name: list(value) for name, value in held.items() if mode == "json" and isinstance(value, tuple)}
-            return held | lists
+            values = {name: getattr(settings, name) for name in settings.model_fields}
+            lists = {name: list(value) for name, value in values.items() if mode == "json" and isinstance(value, tuple)}
+            return values | lists
 
-        own = self._methods("dump")
-        dumped: dict[str, Any] = own[-1][0](everything) if own else everything(self)
+        serializers = self._methods("dump")
+        dumped: dict[str, Any] = serializers[-1][0](everything) if serializers else everything(self)
         return dumped
 
     def model_copy(self, *, update: dict[str, Any]) -> Self:
-        """The same but for some; no rule is asked."""
+        """Return a copy with some values changed; nothing is checked."""
         copied = self.__new__(type(self), **dict.fromkeys(self.model_fields_set) | update)
         vars(copied).update({name: getattr(self, name) for name in self.model_fields} | update)
         return copied

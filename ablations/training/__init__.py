@@ -1,1 +1,1 @@
-"""Training: the loop, its checkpoint, a recipe's run, throughput, and the use of a trained model. Imports no torch."""
+"""Train models: the loop, its checkpoints, a recipe's run, throughput, and what a trained model is used for."""

@@ -12,10 +12,10 @@ __all__ = ["AdamW"]
 
 
 class AdamW:
-    """Decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2) on Adam (Kingma & Ba 2015, algorithm 1).
+    """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
-    learning_rate and weight_decay are numbers, or tensors [G]: then every parameter is [G, ...], G members of the same
-    shape that are trained side by side, and member g moves by its own. It equals torch.optim.AdamW but for rounding.
+    learning_rate and weight_decay are numbers, or tensors [G] for parameters [G, ...]: G models of the same shape, of
+    which model g moves by its own rate and decay. It equals torch.optim.AdamW but for rounding.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class AdamW:
         for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
             sizes = {parameter.shape[:1] for parameter in self.parameters}
             if isinstance(value, Tensor) and value.dim() and sizes != {value.shape}:
-                raise ValueError(f"{name} is of {len(value)} members, the parameters are of {sorted(map(list, sizes))}")
+                raise ValueError(
+                    f"{name} has {len(value)} entries, the parameters begin with {sorted(map(list, sizes))}"
+                )
 
     @torch.no_grad()
     def step(self) -> None:
@@ -55,13 +57,13 @@ class AdamW:
             parameter.sub_(mean / deviation * (rate / correction1))
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
 
 def _along(value: float | Tensor, parameter: Tensor) -> float | Tensor:
-    """A number as it is; [G] as [G, 1, ...] to go with [G, ...]."""
+    """Return a number as it is, and [G] as [G, 1, ...] to be multiplied with a parameter [G, ...]."""
     if not isinstance(value, Tensor) or not value.dim():
         return value
     return value.to(parameter).view(-1, *[1] * (parameter.dim() - 1))

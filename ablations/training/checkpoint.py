@@ -1,4 +1,4 @@
-"""A training run in one file: weights, optimiser, random states, data position, and what was measured."""
+"""Write and read a training run as one file: weights, optimiser, random states, data position, measurements."""
 
 import dataclasses
 import json
@@ -24,33 +24,35 @@ _HEADER = "card"
 
 @dataclass
 class Progress:
-    """How far a run is, besides its weights: what it measured, and what its next step depends on."""
+    """Says how far a training run is: its measurements, and what its next step depends on besides the weights."""
 
     step: int = 0
-    """Steps done; also the data position, since batch n depends on the seed and n alone."""
+    """Steps done; this is also the data position, since batch n depends on the seed and n alone."""
     found: list[Measurement] = field(default_factory=list)
+    """All measurements so far."""
     since_check: list[float] = field(default_factory=list)
-    """Training losses that no row tells of yet."""
+    """Training losses since the last row of training loss."""
     best: float | None = None
+    """The best value of the task's judged metric; None before the first evaluation."""
     best_step: int = 0
     stale: int = 0
-    """Evaluations since the best one."""
+    """Number of evaluations since the best one."""
     finished: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready; floats keep their bits."""
+        """Return the progress as JSON can hold it; floats keep their bits."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, words: Mapping[str, Any]) -> "Progress":
-        """What `as_json` gave."""
-        found = [Measurement(Metric(**row["metric"]), row["value"], row["step"]) for row in words["found"]]
-        return cls(**{**words, "found": found})
+    def from_json(cls, content: Mapping[str, Any]) -> "Progress":
+        """Return the progress from what `as_json` gave."""
+        found = [Measurement(Metric(**row["metric"]), row["value"], row["step"]) for row in content["found"]]
+        return cls(**{**content, "found": found})
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A file of `write_snapshot`, read."""
+    """The content of a file that `write_snapshot` wrote."""
 
     path: Path
     header: dict[str, Any]
@@ -58,20 +60,20 @@ class Snapshot:
     tensors: dict[str, Tensor]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one part, such as `model`."""
+        """Return the tensors of one part, such as `model`."""
         return {
             key.removeprefix(f"{name}/"): value for key, value in self.tensors.items() if key.startswith(f"{name}/")
         }
 
 
 def write_snapshot(path: Path, header: Mapping[str, Any], **parts: Mapping[str, Tensor]) -> Path:
-    """Write it under a temporary name, flush it to the disk, and rename: there is always a whole file, old or new."""
-    from safetensors.torch import save  # only what keeps or reads a file needs it
+    """Write a checkpoint so that a whole file, old or new, is at `path` at any time; return the path."""
+    from safetensors.torch import save  # here, since models are trained without files too
 
     tensors = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
-        for part, held in parts.items()
-        for name, tensor in held.items()
+        for part, tensors_of_part in parts.items()
+        for name, tensor in tensors_of_part.items()
     }
     content = save(tensors, {_HEADER: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,24 +81,24 @@ def write_snapshot(path: Path, header: Mapping[str, Any], **parts: Mapping[str, 
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The header and all tensors, on the CPU; raises InputError where the file is not one of ours."""
+    """Read the header and all tensors, onto the CPU; raises InputError if the file is missing or no checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is not a dict
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {shown(path)}.") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{shown(path)} is no checkpoint of a training run: {error}.") from None
+        raise InputError(f"{shown(path)} is not a checkpoint of a training run: {error}.") from None
     return Snapshot(path, header, tensors)
 
 
 def random_states() -> dict[str, Tensor]:
-    """Every random state that a step can draw from: torch's, the GPU's, Python's, NumPy's; a model's are its own."""
+    """Return the random states that a training step can draw from: torch's, the GPU's, Python's and NumPy's."""
     _, python, pending = random.getstate()
-    numpy: Any = np.random.get_state()  # the old global state is what libraries draw from
+    numpy: Any = np.random.get_state()  # the global state, which libraries draw from
     _, keys, position, has_gauss, gauss = numpy
     states = {
         "torch": torch.get_rng_state(),
@@ -111,7 +113,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def restore_random_states(states: Mapping[str, Tensor]) -> None:
-    """Go back to those states."""
+    """Set the random states to those that `random_states` returned."""
     torch.set_rng_state(states["torch"])
     pending = states["python-pending"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), pending[0] if pending else None))

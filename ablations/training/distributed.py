@@ -1,4 +1,4 @@
-"""The processes that train one model together, started by torchrun; a team of one where nothing else is said."""
+"""A team of processes that train one model together, started by torchrun; one process is a team of one."""
 
 import os
 from collections.abc import Iterator
@@ -16,37 +16,37 @@ __all__ = ["Team", "joined_team"]
 
 @dataclass(frozen=True)
 class Team:
-    """`size` processes, of which this is number `rank`. Each works on its share of every batch."""
+    """A team of `size` processes, of which this is number `rank`. Each works on its share of every batch."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process measures, prints and writes."""
+        """Whether this process is the one that measures, prints and writes."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with its gradients averaged over the team."""
+        """Return the model with its gradients averaged over the team."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, broadcast_buffers=False)
 
     def local(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Within it a backward pass doesn't average gradients yet: more pieces follow."""
+        """Don't average gradients in backward passes within: more pieces of the batch follow."""
         if isinstance(model, DistributedDataParallel):
             context: AbstractContextManager[None] = model.no_sync()
             return context
         return nullcontext()
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over the team."""
+        """Return the sum of a value over the team."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def told(self, thing: Any) -> Any:
-        """What the leader has; the others' is ignored."""
+        """Return the leader's thing in every process; what the others pass is ignored."""
         if self.size == 1:
             return thing
         box = [thing]
@@ -54,7 +54,7 @@ class Team:
         return box[0]
 
     def gathered(self, thing: Any) -> list[Any]:
-        """What each process has, by rank."""
+        """Return the things of all processes, by rank."""
         if self.size == 1:
             return [thing]
         things: list[Any] = [None] * self.size
@@ -64,7 +64,7 @@ class Team:
 
 @contextmanager
 def joined_team() -> Iterator[Team]:
-    """The team that torchrun started this process in: NCCL between GPUs, gloo between CPUs."""
+    """Join the team that torchrun started this process in, by NCCL between GPUs or gloo between CPUs."""
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():  # a scheduler may set one of them alone
         yield Team()
         return

@@ -1,4 +1,4 @@
-"""What a trained model is for: going on with a text, and turning one sequence into another."""
+"""Use a trained model: continue a text, or translate a sequence."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ __all__ = ["Sampling", "generate", "translate"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn; temperature 0 takes the likeliest."""
+    """Says how the next token is drawn; temperature 0 takes the likeliest."""
 
     temperature: float = 0.8
     top_k: int | None = None
@@ -27,10 +27,10 @@ class Sampling:
 
 
 def generate(trained: Trained, prompt: str, count: int, sampling: Sampling) -> str:
-    """`count` tokens that follow the prompt.
+    """Generate `count` tokens that follow the prompt, and return them as text.
 
-    Where text and prompt outgrow the model's context, it reads its last half again and goes on from there. Raises
-    InputError for a model that isn't of task text, and for a prompt that its tokens can't spell.
+    When prompt and text fill the model's context, it goes on from their last half context. Raises InputError for a
+    model that wasn't trained on task text, and for a prompt that its tokens can't spell.
     """
     model, codec, device = trained.model, trained.codec, next(trained.model.parameters()).device
     if trained.recipe.task.name != "text" or codec is None:
@@ -41,14 +41,14 @@ def generate(trained: Trained, prompt: str, count: int, sampling: Sampling) -> s
     before = len(tokens)
     while len(tokens) < before + count:
         window = tokens[-context:] if len(tokens) < context else tokens[-max(1, context // 2) :]
-        given = torch.tensor([window], device=device)
+        read = torch.tensor([window], device=device)
         maximum = min(before + count - len(tokens), context - len(window) + 1)
         if sampling.temperature == 0:
-            new = greedy(model, given, maximum=maximum)
+            new = greedy(model, read, maximum=maximum)
         else:
             new = sample(
                 model,
-                given,
+                read,
                 maximum=maximum,
                 generator=generator,
                 temperature=sampling.temperature,
@@ -60,7 +60,7 @@ def generate(trained: Trained, prompt: str, count: int, sampling: Sampling) -> s
 
 
 def _start(codec: Codec) -> list[int]:
-    """What an empty prompt is taken for: a new line, or the first token where the model knows none."""
+    """Return what stands for an empty prompt: a new line, or the first token if the model has no new line."""
     try:
         return codec.encode("\n")
     except InputError:
@@ -68,22 +68,25 @@ def _start(codec: Codec) -> list[int]:
 
 
 def translate(trained: Trained, text: str, *, beam: int, alpha: float, maximum: int) -> tuple[str, int]:
-    """The target of a source, and its number of tokens; raises InputError for a model that wasn't trained on pairs."""
+    """Return the target of a source, and its number of tokens with the end.
+
+    Raises InputError for a model that wasn't trained on pairs, and for a source that it can't read.
+    """
     task, codec = TASKS.get(trained.recipe.task.name), _pair_codec(trained)
     if not issubclass(task, PairTask):
         raise InputError(f"the model was trained on task {task.name}; translate is for tasks of pairs.")
     source = codec.encode(text)
     if not source:
         return "", 0
-    given = prompts([source], trained.model.config.kind, next(trained.model.parameters()).device)
+    prompt = prompts([source], trained.model.config.kind, next(trained.model.parameters()).device)
     try:
-        most = readable(trained.model, given, maximum)
-        found = beam_search(
-            trained.model, given.tokens, maximum=most, end=END, beam=beam, alpha=alpha, **given.rest()
+        most = readable(trained.model, prompt, maximum)
+        tokens = beam_search(
+            trained.model, prompt.tokens, maximum=most, end=END, beam=beam, alpha=alpha, **prompt.rest()
         ).sequences(END)[0]
     except OutsideDomainError as error:
         raise InputError(f"the text is too long for the model: {error}.") from None
-    return codec.decode([token for token in without_specials(found) if token >= 0]), len(found) + 1
+    return codec.decode([token for token in without_specials(tokens) if token >= 0]), len(tokens) + 1
 
 
 def _pair_codec(trained: Trained) -> Codec:

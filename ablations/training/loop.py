@@ -1,4 +1,4 @@
-"""The training loop: AdamW on a task's batches, watched for divergence, with what may not move checked."""
+"""The training loop: AdamW on a task's batches, with evaluations, checks for divergence and of frozen values."""
 
 import math
 import random
@@ -15,9 +15,8 @@ from trans4init.ablations.device import keep_freed_memory, threads
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.settings.training import TrainingConfig
-from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard
-from trans4init.ablations.slots.slot import observed_ranges
+from trans4init.ablations.slots.slot import observed_ranges, slots_named
 from trans4init.ablations.tasks import Batch, Task
 from trans4init.ablations.training.checkpoint import Progress
 from trans4init.ablations.training.distributed import Team
@@ -28,14 +27,14 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["DivergedError", "Keep", "OnProgress", "StoppedError", "TrainingStep", "random_numbers", "train"]
 
 OnProgress = Callable[[int, float], None]
-"""Called with the step and the mean training loss since the last call."""
+"""A function that is called with the step and the mean training loss since the last call."""
 
 Keep = Callable[["TrainingStep", Progress, bool], None]
-"""Called when a checkpoint is due, with whether the model is the best so far; by every process of a team."""
+"""A function that is called when a checkpoint is due, by every process of a team; told if the model is the best."""
 
 
 class DivergedError(Exception):
-    """A loss stopped being a number. `measurements` are those made before."""
+    """Raised when a loss or metric is NaN or infinite. `measurements` are those made before."""
 
     def __init__(self, what: str, step: int, measurements: list[Measurement]) -> None:
         super().__init__(f"the {what} at step {step}")
@@ -43,7 +42,7 @@ class DivergedError(Exception):
 
 
 class StoppedError(Exception):
-    """Training was asked to stop, and did after `step` with a checkpoint."""
+    """Raised when training was asked to stop, after `step` and its checkpoint."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
@@ -51,9 +50,9 @@ class StoppedError(Exception):
 
 
 class TrainingStep:
-    """One model with its optimiser: a call is forward, backward, clip and update.
+    """A model with its optimiser: each call does one step of forward, backward, clipping and update.
 
-    moves: the parameters, by name, that have the slot's learning rate and decay.
+    moves: names of the parameters that have the slot's learning rate and weight decay.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class TrainingStep:
         self.optimiser = torch.optim.AdamW(_groups(model, config, moves), betas=(config.beta1, config.beta2))
         self._device = next(model.parameters()).device.type
         if config.precision == "float16" and self._device == "cpu":
-            raise InputError("precision float16 needs a GPU; a CPU has float32 and bfloat16.")
+            raise InputError("precision float16 needs a GPU; use float32 or bfloat16 on a CPU.")
         self.scaler = torch.amp.GradScaler(self._device, enabled=config.precision == "float16")
         self.gradient_norms: dict[str, float] = {}
-        """Of each parameter group, before clipping, from the last call that was asked for them."""
+        """The gradient's norm by parameter group, before clipping, from the last call with `norms`."""
 
     def __call__(self, batch: Batch, *, norms: bool = False) -> Tensor:
-        """Train on a batch; the loss before the update, not yet waited for."""
+        """Train on a batch; return the loss before the update, without waiting for the device."""
         factor = self.config.learning_rate_factor(self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -94,17 +93,17 @@ class TrainingStep:
         return loss
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Gradients of the mean loss over the whole batch, of which this process works through its pieces."""
+        """Compute the gradient of the mean loss over the whole batch, from this process's pieces; return the loss."""
         team, count = self.team, self.team.size * self.config.accumulate
         if count == 1:
             loss = self._loss(batch)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             return loss.detach()
         total = torch.zeros((), device=self._device)
-        own = range(team.rank, count, team.size)
-        for number in own:
+        pieces = range(team.rank, count, team.size)
+        for number in pieces:
             piece, share = batch.piece(number, count)
-            with team.local(self.runner) if number != own[-1] else nullcontext():
+            with team.local(self.runner) if number != pieces[-1] else nullcontext():
                 loss = self._loss(piece) * share
                 whole = self.scaler.scale(loss * team.size)  # the team takes the mean of its gradients
                 whole.backward()  # type: ignore[no-untyped-call]
@@ -117,13 +116,13 @@ class TrainingStep:
             return self.task.loss(self.runner, batch, self.config.label_smoothing)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """The optimiser's tensors, and the rest of what a later step depends on, JSON-ready."""
-        held = self.optimiser.state_dict()["state"]
-        tensors = {f"{number}/{name}": value for number, own in held.items() for name, value in own.items()}
+        """Return the optimiser's tensors, and what else a later step depends on, as JSON can hold it."""
+        states = self.optimiser.state_dict()["state"]
+        tensors = {f"{number}/{name}": value for number, state in states.items() for name, value in state.items()}
         return tensors, {"steps": self.steps, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], rest: dict[str, object]) -> None:
-        """Go on from what `state` gave."""
+        """Go back to what `state` returned."""
         state: dict[int, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
             number, name = path.split("/")
@@ -143,11 +142,11 @@ def train(
     split: Split,
     on_progress: OnProgress | None = None,
 ) -> list[Measurement]:
-    """Train the model for `split` and measure it there, from its start to its end.
+    """Train the model from its start to its end, measure it on `split`, and return all measurements.
 
-    Training loss, the task's metrics, drift of the slot; at the end its final ones and the ranges of the slots' inputs.
-    Raises DivergedError at the first check at which a loss is not a finite number, and FrozenMovedError where a
-    value moved that the arm doesn't let move.
+    They are training loss, the task's metrics and the drift of the slot; at the end also the task's final metrics and
+    the ranges of the slots' inputs. Raises DivergedError at the first check at which a loss is NaN or infinite, and
+    FrozenMovedError if a value moved that the arm freezes.
     """
     step = TrainingStep(model, task, config, record.moves if record else ())
     progress = Progress()
@@ -167,9 +166,9 @@ def train_on(
     keep: Keep | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train from where `progress` says to the end, and note there what is measured.
+    """Train from where `progress` is to the end, and add what is measured to it.
 
-    Raises StoppedError after the step at which `stop` says so, its checkpoint kept.
+    Raises StoppedError after the step at which `stop` returns True, when its checkpoint is written.
     """
     model, task, config, team = step_once.model, step_once.task, step_once.config, step_once.team
     guard = FrozenGuard(model, record) if record else None
@@ -196,7 +195,7 @@ def train_on(
                 improved = _measure(step_once, progress, record, split, last=last)
                 if guard:
                     guard.check()
-            stopping = team.told(stop()) if check or team.size == 1 else False  # a team would wait for it at every step
+            stopping = team.told(stop()) if check or team.size == 1 else False  # asking makes a team wait
             due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if keep is not None and due:
                 progress.since_check = [loss.item() for loss in since_check]
@@ -207,14 +206,14 @@ def train_on(
 
 @contextmanager
 def random_numbers(seed: int, rank: int) -> Iterator[None]:
-    """Random numbers that nobody keyed, such as dropout's, from the run's seed; the caller's come back after it."""
+    """Seed the global random states, which dropout draws from, within; afterwards they are the caller's again."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
-        own = derived_seed(seed, "training", rank)
-        torch.manual_seed(own)
-        random.seed(own)
-        np.random.seed(own % 2**32)
+        process_seed = derived_seed(seed, "training", rank)
+        torch.manual_seed(process_seed)
+        random.seed(process_seed)
+        np.random.seed(process_seed % 2**32)
         try:
             yield
         finally:
@@ -223,7 +222,7 @@ def random_numbers(seed: int, rank: int) -> Iterator[None]:
 
 
 def _note_loss(step_once: TrainingStep, progress: Progress, loss: float) -> None:
-    """Rows of training loss and gradient norms; raises DivergedError where the loss is no number."""
+    """Add rows of training loss and gradient norms; raises DivergedError if the loss is NaN or infinite."""
     step = progress.step
     if not math.isfinite(loss):
         raise DivergedError(f"training loss is {loss}", step, progress.found)
@@ -235,20 +234,20 @@ def _note_loss(step_once: TrainingStep, progress: Progress, loss: float) -> None
 def _measure(
     step_once: TrainingStep, progress: Progress, record: ArmRecord | None, split: Split, *, last: bool
 ) -> bool:
-    """Evaluate, note, and decide whether training stops early; whether this is the best model so far.
+    """Evaluate, add the measurements, and decide whether training stops early; return if the model is the best so far.
 
-    The leader measures; what it found decides for its team.
+    The leader measures, and its measurements decide for the whole team.
     """
     task, team, config, step = step_once.task, step_once.team, step_once.config, progress.step
 
     def measured(final: bool) -> list[Measurement]:
         return _evaluate(step_once.model, task, record, split, step, final=final) if team.leads else []
 
-    found: list[Measurement] = team.told(measured(last))
-    lost = [m.metric.name.replace("_", " ") for m in found if m.value is None]
+    measurements: list[Measurement] = team.told(measured(last))
+    lost = [m.metric.name.replace("_", " ") for m in measurements if m.value is None]
     if lost:
         raise DivergedError(f"{lost[0]} is not a number", step, progress.found)
-    judged = next(m.value for m in found if m.metric == task.judged)
+    judged = next(m.value for m in measurements if m.metric == task.judged)
     assert judged is not None
     better = progress.best is None or (
         judged > progress.best if task.judged.higher_is_better else judged < progress.best
@@ -258,14 +257,14 @@ def _measure(
     progress.stale = 0 if better else progress.stale + 1
     early = config.patience is not None and progress.stale >= config.patience and not last
     progress.finished = last or early
-    progress.found += team.told(measured(True)) if early else found
+    progress.found += team.told(measured(True)) if early else measurements
     if progress.finished:
         progress.found += task.summary(progress.found, step)
     return better
 
 
 def _groups(model: Transformer, config: TrainingConfig, moves: tuple[str, ...]) -> list[dict[str, object]]:
-    """Matrices decayed, the rest not, and what moves in a slot with a rate and a decay of its own."""
+    """Return the parameter groups: matrices decay, vectors don't, a slot's have their own learning rate and decay."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     slot = [parameter for name, parameter in named.items() if name in moves]
     rest = [parameter for name, parameter in named.items() if name not in moves]
@@ -285,26 +284,27 @@ def _groups(model: Transformer, config: TrainingConfig, moves: tuple[str, ...]) 
 
 
 def _norm(parameters: list[nn.Parameter]) -> float:
-    """The norm of their gradients together."""
+    """Return the norm of all gradients of these parameters."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
 
 
 def _evaluate(
     model: Transformer, task: Task, record: ArmRecord | None, split: Split, step: int, *, final: bool
 ) -> list[Measurement]:
+    """Measure the task's metrics, the drift of the arm's slots, and finally the ranges of all slots' inputs."""
     if record is None:
         return task.evaluate(model, split, step, final=final)
     observation: AbstractContextManager[dict[str, tuple[float, float]]] = nullcontext({})
     if final:
         observation = observed_ranges(model)
     with observation as ranges:
-        found = task.evaluate(model, split, step, final=final)
+        measurements = task.evaluate(model, split, step, final=final)
     drifts = [drift for place in slots_named(model, record.slot).values() if (drift := place.drift()) is not None]
     if drifts:
-        found.append(Measurement(metrics.SLOT_DRIFT_MAX, max(largest for largest, _ in drifts), step))
-        found.append(Measurement(metrics.SLOT_DRIFT_RMS, max(rms for _, rms in drifts), step))
+        measurements.append(Measurement(metrics.SLOT_DRIFT_MAX, max(largest for largest, _ in drifts), step))
+        measurements.append(Measurement(metrics.SLOT_DRIFT_RMS, max(rms for _, rms in drifts), step))
     if final:
         for path, (low, high) in ranges.items():
-            found.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_LOW, path), low, step))
-            found.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_HIGH, path), high, step))
-    return found
+            measurements.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_LOW, path), low, step))
+            measurements.append(Measurement(metrics.in_slot(metrics.SLOT_INPUT_HIGH, path), high, step))
+    return measurements

@@ -1,4 +1,4 @@
-"""A recipe: one training run written down, task, model and training. Imports no torch."""
+"""A recipe: the task, model and training of one run, in a TOML file. Imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ __all__ = ["Recipe", "load_recipe", "shipped_recipes"]
 
 
 class Recipe(BaseModel):
-    """One model trained on one task."""
+    """Says how one model is trained on one task."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     about: str = ""
-    """What it is for, in one sentence."""
+    """What the recipe is for, in one sentence."""
     task: AnyTaskConfig
     model: ModelSize
     training: TrainingConfig
     seed: int = 0
     measured_on: Split = "tune"
-    """What chooses the best model while it trains: the validation split, so that the test split is looked at once."""
+    """The split that chooses the best model in training: by default validation, so that the test split is used once."""
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""A recipe's run: trained from its start or from its last checkpoint, tested at its end; and its model, read again."""
+"""Run a recipe: train from the start or the last checkpoint, test the best model; and load a trained model."""
 
 import dataclasses
 import hashlib
@@ -40,24 +40,24 @@ __all__ = ["BEST", "LAST", "Outcome", "Trained", "build", "load_trained", "train
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 OnMeasured = Callable[[int, list[Measurement], float], None]
-"""Called after an evaluation with its step, what it measured, and the seconds of training so far."""
+"""A function that is called after an evaluation with its step, its measurements and the seconds of training so far."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """The results of a run."""
 
     progress: Progress
     tested: list[Measurement]
-    """Of the best model, on the test split."""
+    """The measurements of the best model on the test split."""
     parameters: int
     record: Path | None
-    """The Parquet file; None in a process that doesn't lead its team."""
+    """The Parquet file of the run; None in a process that doesn't lead its team."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model from a checkpoint, with what it takes to use it."""
+    """A model from a checkpoint, with its codec and its recipe."""
 
     model: Transformer
     codec: Codec | None
@@ -65,7 +65,7 @@ class Trained:
 
 
 def build(recipe: Recipe) -> tuple[Task, Transformer]:
-    """The recipe's task with its data, and its model at its start, on this machine's device."""
+    """Return the recipe's task with its data, and its untrained model, on this machine's device."""
     device = choose_device()
     task = TASKS.get(recipe.task.name)(recipe.task, recipe.model.context, device, recipe.model.kind)
     return task, Transformer(model_config(recipe.model, task), seed=recipe.seed).to(device)
@@ -80,10 +80,10 @@ def train_recipe(
     on_measured: OnMeasured | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train from the start, or from `folder`'s last checkpoint, to the end; test the best model; keep a record.
+    """Train from the start, or from `folder`'s last checkpoint, to the end; test the best model; write a record.
 
-    Raises InputError where the folder holds a run of another recipe, StoppedError where `stop` says so, and
-    DivergedError, of which there is a record too.
+    Raises InputError if the folder holds a run of another recipe, StoppedError when `stop` returns True, and
+    DivergedError, after writing a record of it.
     """
     team = team or Team()
     task, model = build(recipe)
@@ -120,7 +120,7 @@ _CLOCKS = {metrics.WALL_TIME: time.perf_counter, metrics.PROCESSOR_TIME: time.pr
 
 
 class _Run:
-    """What a run writes: checkpoints while it trains, its record at the end."""
+    """Writes a run's checkpoints while it trains, and makes its record at the end."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, task: Task, step: TrainingStep, on_measured: OnMeasured | None
@@ -128,39 +128,43 @@ class _Run:
         self.recipe, self.folder, self.task, self.step, self.on_measured = recipe, folder, task, step, on_measured
 
     def start(self, progress: Progress) -> None:
-        """From here on seconds count."""
-        self._told = len(progress.found)
+        """Start the clocks, after what a resumed run has used."""
+        self._shown = len(progress.found)
         before = {m.metric: m.value or 0.0 for m in progress.found}
         self._began = {metric: clock() - before.get(metric, 0.0) for metric, clock in _CLOCKS.items()}
 
     def resumed(self, snapshot: Snapshot) -> Progress:
-        """Make model, optimiser and random states those of the checkpoint; how far it had come."""
+        """Set model, optimiser and random states to those of the checkpoint, and return its progress."""
         header, team = snapshot.header, self.step.team
         _check_same(self.recipe, header, snapshot.path)
         if header["fingerprint"] != self.task.fingerprint:
             raise InputError(f"the data of {self.recipe.task} changed since {shown(snapshot.path)} was written.")
         if header["team"] != team.size:
-            raise InputError(f"{shown(snapshot.path)} is of {header['team']} processes, and {team.size} were started.")
+            raise InputError(
+                f"{shown(snapshot.path)} was written by {header['team']} processes; start as many, not {team.size}."
+            )
         self.step.model.load_state_dict(snapshot.part("model"))
         self.step.restore(snapshot.part("optimiser"), header["step"])
         restore_random_states(snapshot.part(f"random/{team.rank}"))
         return Progress.from_json(header["progress"])
 
     def keep(self, step: TrainingStep, progress: Progress, best: bool) -> None:
-        """Write the last checkpoint, and the best if this is it; say what was measured."""
+        """Write the last checkpoint, and the best if the model is the best so far; pass on what was measured."""
         states = step.team.gathered(random_states())
         if not step.team.leads:
             return
-        new = progress.found[self._told :]
+        new = progress.found[self._shown :]
         if progress.step in self.recipe.training.evaluated_at():
             seconds = {metric: clock() - self._began[metric] for metric, clock in _CLOCKS.items()}
             progress.found += [Measurement(metric, value, progress.step) for metric, value in seconds.items()]
             if self.on_measured is not None:
                 self.on_measured(progress.step, new, seconds[metrics.WALL_TIME])
-        self._told = len(progress.found)
+        self._shown = len(progress.found)
         tensors, rest = step.state()
         parts: dict[str, dict[str, Tensor]] = {"model": step.model.state_dict(), "optimiser": tensors}
-        parts["random"] = {f"{rank}/{name}": value for rank, own in enumerate(states) for name, value in own.items()}
+        parts["random"] = {
+            f"{rank}/{name}": value for rank, state in enumerate(states) for name, value in state.items()
+        }
         codec = self.task.codec
         header = {
             "recipe": self.recipe.model_dump(mode="json"),
@@ -175,16 +179,16 @@ class _Run:
             write_snapshot(self.folder / name, header, **parts)
 
     def diverged(self, error: DivergedError, parameters: int) -> RunRecord:
-        """The run for the results where a loss stopped being a number: what was measured before."""
+        """Return the record of a run whose loss became NaN or infinite, with what was measured before."""
         lost = Measurement(self.task.judged, None, error.step)
         found = Progress(step=error.step, found=[*error.measurements, lost])
         return dataclasses.replace(self.record(found, [], parameters), status="diverged", error=str(error))
 
     def record(self, progress: Progress, tested: list[Measurement], parameters: int) -> RunRecord:
-        """The run for the results: what was measured on the way, then the test of the best model."""
+        """Return the record of the run: what was measured on the way, then the test of the best model."""
         recipe, environment = self.recipe, capture(accelerator_name())
-        words = recipe.model_dump(mode="json", exclude={"about"}) | {"fingerprint": self.task.fingerprint}
-        digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+        conditions = recipe.model_dump(mode="json", exclude={"about"}) | {"fingerprint": self.task.fingerprint}
+        digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
         count = Measurement(metrics.PARAMETERS, parameters)
         closed = "analytic" in get_function(recipe.model.position).arms
         return RunRecord(
@@ -203,36 +207,37 @@ class _Run:
             measurements=(count, *progress.found, *(_as_test(measurement) for measurement in tested)),
             environment=environment,
             notes=self.task.notes,
-            spec=words | {"task": recipe.task.public()},
+            spec=conditions | {"task": recipe.task.public()},
         )
 
 
 def _as_test(measurement: Measurement) -> Measurement:
-    """A measurement on the test split, apart from those on the validation split."""
+    """Put a measurement on the test split into a group of its own, apart from those on the validation split."""
     return Measurement(metrics.of_group(measurement.metric, "test"), measurement.value, measurement.step)
 
 
 def _check_same(recipe: Recipe, header: dict[str, Any], path: Path) -> None:
-    """Raise InputError where the checkpoint is of another recipe, with the first key that differs."""
+    """Raise InputError if the checkpoint is of another recipe, with the first key that differs."""
     was, now = _flat(header["recipe"]), _flat(recipe.model_dump(mode="json"))
     different = [key for key in sorted(was | now) if was.get(key) != now.get(key) and key != "about"]
     if different:
         key = different[0]
         raise InputError(
-            f"{shown(path.parent)} holds a run with {key} = {was.get(key, 'its default')}, and "
-            f"{now.get(key, 'its default')} is wanted; name another folder with --out."
+            f"{shown(path.parent)} holds a run with {key} = {was.get(key, 'its default')}, not "
+            f"{now.get(key, 'its default')}; name another folder with --out."
         )
 
 
-def _flat(words: dict[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(table: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return a nested dictionary as one whose keys are joined by dots."""
     flat: dict[str, Any] = {}
-    for key, value in words.items():
+    for key, value in table.items():
         flat |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
     return flat
 
 
 def load_trained(path: Path) -> Trained:
-    """The model of a checkpoint, or of a run's folder its best one; raises InputError where there is none."""
+    """Load the model of a checkpoint, or the best one of a run's folder; raises InputError if there is none."""
     snapshot = read_snapshot(path / BEST if path.is_dir() else path)
     header = snapshot.header
     try:
@@ -242,5 +247,5 @@ def load_trained(path: Path) -> Trained:
         recipe = Recipe.model_validate(header["recipe"])
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{shown(snapshot.path)} is of another version of this project: {reason}.") from error
+        raise InputError(f"{shown(snapshot.path)} was written by another version of this project: {reason}.") from error
     return Trained(model.eval(), codec, recipe)

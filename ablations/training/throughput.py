@@ -1,4 +1,4 @@
-"""Speed: models timed in turn, round after round, so that whatever drifts on the machine drifts for all of them."""
+"""Time models in turn, round after round, so that changes of the machine's speed affect all of them alike."""
 
 import random
 import time
@@ -17,12 +17,14 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["ROUNDS_PER_BUILD", "TimedModel", "interleaved"]
 
 ROUNDS_PER_BUILD = 5
+"""Rounds before the models are built again; recorded with each session, since builds differ by a percent or two."""
 WARM_UP_ROUNDS = 1
+"""Rounds after each build that are not recorded."""
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model in training, and the batch that it is timed on."""
+    """A model with its training step, and the batch that it is timed on."""
 
     step: TrainingStep
     batch: Batch
@@ -31,27 +33,27 @@ class TimedModel:
 def interleaved(
     build: Callable[[], Sequence[TimedModel]], *, rounds: int, steps: int, cores: int
 ) -> list[list[Measurement]]:
-    """Tokens per second of training steps and of forward passes, one row per round, for each model.
+    """Return tokens per second of training steps and of forward passes, a row of each per round, for each model.
 
-    Every round times each model once, over `steps` steps, in an order drawn anew: no model always follows the same
-    other. `build` makes the models again every few rounds, since where their memory happens to lie is worth a
-    percent or two; each time, rounds that are not kept warm them up.
+    Every round times each model once, over `steps` steps, in a new random order, so that no model always follows the
+    same other. `build` makes the models again every few rounds, since where their memory happens to lie changes their
+    speed by a percent or two; after each build, rounds that are not recorded warm them up. cores: CPU threads.
     """
-    found: list[list[Measurement]] = []
+    rows_by_model: list[list[Measurement]] = []
     usage, order = Contention(), random.Random(0)
     with threads(cores):
         for first in range(0, rounds, ROUNDS_PER_BUILD):
             models = build()
-            found = found or [[] for _ in models]
+            rows_by_model = rows_by_model or [[] for _ in models]
             for round_ in range(first - WARM_UP_ROUNDS, min(first + ROUNDS_PER_BUILD, rounds)):
                 for index in order.sample(range(len(models)), len(models)):
                     training = _tokens_per_second(models[index], steps, training=True)
                     forward = _tokens_per_second(models[index], steps, training=False)
                     if round_ >= first:
-                        found[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
-                        found[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
+                        rows_by_model[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
+                        rows_by_model[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
     others = Measurement(metrics.OTHERS_SHARE, usage.others_share())
-    return [[*rows, others] for rows in found]
+    return [[*rows, others] for rows in rows_by_model]
 
 
 def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> float:

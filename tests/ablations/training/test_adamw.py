@@ -71,5 +71,5 @@ def test_members_move_by_their_own_rate_and_decay():
 
 
 def test_rates_for_another_number_of_members_are_refused():
-    with pytest.raises(ValueError, match="learning_rate is of 2 members"):
+    with pytest.raises(ValueError, match="learning_rate has 2 entries"):
         AdamW([torch.zeros(3, 4)], torch.ones(2))

@@ -63,7 +63,7 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     assert one.keys() == two.keys()
     for key, value in one.items():
         assert two[key] == pytest.approx(value, rel=2e-3, abs=2e-4), key
-    with pytest.raises(InputError, match="is of 2 processes, and 1 were started"):
+    with pytest.raises(InputError, match="was written by 2 processes; start as many, not 1"):
         train_recipe(load_recipe(str(path)), tmp_path / "two")
 
 

@@ -132,7 +132,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     step = read_snapshot(tmp_path / "run" / LAST).header["progress"]["step"]
     asked, stopped = complaint.splitlines()
     assert asked == "Stopping after this step; Ctrl-C once more stops at once."
-    assert stopped == f"Stopped after step {step}; to go on: trans4init {' '.join(words)}"
+    assert stopped == f"Stopped after step {step}; to continue: trans4init {' '.join(words)}"
 
 
 def test_every_random_state_is_gone_back_to():
@@ -163,7 +163,7 @@ def test_two_commands_do_not_share_a_folder_and_one_that_can_not_be_written_is_s
 
 def test_a_folder_with_another_recipe_is_not_gone_on_with(tmp_path, uninterrupted):
     recipe = load_recipe(str(recipe_file(tmp_path)), {"training.learning_rate": 0.5})
-    with pytest.raises(InputError, match=r"holds a run with training\.learning_rate = 0\.01, and 0\.5 is wanted"):
+    with pytest.raises(InputError, match=r"holds a run with training\.learning_rate = 0\.01, not 0\.5; name another"):
         train_recipe(recipe, uninterrupted)
 
 
@@ -195,7 +195,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(InputError, match="there is no checkpoint"):
         load_trained(tmp_path)
     (tmp_path / LAST).write_bytes(b"not this")
-    with pytest.raises(InputError, match="is no checkpoint of a training run"):
+    with pytest.raises(InputError, match="is not a checkpoint of a training run"):
         load_trained(tmp_path / LAST)
 
 
