@@ -21,12 +21,12 @@ if sys.argv[1] == "without":
     sys.modules["pydantic"] = None
 
 from trans4init.ablations.data import classification, images, modular, scan, sequences, text, translation
-from trans4init.ablations.model_config import ModelSize, TransformerConfig
+from trans4init.ablations.settings.model import ModelSize, TransformerConfig
 from trans4init.ablations.nets import list_nets, net_class
 from trans4init.ablations.nets.mlp import FourierSize, MlpChoice
-from trans4init.ablations.settings import BaseModel, ValidationError
-from trans4init.ablations.training_config import TrainingConfig
-from trans4init.ablations.validation import sentence
+from trans4init.ablations.settings.base import BaseModel, ValidationError
+from trans4init.ablations.settings.training import TrainingConfig
+from trans4init.ablations.settings.error_sentence import sentence
 
 preset = TransformerConfig.preset
 longer = TrainingConfig(steps=20, batch=3, schedule="constant", workers=2, log_every=10)
