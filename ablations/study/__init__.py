@@ -1,1 +1,1 @@
-"""Studies: a TOML file, its runs, one coordinator that asks, runs, tells and keeps."""
+"""Run studies: a study's file, its agenda of runs, the tuner, and the coordinator that starts and records runs."""

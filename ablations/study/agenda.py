@@ -1,4 +1,4 @@
-"""The agenda: which runs of a study are finished, and which can be run next. Knows no process, no clock, no disk."""
+"""The agenda: which runs of a study are finished, and which can run next. Uses no process, clock or disk."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -10,14 +10,17 @@ from trans4init.reports.records.schema import CellKey, RunRecord
 __all__ = ["Agenda", "Propose", "best_trial"]
 
 Propose = Callable[[CellKey, int, Sequence[RunRecord]], dict[str, float]]
-"""The settings of a cell's next trial, given its finished trials."""
+"""A function from a cell, a trial's number and the cell's finished trials to that trial's settings."""
 
 
 class Agenda:
-    """First the fits, then every cell's trials, then every seed of every cell, last the speed of all."""
+    """Orders a study's runs: fits first, then every cell's trials, then every seed of every cell, speeds last."""
 
     def __init__(self, study: ResolvedStudy, records: Sequence[RunRecord], fits_at_hand: Collection[str]) -> None:
-        """`fits_at_hand`: the nets whose checkpoint is there; a fit without one is done again."""
+        """Begin with the finished `records`.
+
+        fits_at_hand: the nets whose checkpoint is on the disk; a fit without one is run again.
+        """
         self.study = study
         self.finished: dict[str, RunRecord] = {}
         self._asked: dict[tuple[CellKey, int, int | None], Request] = {}
@@ -27,7 +30,7 @@ class Agenda:
                 self.add(record)
 
     def add(self, record: RunRecord) -> None:
-        """A run is finished; one that is not part of the study, as it now is, is left aside."""
+        """Note that a run is finished; a run that isn't part of the study as it is now is ignored."""
         request = self.study.request_of(record)
         if request is None or request.run_id != record.run_id:
             return
@@ -36,37 +39,37 @@ class Agenda:
             self._trials[record.cell][record.trial] = record
 
     def total(self) -> int:
-        """How many runs the study is made of, without those that can never run; a throughput session counts once."""
+        """Return how many runs the study has, without those that can never run; a throughput session counts once."""
         spec = self.study.spec
         possible = sum(not self.blocked(cell) for cell in spec.cells())
         return len(self._fits()) + possible * (spec.trials() + spec.evaluation.seeds) + 1
 
     def done(self) -> int:
-        """How many of them are finished."""
+        """Return how many of them are finished."""
         budget = self.study.spec.trials()
         tuned = sum(trial < budget for trials in self._trials.values() for trial in trials)
         evaluated = sum(run.run_id in self.finished for run in self._evaluations())
         return self.fitted() + tuned + evaluated + self._throughput_done()
 
     def fitted(self) -> int:
-        """How many fits are finished."""
+        """Return how many fits are finished."""
         return sum(run.run_id in self.finished for run in self._fits())
 
     def complete(self) -> bool:
-        """Whether nothing is left that can be run."""
+        """Return whether nothing is left that can run."""
         return self.done() == self.total()
 
     def trials(self, cell: CellKey) -> list[RunRecord]:
-        """The finished trials of a cell, in order."""
+        """Return the finished trials of a cell, in order."""
         return [record for _, record in sorted(self._trials[cell].items())]
 
     def evaluated(self, cell: CellKey) -> list[RunRecord]:
-        """The finished evaluation runs of a cell, in order of their seeds."""
-        wanted = (run.run_id for run in self._evaluations() if run.cell == cell)
-        return [self.finished[run_id] for run_id in wanted if run_id in self.finished]
+        """Return the finished evaluation runs of a cell, in order of their seeds."""
+        run_ids = (run.run_id for run in self._evaluations() if run.cell == cell)
+        return [self.finished[run_id] for run_id in run_ids if run_id in self.finished]
 
     def next(self, in_flight: Collection[Request], propose: Propose) -> tuple[Request, ...]:
-        """What to run next besides what is `in_flight`; empty where there is nothing, or nothing yet."""
+        """Return what to run next besides what is `in_flight`; empty if there is nothing to run now."""
         run = next(self._ready(in_flight, propose), None)
         if run is not None:
             return (run,)
@@ -75,7 +78,7 @@ class Agenda:
         return self._throughput()
 
     def blocked(self, cell: CellKey) -> bool:
-        """Whether the cell can never run, because the fit that it needs went wrong."""
+        """Return whether the cell can never run, because the fit that it needs failed."""
         fitted = self._fit_of(cell)
         return fitted is not None and fitted.status != "ok"
 
@@ -98,7 +101,7 @@ class Agenda:
         return self.finished.get(self.study.fit_request(cell.net).run_id)
 
     def _open_cells(self) -> list[CellKey]:
-        """The cells whose runs can start: those that need a fit have it."""
+        """Return the cells whose runs can start: those whose fit is finished, or that need none."""
         open_cells = []
         for cell in self.study.spec.cells():
             fitted = self._fit_of(cell)
@@ -110,7 +113,7 @@ class Agenda:
         return all(trial in self._trials[cell] for trial in range(self.study.spec.trials()))
 
     def _evaluations(self) -> Iterator[Request]:
-        """Seed by seed, so that a study that is interrupted has pairs."""
+        """Yield the runs seed by seed, so that a study that is interrupted has pairs."""
         best = {
             cell: best_trial(self.study.spec, self.trials(cell)) for cell in self._open_cells() if self._tuned(cell)
         }
@@ -129,10 +132,10 @@ class Agenda:
 
 
 def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int | None, Mapping[str, float]]:
-    """The number and settings of the best trial; the first where none has a value. Ties go to the earlier trial.
+    """Return the number and settings of the best trial: the earlier one of ties, the first if no trial has a value.
 
-    Trials beyond the study's number, from a time when it had more, don't count: every cell gets the same budget. A
-    study with nothing to tune has no trials: no number, and the study's own settings.
+    Trials beyond the study's number of them, from a time when it had more, don't count: every cell has the same
+    budget. For a study without trials it returns None and no settings, which stands for the study's own.
     """
     metric = spec.metric()
     within = [record for record in finished if record.trial is not None and record.trial < spec.trials()]

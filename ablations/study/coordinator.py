@@ -1,4 +1,4 @@
-"""The coordinator: has the wanted runs run, and is the only one that writes what they found."""
+"""The coordinator: starts a study's runs and, alone, writes their results."""
 
 import signal
 from collections.abc import Iterator
@@ -21,11 +21,12 @@ from trans4init.reports.records.store import write_run
 __all__ = ["MIRROR_PATIENCE", "Coordinator"]
 
 MIRROR_PATIENCE = 30.0
-"""Seconds that the throughput session, and the end of the study, wait for MLflow to be quiet."""
+"""Seconds that the throughput session and the end of a study wait for MLflow to finish writing. Longer waits keep
+more of MLflow's work out of the timings; a server that is dead costs as long."""
 
 
 class Coordinator:
-    """Runs an agenda to its end, or until it is asked to stop."""
+    """Runs an agenda to its end, or until Ctrl-C."""
 
     def __init__(
         self,
@@ -41,9 +42,9 @@ class Coordinator:
         self._stopping = False
 
     def run(self) -> bool:
-        """Run what is left; whether that was all of it. Raises KeyboardInterrupt when told to stop now.
+        """Run what is left; return whether the agenda is complete. Raises KeyboardInterrupt at the second Ctrl-C.
 
-        Raises FaultError where the disk refuses a result: nothing that was written before is lost.
+        Raises FaultError if a result or Optuna's database can't be written; what was written before is kept.
         """
         try:
             with self._answering_interrupts():
@@ -62,7 +63,7 @@ class Coordinator:
         return self._agenda.complete()
 
     def _fill(self) -> bool:
-        """Start one more run if there is room and work."""
+        """Start one more run if the executor has room and the agenda a run; return whether one was started."""
         if self._executor.running() >= self._executor.capacity:
             return False
         requests = self._agenda.next(list(self._in_flight.values()), self._tuner.parameters)
@@ -79,16 +80,16 @@ class Coordinator:
         if isinstance(event, Advanced):
             self._display.advanced(event)
             return
-        records = self._obituaries(event) if isinstance(event, Died) else event.records
+        records = self._failures(event) if isinstance(event, Died) else event.records
         for record in records:
-            self._keep(record)
+            self._write(record)
 
-    def _keep(self, record: RunRecord) -> None:
+    def _write(self, record: RunRecord) -> None:
         try:
             write_run(record, self._agenda.study.results)
         except OSError as error:
             raise FaultError(
-                f"the result of a run can't be kept in {shown(self._agenda.study.results)}: {error.strerror}"
+                f"the result of a run can't be written to {shown(self._agenda.study.results)}: {error.strerror}"
             ) from error
         self._in_flight.pop(record.run_id)
         self._agenda.add(record)
@@ -97,14 +98,15 @@ class Coordinator:
         self._mirror.add(record)
         self._display.finished(record)
 
-    def _obituaries(self, event: Died[Request]) -> list[RunRecord]:
+    def _failures(self, event: Died[Request]) -> list[RunRecord]:
+        """Return a failed record for each run of a process that died."""
         study = self._agenda.study
-        nothing = [Measurement(study.spec.metric(), None)]
-        return [study.record(request, nothing, status="failed", error=event.reason) for request in event.requests]
+        missing = [Measurement(study.spec.metric(), None)]
+        return [study.record(request, missing, status="failed", error=event.reason) for request in event.requests]
 
     @contextmanager
     def _answering_interrupts(self) -> Iterator[None]:
-        """The first Ctrl-C lets the runs under way finish; the second stops at once."""
+        """Let the runs under way finish at the first Ctrl-C within; raise KeyboardInterrupt at the second."""
 
         def answer(number: int, frame: FrameType | None) -> None:
             if self._stopping:
@@ -113,7 +115,7 @@ class Coordinator:
             count = self._executor.running()
             self._display.say(
                 f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
-                f"finished; Ctrl-C again stops now. To go on later: {study_command}"
+                f"finished; Ctrl-C again stops now. To continue later: {study_command}"
             )
 
         study_command = self._agenda.study.command

@@ -1,4 +1,4 @@
-"""What a person sees of a running study: one live view on a terminal, plain lines elsewhere."""
+"""Show a running study: in one live view on a terminal, in plain lines elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -21,40 +21,40 @@ __all__ = ["Display", "LiveDisplay", "PlainDisplay", "duration", "make_display"]
 
 
 class Display(Protocol):
-    """Told what happens; shows it."""
+    """Is told what happens in a study, and shows it."""
 
     def __enter__(self) -> "Display":
-        """Begin to show."""
+        """Begin to show the study."""
 
     def __exit__(self, *_: object) -> None:
-        """Leave the screen tidy."""
+        """Stop, and leave the screen tidy."""
 
     def started(self, requests: Sequence[Request]) -> None:
-        """Runs were started."""
+        """Note that runs were started."""
 
     def advanced(self, event: Advanced[Request]) -> None:
-        """A run got further."""
+        """Note how far a run is."""
 
     def finished(self, record: RunRecord) -> None:
-        """A run is written."""
+        """Note that a run's record is written."""
 
     def say(self, line: str) -> None:
-        """Something a person must know."""
+        """Show a line of text."""
 
 
 class Clock:
-    """How long the rest will take: what is left, at the pace of this session's runs; a fit says nothing of theirs."""
+    """Estimates the time left from this session's training runs. Fits are excluded: they take a different time."""
 
     def __init__(self, agenda: Agenda) -> None:
         self._agenda, self._start = agenda, time.monotonic()
         self._runs_before = self._runs()
 
     def elapsed(self) -> float:
-        """Seconds of this session."""
+        """Return the seconds since this session began."""
         return time.monotonic() - self._start
 
     def remaining(self) -> float | None:
-        """Seconds left, None while nothing tells."""
+        """Return the seconds left; None before the first run of this session is finished."""
         done = self._runs() - self._runs_before
         if not done:
             return None
@@ -65,7 +65,7 @@ class Clock:
 
 
 class PlainDisplay:
-    """A line for each run that ends: for logs and pipes."""
+    """Prints a line for each run that ends: for logs and pipes."""
 
     def __init__(self, agenda: Agenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
@@ -78,15 +78,15 @@ class PlainDisplay:
         return None
 
     def started(self, requests: Sequence[Request]) -> None:
-        """Only sessions that take a while without a line of their own are announced."""
+        """Announce fits and throughput sessions only, which take a while."""
         if requests[0].phase in ("fit", "throughput"):
             self.say(f"{requests[0].phase}: {requests[0].cell.net or f'{len(requests)} cells in turn'} ...")
 
     def advanced(self, event: Advanced[Request]) -> None:
-        """Nothing: a line per run is enough."""
+        """Show nothing: a line per run is enough."""
 
     def finished(self, record: RunRecord) -> None:
-        """Say what came out."""
+        """Print the run's result and the time left."""
         left = self._clock.remaining()
         eta = f", {duration(left)} left" if left else ""
         total = self._agenda.total()
@@ -94,12 +94,12 @@ class PlainDisplay:
         self.say(f"[{self._agenda.done():{len(str(total))}}/{total}] {run}: {_outcome(record, self._spec)}{eta}")
 
     def say(self, line: str) -> None:
-        """One line."""
+        """Print the line."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:
-    """One view that stays in place: how far, what runs, what is best so far."""
+    """Shows a view that stays in place: how far the study is, what runs, and the best results so far."""
 
     def __init__(self, agenda: Agenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
@@ -114,20 +114,20 @@ class LiveDisplay:
         self._live.stop()
 
     def started(self, requests: Sequence[Request]) -> None:
-        """Show it among those that run."""
+        """Add the run to those that are shown as running."""
         self._running[requests[0].run_id] = (requests[0], None)
 
     def advanced(self, event: Advanced[Request]) -> None:
-        """Show its step and loss."""
+        """Show the run's step and loss."""
         request = event.requests[0]
         self._running[request.run_id] = (request, event)
 
     def finished(self, record: RunRecord) -> None:
-        """Show it no more; its cell's line has it."""
+        """Remove the run from those that are running; its cell's line shows its result."""
         self._running.pop(record.run_id, None)
 
     def say(self, line: str) -> None:
-        """One line above the view."""
+        """Print the line above the view."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _view(self) -> RenderableType:
@@ -174,12 +174,12 @@ class LiveDisplay:
 
 
 def make_display(agenda: Agenda, console: Console) -> Display:
-    """The live view where it can be seen, plain lines otherwise."""
+    """Return the live view on a terminal, plain lines otherwise."""
     return LiveDisplay(agenda, console) if console.is_terminal else PlainDisplay(agenda, console)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 8 s, 2 min 05 s, 3 h 20 min."""
+    """Write seconds as 8 s, 2 min 05 s or 3 h 20 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -189,7 +189,7 @@ def duration(seconds: float) -> str:
 
 
 def _outcome(record: RunRecord, spec: StudySpec) -> str:
-    """What a run found, in a few words."""
+    """Write a run's result in a few words."""
     if record.status != "ok":
         return f"{record.status} ({record.error.strip().splitlines()[-1]})" if record.error else record.status
     if (value := record.last(spec.evaluation.metric)) is not None:

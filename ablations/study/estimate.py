@@ -1,4 +1,4 @@
-"""`--dry-run`: what a study would run, and how long and how much that takes, from a few steps measured here."""
+"""Print what a study would run, and estimate its time, memory and disk from a few steps measured here."""
 
 import resource
 import statistics
@@ -26,20 +26,21 @@ from trans4init.reports.records.schema import CellKey
 __all__ = ["CostEstimate", "Pace", "estimate", "print_plan"]
 
 _WARM_UP_STEPS, _FEWEST_STEPS, _MOST_STEPS, _SECONDS = 5, 5, 20, 0.5
-"""Steps of a cell: first some that are not timed, then as many as there is time for."""
+"""Steps of each cell that are measured: first untimed ones, then a number within these bounds, for about _SECONDS."""
 _FIT_STEPS = 100
+"""Steps of each fit that are measured; more make the estimate better and slower."""
 _START_SECONDS = 0.3
-"""Of a worker process, until it trains."""
+"""Seconds from the start of a worker process until it trains."""
 _UNSHARED = 0.35
-"""Of what is imported, the share that a forked worker makes its own: measured on positional-text."""
+"""The share of imported memory that a forked worker doesn't share with the others; measured on positional-text."""
 _BYTES_PER_STUDY, _BYTES_PER_RUN, _BYTES_PER_LOGGED_STEP = 10_500_000, 46_000, 1_300
-"""Of a study's report, twice since MLflow keeps it too, databases and checkpoints; of a run, and of each loss that it
-logs, in Parquet and MLflow: measured on positional-text and positional-text-full."""
+"""Disk in Parquet and MLflow: of a study's databases, checkpoints and report (twice, since MLflow keeps it too), of a
+run, and of each loss that a run logs; measured on positional-text and positional-text-full."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds on this machine, on the study's number of threads: the means of all cells, and of all fits."""
+    """Mean seconds over all cells, and over all fits, on this machine and the study's number of threads."""
 
     step: float
     evaluation: float
@@ -49,19 +50,19 @@ class Pace:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a study will take."""
+    """The estimated cost of a study."""
 
     fits: int
     runs: int
     run_seconds: float
-    """Of one run."""
+    """Of one training run."""
     seconds: float
     """Of everything."""
     disk_bytes: float
 
 
 def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
-    """From the pace of a step, an evaluation and a fit, with so many runs at a time."""
+    """Estimate a study's cost from the pace of a step, an evaluation and a fit, with `workers` runs at a time."""
     spec = study.spec
     runs, fits = len(spec.cells()) * (spec.trials() + spec.evaluation.seeds), len(study.fits_needed())
     run = (
@@ -78,41 +79,41 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
 
 
 def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
-    """Print the cells and an estimate; raises InputError for a study that can't be run."""
+    """Print the cells and an estimate; raises InputError for a study that can't be run, with the name of its `file`."""
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
-    imported = _held()
+    imported = _most_memory()
     check_study(study, file)
     console.print(_cells(spec))
     pace = _measure(study)
     workers = 1 if executor == "inline" else parallel_runs(spec.training.threads)
-    found = estimate(study, pace, workers)
+    cost = estimate(study, pace, workers)
     console.print(
-        f"{found.fits} fit{'s' if found.fits != 1 else ''}, {found.runs} runs of {spec.training.steps} steps "
+        f"{cost.fits} fit{'s' if cost.fits != 1 else ''}, {cost.runs} runs of {spec.training.steps} steps "
         f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
-        f"About {duration(found.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
-        f"{found.disk_bytes / 1e6:.0f} MB of disk"
+        f"About {duration(cost.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
+        f"{cost.disk_bytes / 1e6:.0f} MB of disk"
         f"{_memory(workers, imported)}.",
         highlight=False,
     )
 
 
 def _memory(workers: int, imported: float) -> str:
-    """Of this process with its report, the server that workers are forked from, and each worker's own.
+    """Write the memory of this process, of the server that workers are forked from, and of the workers.
 
-    imported: bytes that this process held before it measured.
+    imported: bytes that this process had before it measured.
     """
-    held = 2 * imported + workers * (_held() - imported + _UNSHARED * imported)
+    total = 2 * imported + workers * (_most_memory() - imported + _UNSHARED * imported)
     on_gpu = (
         f" and {torch.cuda.max_memory_reserved() * workers / 1e9:.1f} GB of the GPU's"
         if torch.cuda.is_available()
         else ""
     )
-    return f", {held / 1e9:.1f} GB of memory{on_gpu}"
+    return f", {total / 1e9:.1f} GB of memory{on_gpu}"
 
 
-def _held() -> float:
-    """The most bytes that this program had at a time; on Linux getrusage counts those of what started it too."""
-    status = Path("/proc/self/status")
+def _most_memory() -> float:
+    """Return the most bytes that this process had at a time."""
+    status = Path("/proc/self/status")  # Linux's getrusage counts the memory of the program that started this one
     if status.is_file():
         [most] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return 1024 * float(most)
@@ -134,7 +135,7 @@ def _measure(study: ResolvedStudy) -> Pace:
     spec = study.spec
     task = build_task(study)
     with TemporaryDirectory(prefix="trans4init-estimate-") as folder, threads(spec.training.threads):
-        study = replace(study, folder=Path(folder))  # of nets that are hardly fitted: they cost what fitted ones do
+        study = replace(study, folder=Path(folder))  # its nets are hardly fitted, which costs as much
         fits = [_fit_seconds(study, net) for net in study.fits_needed()]
         steps = [_step_seconds(study, cell, task) for cell in spec.cells()]
         model, _ = build_model(study, spec.reference(), 0, task)
@@ -142,12 +143,12 @@ def _measure(study: ResolvedStudy) -> Pace:
         task.evaluate(model, "tune", 0, final=False)
         evaluation = time.perf_counter() - start
     step = statistics.fmean(steps)
-    evaluation *= step / steps[0]  # what makes a cell's steps longer does so with its evaluations
+    evaluation *= step / steps[0]  # a cell with longer steps has longer evaluations
     return Pace(step, evaluation, evaluation * len(MULTIPLES), statistics.fmean(fits) if fits else 0.0)
 
 
 def _fit_seconds(study: ResolvedStudy, net: str) -> float:
-    """Of a whole fit, by the beginning of one, which is kept."""
+    """Estimate the seconds of a fit from its first steps; the net that they give is saved for the cells."""
     start = time.perf_counter()
     fitted = fit_function(study, net, _FIT_STEPS)
     seconds = time.perf_counter() - start
@@ -156,7 +157,7 @@ def _fit_seconds(study: ResolvedStudy, net: str) -> float:
 
 
 def _step_seconds(study: ResolvedStudy, cell: CellKey, task: Task) -> float:
-    """Of a training step of a cell."""
+    """Measure the seconds of a training step of a cell."""
     training = study.spec.training
     model, record = build_model(study, cell, 0, task)
     step = TrainingStep(model, task, training, record.moves)

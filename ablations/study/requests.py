@@ -1,4 +1,4 @@
-"""What a study has to run: requests with ids that depend on everything that decides the result. Imports no torch."""
+"""A study's runs as requests, whose ids depend on everything that decides the result. Imports no torch."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ __all__ = ["Request", "ResolvedStudy"]
 
 @dataclass(frozen=True)
 class Request:
-    """One run that is wanted."""
+    """Describes a run that is to be done."""
 
     run_id: str
     phase: Phase
@@ -28,17 +28,17 @@ class Request:
     seed: int
     trial: int | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """The training settings that the trial changes."""
+    """The training settings that the run's trial changes."""
 
     def label(self, function: str) -> str:
-        """The run in words, in a study of `function`."""
-        which = {"tune": f" trial {self.trial}", "evaluate": f" seed {self.seed}"}.get(self.phase, "")
-        return f"{self.phase} {self.cell.label(function)}{which}"
+        """Return the run in words, in a study of `function`."""
+        suffix = {"tune": f" trial {self.trial}", "evaluate": f" seed {self.seed}"}.get(self.phase, "")
+        return f"{self.phase} {self.cell.label(function)}{suffix}"
 
 
 @dataclass(frozen=True)
 class ResolvedStudy:
-    """A study with its data looked at: what every run needs to know. Sent to the processes that run."""
+    """A study with the fingerprint of its data: all that a run needs to know. Sent to worker processes."""
 
     spec: StudySpec
     fingerprint: str
@@ -48,16 +48,16 @@ class ResolvedStudy:
 
     @cached_property
     def spec_hash(self) -> str:
-        """The name of the conditions that the study's runs share."""
+        """The hash of the conditions that the study's runs share."""
         return spec_hash(self.spec.conditions(self.fingerprint))
 
     @property
     def results(self) -> Path:
-        """The folder of the results."""
+        """The folder of the study's results."""
         return self.folder / "results"
 
     def card(self) -> StudyCard:
-        """What a report needs to know."""
+        """Return what a report needs to know about the study."""
         return StudyCard(
             name=self.spec.name,
             question=self.spec.question,
@@ -74,14 +74,14 @@ class ResolvedStudy:
     def record(
         self,
         request: Request,
-        found: Sequence[Measurement],
+        measurements: Sequence[Measurement],
         *,
         accelerator: str = "",
         status: Status = "ok",
         error: str = "",
         notes: Mapping[str, str] | None = None,
     ) -> RunRecord:
-        """The record of a request with what was found."""
+        """Return the record of a request's run."""
         environment = dataclasses.replace(self.environment, accelerator=accelerator)
         return RunRecord(
             run_id=request.run_id,
@@ -96,7 +96,7 @@ class ResolvedStudy:
             status=status,
             device=environment.accelerator or environment.processor,
             created_at=datetime.now(UTC),
-            measurements=tuple(found),
+            measurements=tuple(measurements),
             environment=environment,
             card=self.card(),
             parameters=dict(request.parameters),
@@ -106,7 +106,10 @@ class ResolvedStudy:
         )
 
     def request_of(self, record: RunRecord) -> Request | None:
-        """The request for the record's run under this study: its id is another where the study is, None without one."""
+        """Return the request that would make this run in this study; None if the study has no such run.
+
+        Its id differs from the record's if the study differs from the one that made the record.
+        """
         if record.phase == "fit":
             known = any(net.name == record.cell.net for net in self.spec.nets)
             return self.fit_request(record.cell.net) if known else None
@@ -115,28 +118,28 @@ class ResolvedStudy:
         return self._request(record.phase, record.cell, record.seed, record.trial, record.parameters)
 
     def fit_request(self, net: str) -> Request:
-        """The fit of one net."""
+        """Return the request to fit one net."""
         cell = CellKey(self.spec.function, "", net)
         return self._request("fit", cell, self.spec.fit.seed)
 
     def tune_request(self, cell: CellKey, trial: int, parameters: Mapping[str, float]) -> Request:
-        """One trial of one cell."""
+        """Return the request for one trial of one cell."""
         return self._request("tune", cell, self.spec.tuning.seed, trial, parameters)
 
     def evaluate_request(self, cell: CellKey, seed: int, trial: int | None, parameters: Mapping[str, float]) -> Request:
-        """One seed of one cell, with the settings of its best trial, if it had any."""
+        """Return the request for one seed of one cell, with the settings of its best trial, if it had trials."""
         return self._request("evaluate", cell, seed, trial, parameters)
 
     def throughput_requests(self) -> list[Request]:
-        """The speed of every cell: measured together, in turn."""
+        """Return the requests to time every cell, which are run together, in turn."""
         return [self._request("throughput", cell, 0) for cell in self.spec.cells()]
 
     def fits_needed(self) -> list[str]:
-        """The nets that some cell needs fitted."""
+        """Return the names of the nets that some cell needs fitted."""
         return list(dict.fromkeys(cell.net for cell in self.spec.cells() if get_arm(cell.arm).needs_fit))
 
     def checkpoint(self, net: str) -> Path:
-        """Where the fitted net is."""
+        """Return the folder of the fitted net."""
         return self.folder / "checkpoints" / self.fit_request(net).run_id
 
     def _request(
@@ -161,5 +164,5 @@ class ResolvedStudy:
         return Request(f"{phase}-{digest}", phase, cell, seed, trial, dict(parameters or {}))
 
     def _together(self) -> list[object]:
-        """Speeds are ratios within one session: a session with other cells or other rounds is another."""
+        """Return what two throughput sessions differ by: speeds are ratios within one, of its cells and rounds."""
         return [self.spec.throughput.model_dump(mode="json"), [str(cell) for cell in self.spec.cells()]]

@@ -1,4 +1,4 @@
-"""Run a study from its file to its report, or go on with one that was interrupted."""
+"""Run a study from its spec to its report, or go on with one that was interrupted."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -25,26 +25,27 @@ from trans4init.reports.study_report.verdict_text import VerdictText, verdict_te
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
 INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended, as shells have it."""
+"""The exit code of a command that Ctrl-C ended: 128 + SIGINT, as in shells."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as opposed to what."""
+    """Says how to run a study, as opposed to what it is."""
 
     file: str
     """The study's file or name, as it was given."""
     command: str
-    """The command line that goes on with the study."""
+    """The command line to continue the study with."""
     folder: Path
     executor: str = "process"
     retry_failed: bool = False
 
 
 def run_study(spec: StudySpec, options: Options, console: Console) -> int:
-    """Run what is left of the study and report; the exit code: 0 done, 1 a run failed, 130 stopped by Ctrl-C.
+    """Run what is left of the study and write its report; return the exit code.
 
-    Raises InputError, before any run, for what can't be run, and FaultError where the machine refuses.
+    It is 0 when all is done, 1 if a run failed, 130 after Ctrl-C. Raises InputError, before any run, for a study that
+    can't be run, and FaultError if the machine refuses, such as a full disk.
     """
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
     new = not study.folder.exists()
@@ -59,7 +60,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         except UnreadableSchemaError as error:
             raise InputError(f"{error}; name another folder with --out.") from None
         for path in results.corrupt:
-            _say(console, f"{path.name} was torn or damaged and is set aside; its run is done again.")
+            _say(console, f"{path.name} was damaged and is set aside; its run is done again.")
         _refuse_other_conditions(study, results.records)
         agenda = Agenda(study, results.records, _fits_at_hand(study))
         if agenda.complete():
@@ -68,17 +69,20 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         try:
             complete, mirror_error = _run(agenda, options, console, checked=new)
         except KeyboardInterrupt:
-            _say(console, f"Stopped. Finished runs are kept; to go on: {options.command}")
+            _say(console, f"Stopped. Finished runs are kept; to continue: {options.command}")
             return INTERRUPTED
         code = _conclude(agenda, results.records, console, mirror_error)
         if not complete:
-            _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to go on: {options.command}")
+            _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
             return INTERRUPTED
         return code
 
 
 def _run(agenda: Agenda, options: Options, console: Console, *, checked: bool) -> tuple[bool, str]:
-    """Run the agenda; whether it was all, and what MLflow complained of."""
+    """Run the agenda; return whether it is complete, and MLflow's error, empty if there was none.
+
+    checked: whether the study has been built once already.
+    """
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.display import make_display
@@ -110,9 +114,9 @@ def _check(study: ResolvedStudy, file: str) -> None:
 
 
 def _conclude(agenda: Agenda, loaded: Sequence[RunRecord], console: Console, mirror_error: str = "") -> int:
-    """Write and mirror the report unless it is up to date; say the verdict and where everything is; the exit code.
+    """Write and mirror the report unless it is up to date, print the verdict and the paths; return the exit code.
 
-    loaded: the records that were there when the command began: all of them where the report is up to date.
+    loaded: the records that were there when the command began; if the report is up to date, these are all.
     """
     folder = agenda.study.folder
     if is_current(folder):
@@ -133,7 +137,8 @@ def _conclude(agenda: Agenda, loaded: Sequence[RunRecord], console: Console, mir
         _say(console, f"MLflow was not brought up to date ({mirror_error}); later: trans4init sync {shown(folder)}")
     failed = [record for record in agenda.finished.values() if record.status in ("failed", "oom")]
     if failed:
-        _say(console, f"{len(failed)} runs failed; the report says why, and --retry-failed runs them again.")
+        runs = f"{len(failed)} run{'s' if len(failed) > 1 else ''}"
+        _say(console, f"{runs} failed; the report says why, and --retry-failed runs what failed again.")
     return 1 if failed else 0
 
 
@@ -152,7 +157,7 @@ def _fits_at_hand(study: ResolvedStudy) -> list[str]:
 
 
 def _write_spec(study: ResolvedStudy) -> None:
-    """`spec.json`: what was asked, for a person who finds the folder."""
+    """Write `spec.json`, which tells a person who finds the folder what was run."""
     path = study.folder / "spec.json"
     content = study.spec.public() | {
         "fingerprint": study.fingerprint,
@@ -163,7 +168,7 @@ def _write_spec(study: ResolvedStudy) -> None:
 
 
 def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
-    """Raise InputError where the folder holds runs that can't be compared with the study's."""
+    """Raise InputError if the folder holds runs that can't be compared with the study's."""
     now = study.spec.public() | {"fingerprint": study.fingerprint}
     others = {record.study for record in records} - {study.spec.name}
     if others:
@@ -183,17 +188,17 @@ def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord])
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """What differs between two JSON values, in words; counts of runs and texts don't matter."""
+    """Say what differs between two JSON values, without counts of runs and wording."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in before.keys() | now.keys():
             if key not in ("trials", "seeds", "arms", "baselines", "question", "name", "throughput"):
                 yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
-        yield "the text changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"
+        yield "the data changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"
 
 
 def _set_failures_aside(results: Path) -> None:
-    """Rename the runs that failed or ran out of memory, so that they are wanted again."""
+    """Rename the results of runs that failed or ran out of memory, so that these are run again."""
     for record in load_results(results).records:
         if record.status in ("failed", "oom"):
             path = results / f"{record.run_id}.parquet"

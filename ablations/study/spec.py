@@ -1,4 +1,4 @@
-"""A study file: what is asked, with which arms, task, model, tuning budget and seeds. Imports no torch."""
+"""A study's file: its question, arms, task, model, tuning budget and seeds. Imports no torch."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from trans4init.reports.speed.speeds import STUDY
 __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
 
 TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
-"""The training settings that a search space may name."""
+"""The training settings that a study's search space may name."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -37,19 +37,19 @@ class _Section(BaseModel):
 
 
 class NetChoice(BaseModel):
-    """A net by name, with its size in the net's own words."""
+    """Names a net, with the options that set its size."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str
 
     def size(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """Return the options of the net's size: every key but the name."""
         return dict(self.model_extra or {})
 
 
 class Baseline(_Section):
-    """Another function in the same slot, in one of its arms."""
+    """Names another function for the same slot, with one of its arms."""
 
     function: str
     arm: str
@@ -58,22 +58,22 @@ class Baseline(_Section):
     @classmethod
     def _known_arm(cls, arm: str) -> str:
         if get_arm(arm).uses_net:
-            raise ValueError(f"a baseline has no net, and arm {arm!r} needs one; list it under arms")
+            raise ValueError(f"a baseline has no net, but arm {arm!r} needs one; list it under arms")
         return arm
 
 
 class FitSection(_Section):
-    """How nets are fitted to the function before the models are trained."""
+    """Says how nets are fitted to the function before the models are trained."""
 
     positions: Literal["training", "tested"] = "tested"
-    """The positions that a net is fitted on: those of the trained context, or also those of the longest test."""
+    """The positions that a net is fitted on: those of the trained context only, or also those of the longest test."""
     steps: Count = 3000
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     seed: int = 0
 
 
 class Range(_Section):
-    """The values that a hyper-parameter may take."""
+    """Bounds the values of a hyper-parameter."""
 
     low: float
     high: float
@@ -82,17 +82,17 @@ class Range(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> "Range":
         if not self.low < self.high:
-            raise ValueError(f"low must be less than high, and {self.low:g} and {self.high:g} were given")
+            raise ValueError(f"low must be less than high, not {self.low:g} and {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low > 0, and {self.low:g} was given")
+            raise ValueError(f"a logarithmic range needs low > 0, not {self.low:g}")
         return self
 
 
 class TuningSection(_Section):
-    """The same tuning budget for every arm: trials of the training settings in `space`."""
+    """Sets the tuning budget, the same for every cell: trials of the training settings in `space`."""
 
     trials: Count = 3
-    """The first tries the study's own settings, the others are drawn from the space; none where there is no space."""
+    """Number of trials: the first uses the study's own settings, the others draw from the space."""
     seed: Annotated[int, Field(ge=1000)] = 1000
     """The seed of every tuning run; evaluation seeds count from 0 and end before 1000."""
     space: dict[str, Range] = Field(default={})
@@ -115,23 +115,23 @@ class TuningSection(_Section):
 
 
 class EvaluationSection(_Section):
-    """What the verdict is about, stated before any run."""
+    """States, before any run, what the verdict is about."""
 
     seeds: Annotated[int, Field(ge=1, le=999)] = 10
     metric: str = "validation_loss"
     margin: Annotated[float, Field(gt=0)]
-    """Differences smaller than this count as equivalent; in the metric's unit."""
+    """Differences smaller than this, in the metric's unit, count as equivalent."""
 
 
 class ThroughputSection(_Section):
-    """How speed is measured, when nothing else runs: rounds of every arm in turn."""
+    """Says how speed is measured when nothing else runs: in rounds of every cell in turn."""
 
     rounds: Annotated[int, Field(ge=2)] = 40
     steps_per_round: Count = 3
 
 
 class StudySpec(_Section):
-    """A study: function × arms × task × model × tuning budget × seeds."""
+    """Describes a study: function × arms × task × model × tuning budget × seeds."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     question: str
@@ -151,7 +151,7 @@ class StudySpec(_Section):
     @classmethod
     def _not_the_benchmarks(cls, name: str) -> str:
         if name == STUDY:
-            raise ValueError(f"{name!r} is what benchmarks are called; give the study another name")
+            raise ValueError(f"{name!r} is the name of benchmarks in the results; give the study another name")
         return name
 
     @field_validator("arms")
@@ -190,50 +190,48 @@ class StudySpec(_Section):
         return self
 
     def trials(self) -> int:
-        """Tuning trials of each cell; none where there is nothing to tune."""
+        """Return the number of tuning trials of each cell: 0 without a search space."""
         return self.tuning.trials if self.tuning.space else 0
 
     def metric(self) -> Metric:
-        """The metric that the verdict is about."""
+        """Return the metric that the verdict is about."""
         return next(metric for metric in self.task.metrics if metric.name == self.evaluation.metric)
 
     def reference(self) -> CellKey:
-        """The cell that the others are compared with."""
+        """Return the cell that the others are compared with."""
         return CellKey(self.function, REFERENCE_ARM)
 
     def cells(self) -> tuple[CellKey, ...]:
-        """Every function, arm and net of the study, the reference first."""
-        found = [self.reference()]
+        """Return a cell for every function, arm and net of the study, the reference first."""
+        cells = [self.reference()]
         for arm in self.arms:
             nets = [net.name for net in self.nets] if get_arm(arm).uses_net else [""]
-            found += [CellKey(self.function, arm, net) for net in nets]
-        found += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
-        return tuple(dict.fromkeys(found))
+            cells += [CellKey(self.function, arm, net) for net in nets]
+        cells += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
+        return tuple(dict.fromkeys(cells))
 
     def net(self, name: str) -> NetChoice:
-        """The net of that name, with its size."""
+        """Return the net of that name, with its size."""
         return next(net for net in self.nets if net.name == name)
 
     def conditions(self, fingerprint: str) -> dict[str, Any]:
-        """What all runs of a study must share for their numbers to be compared: all but how many there are."""
-        kept = self.model_dump(mode="json", exclude={"name", "question", "arms", "nets", "baselines", "throughput"})
-        kept["task"] |= {"source": fingerprint}
-        del kept["tuning"]["trials"], kept["evaluation"]["seeds"]
-        return kept
+        """Return what all runs must share for their numbers to be compared: not how many there are, nor wording."""
+        shared = self.model_dump(mode="json", exclude={"name", "question", "arms", "nets", "baselines", "throughput"})
+        shared["task"] |= {"source": fingerprint}
+        del shared["tuning"]["trials"], shared["evaluation"]["seeds"]
+        return shared
 
     def public(self) -> dict[str, Any]:
-        """The spec as it goes into results: a user's file by its name alone."""
-        kept = self.model_dump(mode="json")
-        kept["task"] = self.task.public()
-        return kept
+        """Return the spec as it goes into results: a user's file by its name alone."""
+        return self.model_dump(mode="json") | {"task": self.task.public()}
 
     def setting(self) -> str:
-        """Task, data, model and training in one line."""
+        """Return task, data, model and training in one line."""
         return f"{self.task}; {self.model}; {self.training}"
 
 
 def spec_hash(conditions: dict[str, Any]) -> str:
-    """A short name for the conditions of a study."""
+    """Return a short hash of a study's conditions."""
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""Tuning by Optuna: proposals are a function of the finished trials, and the database is told of each one whole."""
+"""Tuning by Optuna: each proposal is a function of the finished trials, and a trial is stored when it is finished."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,10 @@ __all__ = ["Tuner"]
 class Tuner:
     """Proposes training settings for each cell's trials, from the same space with the same budget.
 
-    The first trial is the study's own settings; the others are asked of Optuna's TPE sampler, seeded by the number of
-    the trial and shown the cell's finished trials. So a resumed study proposes what an uninterrupted one would, and
-    cells try the same settings until their results differ enough for the sampler to care. `optuna.db` holds one
-    Optuna study per cell. A trial is added to it when it is finished: a kill can leave no half-asked trial behind,
-    and a database that is lost comes back from the results.
+    The first trial uses the study's own settings. The others come from Optuna's TPE sampler, which is seeded by the
+    trial's number and shown the cell's finished trials: a resumed study proposes what an uninterrupted one would, and
+    cells try the same settings until their results differ. `optuna.db` holds one Optuna study per cell. A trial is
+    added when it is finished, so that a kill leaves no half-told trial; a lost database is rebuilt from the results.
     """
 
     def __init__(self, spec: StudySpec, folder: Path) -> None:
@@ -34,7 +33,7 @@ class Tuner:
         self._studies: dict[CellKey, optuna.Study] = {}
 
     def parameters(self, cell: CellKey, trial: int, finished: Sequence[RunRecord]) -> dict[str, float]:
-        """The settings of a trial, given the cell's finished trials in order."""
+        """Return the settings of a trial, given the cell's finished trials in order."""
         if trial == 0:
             return {name: getattr(self._spec.training, name) for name in self._spec.tuning.space}
         seed = derived_seed(self._spec.tuning.seed, "trial", trial) % 2**32
@@ -43,14 +42,14 @@ class Tuner:
         return dict(study.ask(self._distributions()).params)
 
     def tell(self, cell: CellKey, finished: Sequence[RunRecord]) -> None:
-        """Make the database hold the cell's finished trials, in order: more are added, others replaced."""
-        study, wanted = self._study(cell), [self._frozen(record) for record in finished]
-        held = [_content(trial) for trial in study.get_trials(deepcopy=False)]
-        if held != [_content(trial) for trial in wanted[: len(held)]]:
+        """Store the cell's finished trials, in order; what the database holds instead is replaced."""
+        study, trials = self._study(cell), [self._frozen(record) for record in finished]
+        stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
+        if stored != [_content(trial) for trial in trials[: len(stored)]]:
             optuna.delete_study(study_name=study.study_name, storage=self._storage)
             del self._studies[cell]
-            study, held = self._study(cell), []
-        study.add_trials(wanted[len(held) :])
+            study, stored = self._study(cell), []
+        study.add_trials(trials[len(stored) :])
 
     def _frozen(self, record: RunRecord) -> FrozenTrial:
         value = record.last(self._spec.evaluation.metric)
@@ -85,11 +84,11 @@ def _content(trial: FrozenTrial) -> tuple[object, ...]:
 
 
 def _open(path: Path) -> optuna.storages.RDBStorage:
-    """The storage; a file that is no longer a database is set aside, and what it knew comes back from the results."""
+    """Open the database; a damaged file is renamed, and what it held is told again from the results."""
     address = f"sqlite:///{path.resolve()}"
     try:
         return optuna.storages.RDBStorage(address)
-    except sqlalchemy.exc.OperationalError as error:  # the disk is full, the file is locked: it may be whole
+    except sqlalchemy.exc.OperationalError as error:  # such as a full disk or a locked file: the database may be whole
         raise FaultError(f"Optuna's database {shown(path)} can't be used: {error.orig}.") from error
     except sqlalchemy.exc.DatabaseError:
         path.replace(path.with_name(path.name + ".corrupt"))

@@ -1,4 +1,4 @@
-"""One run, from a request to its record: fit, train and measure, or time. What happens in a worker process."""
+"""Do one run in a worker process, from its request to its record: fit a net, train and measure, or time cells."""
 
 import math
 import time
@@ -30,33 +30,36 @@ from trans4init.reports.records.vocabulary import Status
 __all__ = ["OnAdvance", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
 
 OnAdvance = Callable[[int, int, float], None]
-"""Called with the step, how many there are, and the loss."""
+"""A function that is called with the step, the number of steps of the whole run, and the loss."""
 
 
 def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> RunRecord:
-    """Do what the request says. A run that goes wrong is a record too: diverged, out of memory or failed."""
+    """Do what the request says, and return its record. A run that goes wrong has one too: diverged, oom or failed."""
     start = time.perf_counter()
     status: Status = "ok"
     error = ""
     notes: dict[str, str] = {}
     try:
         work = _fit if request.phase == "fit" else _train
-        found, notes = work(study, request, on_advance)
+        measurements, notes = work(study, request, on_advance)
     except DivergedError as trouble:
-        found = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
+        measurements = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
         status, error = "diverged", str(trouble)
     except FitDivergedError as trouble:
-        found, status, error = [Measurement(metrics.FIT_LOSS, None)], "diverged", str(trouble)
+        measurements, status, error = [Measurement(metrics.FIT_LOSS, None)], "diverged", str(trouble)
     except (MemoryError, torch.OutOfMemoryError) as trouble:
-        found, status, error = [Measurement(study.spec.metric(), None)], "oom", str(trouble) or "out of memory"
-    except Exception:  # noqa: BLE001  the traceback is kept, the run is a `failed` row
-        found, status, error = [Measurement(study.spec.metric(), None)], "failed", traceback.format_exc()
-    found.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start))
-    return study.record(request, found, accelerator=accelerator_name(), status=status, error=error, notes=notes)
+        measurements, status = [Measurement(study.spec.metric(), None)], "oom"
+        error = str(trouble) or "out of memory"
+    except Exception:  # noqa: BLE001  the run is a `failed` record with the traceback
+        measurements, status = [Measurement(study.spec.metric(), None)], "failed"
+        error = traceback.format_exc()
+    measurements.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start))
+    name = accelerator_name()
+    return study.record(request, measurements, accelerator=name, status=status, error=error, notes=notes)
 
 
 def check_study(study: ResolvedStudy, file: str) -> None:
-    """Build what the study names, once, so that what can't be run is found before any run.
+    """Build everything that the study names, so that mistakes are found before any run.
 
     Raises InputError that begins with `file`, the study's file or name.
     """
@@ -85,7 +88,7 @@ def _build_once(study: ResolvedStudy) -> None:
 
 
 def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | None = None) -> Fitted:
-    """Fit the study's function with its net of that name, in `steps` steps."""
+    """Fit the study's net of that name to its function, in `steps` steps."""
     spec, choice = study.spec, study.spec.net(net)
     return fit(
         spec.function,
@@ -115,14 +118,14 @@ def _train(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tup
     task = build_task(study)
     model, record = build_model(study, request.cell, request.seed, task)
     config = spec.training.model_copy(update=dict(request.parameters))
-    found = [
+    measurements = [
         Measurement(metrics.PARAMETERS, sum(parameter.numel() for parameter in model.parameters())),
         Measurement(metrics.PARAMETERS_ADDED, record.parameters_added),
     ]
     if not math.isnan(record.output_difference_max):
-        found.append(Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_max))
-        found.append(Measurement(metrics.OUTPUT_DIFFERENCE_RMS, record.output_difference_rms))
-    found += train(
+        measurements.append(Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_max))
+        measurements.append(Measurement(metrics.OUTPUT_DIFFERENCE_RMS, record.output_difference_rms))
+    measurements += train(
         model,
         task,
         config,
@@ -131,11 +134,14 @@ def _train(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tup
         split="tune" if request.phase == "tune" else "evaluate",
         on_progress=lambda step, loss: on_advance(step, config.steps, loss),
     )
-    return found, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
+    return measurements, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
 
 
 def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRecord]:
-    """Time every cell in turn: training steps and forward passes, alone on the machine."""
+    """Time training steps and forward passes of every cell in turn; return a record for each.
+
+    Nothing else of the study should run meanwhile.
+    """
     try:
         task = build_task(study)
         plan, cores = study.spec.throughput, study.spec.training.threads
@@ -145,15 +151,15 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
             steps=plan.steps_per_round,
             cores=cores,
         )
-    except Exception as trouble:  # noqa: BLE001  the traceback is kept, the session is `failed` or `oom` rows
-        nothing, error = [Measurement(metrics.TRAINING_THROUGHPUT, None)], traceback.format_exc()
+    except Exception as trouble:  # noqa: BLE001  the session is `failed` or `oom` records with the traceback
+        missing, error = [Measurement(metrics.TRAINING_THROUGHPUT, None)], traceback.format_exc()
         status: Status = "oom" if isinstance(trouble, (MemoryError, torch.OutOfMemoryError)) else "failed"
-        return [study.record(request, nothing, status=status, error=error) for request in requests]
+        return [study.record(request, missing, status=status, error=error) for request in requests]
     name = accelerator_name()
     session = {"session": uuid.uuid4().hex[:12], "rounds_per_build": str(ROUNDS_PER_BUILD)}
     return [
-        study.record(request, found, accelerator=name, notes=session)
-        for request, found in zip(requests, timings, strict=True)
+        study.record(request, rows, accelerator=name, notes=session)
+        for request, rows in zip(requests, timings, strict=True)
     ]
 
 
@@ -165,7 +171,7 @@ def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
 
 
 def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:
-    """The study's model with the cell's arm in it, started from `seed`."""
+    """Return the study's model, started from `seed` with the cell's arm in it, and the arm's record."""
     model = Transformer(_config(study, cell, task), seed=seed).to(choose_device())
     net: Fitted | Net | None = None
     if get_arm(cell.arm).needs_fit:
@@ -181,7 +187,7 @@ def _config(study: ResolvedStudy, cell: CellKey, task: Task) -> TransformerConfi
 
 
 def build_task(study: ResolvedStudy) -> Task:
-    """The study's task with its data; raises InputError where the data is not what the study began with."""
+    """Return the study's task with its data; raises InputError if the data changed since the study began."""
     spec = study.spec
     task = TASKS.get(spec.task.name)(spec.task, spec.model.context, choose_device(), spec.model.kind)
     if task.fingerprint != study.fingerprint:
@@ -190,15 +196,16 @@ def build_task(study: ResolvedStudy) -> Task:
 
 
 def _shape(study: ResolvedStudy) -> dict[str, int]:
-    """The shape that the model gives to the function."""
+    """Return the shape that the model gives to the function."""
     sizes = study.spec.model.shapes()
     return {name: sizes[name] for name in get_function(study.spec.function).default_shape}
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:
-    """The integers that the net stands in for, as the study says; the function's own domain on the reals.
+    """Return the domain that the net is fitted on: for a function of the reals, the function's own.
 
-    All that the slot is given in training, random positions too; and for an image no more, which is never longer.
+    For a function of integers: all integers that the slot is given in training, random positions included, and those
+    of the longest test if the study says so. Images are never longer than in training.
     """
     function, size = get_function(study.spec.function), study.spec.model
     if not function.domain.integer:

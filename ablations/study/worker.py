@@ -16,7 +16,7 @@ PRELOAD = "trans4init.ablations.study.preload"
 
 @dataclass(frozen=True)
 class StudyWorker:
-    """Runs requests of a study and sends what happens: the `Work` of executors."""
+    """Runs requests of a study and sends what happens; it is the `Work` that executors are given."""
 
     study: ResolvedStudy
     elsewhere: bool = False

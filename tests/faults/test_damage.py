@@ -24,7 +24,7 @@ def test_a_truncated_result_is_named_set_aside_and_made_again(study_copy, run_co
     assert path.name + ".corrupt" in (study_copy / "runs" / "tiny" / "report.md").read_text()
     code, output = run_command("run", "tiny.toml")
     assert code == 0
-    assert f"{path.name}.corrupt was torn or damaged and is set aside; its run is done again." in output
+    assert f"{path.name}.corrupt was damaged and is set aside; its run is done again." in output
     assert "[22/22] evaluate" in output
     assert path.exists()
     again = load_results(results(study_copy)).records
@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(study_copy, r
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)),
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the result of a run can't be kept in runs/tiny/results: File too large" in done.stderr
+    assert "the result of a run can't be written to runs/tiny/results: File too large" in done.stderr
     assert done.stderr.count("\n") == 1
     assert {path: path.read_bytes() for path in results(study_copy).glob("*.parquet")} == before
     assert list(results(study_copy).glob("*.tmp")) == []
@@ -146,4 +146,4 @@ def test_a_text_that_changes_during_the_study_is_noticed_by_the_runs(study_copy,
     (study_copy / "text.txt").write_text("another text " * 500)
     code, output = run_command("run", "tiny.toml", "--seeds", "4")
     assert code == 2
-    assert "the text changed" in output
+    assert "the data changed" in output

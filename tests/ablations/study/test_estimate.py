@@ -115,7 +115,7 @@ def test_arms_that_take_longer_make_the_study_longer(monkeypatch, tiny_study):
 
 
 def test_memory_counts_the_workers(monkeypatch):
-    monkeypatch.setattr(estimating, "_held", lambda: 500e6)
+    monkeypatch.setattr(estimating, "_most_memory", lambda: 500e6)
     one, three = (float(estimating._memory(workers, 400e6).split()[1]) for workers in (1, 3))
     assert one == pytest.approx(2 * 0.4 + 0.1 + 0.35 * 0.4, abs=0.06)
     assert three - one == pytest.approx(2 * (0.1 + 0.35 * 0.4), abs=0.11)

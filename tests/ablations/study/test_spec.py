@@ -47,7 +47,7 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ('"learned-frozen", ', '"learned-frosen", ', "unknown arm 'learned-frosen'; did you mean 'learned-frozen'?"),
         ('"analytic", ', "", "the arms must include 'analytic'"),
         ('"free-table"]', '"free-table", "analytic"]', "an arm is named twice"),
-        ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, and arm 'random-frozen' needs one"),
+        ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, but arm 'random-frozen' needs one"),
         ("trials = 2", "trials = 2\nseed = 0", "[tuning] seed: input should be greater than or equal to 1000"),
         ("low = 1e-3, high = 1e-1, log = true", "low = -1, high = 1", "learning_rate can't be -1: input should be"),
         ("high = 1e-1", "high = inf", "high: input should be a finite number"),

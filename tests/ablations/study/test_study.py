@@ -188,7 +188,7 @@ def test_another_text_in_the_same_folder_is_refused(study_copy, run_command):
     (study_copy / "text.txt").write_text((study_copy / "text.txt").read_text() + "more")
     code, output = run_command("run", "tiny.toml")
     assert code == 2
-    assert "the text changed" in output
+    assert "the data changed" in output
 
 
 def test_a_net_of_another_size_in_the_same_folder_is_refused(study_copy, run_command):
