@@ -140,13 +140,13 @@ class Fit:
     def _keep(self, fitted: "Fitted", console: "Console") -> None:
         from trans4init.ablations.errors import FaultError
         from trans4init.ablations.fit.figure import draw_fidelity
-        from trans4init.ablations.fit.records import keep
+        from trans4init.ablations.fit.records import save_fit
 
         how = {"steps": self.steps} | {key: value for key, value in self._how().items() if value != _DEFAULTS.get(key)}
         if self.density is not None:
             how["density"] = _digest(self.density)
         try:
-            kept = keep(fitted, how, self.out)
+            kept = save_fit(fitted, how, self.out)
             figure = draw_fidelity(fitted, self.out / "figures" / f"{kept[1].stem}.svg")
         except OSError as error:
             raise FaultError(f"the fit can't be kept in {self.out}: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""Fits: a net is trained on its function alone, its errors are measured, and it is kept as a checkpoint."""
+"""Fits: a net is trained on a function alone, its errors are measured, and checkpoint and record are saved."""
 
 from trans4init.ablations.fit.fidelity import Fidelity, RegionErrors
 from trans4init.ablations.fit.fitted import Fitted, load_fitted

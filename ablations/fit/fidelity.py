@@ -1,4 +1,4 @@
-"""Fidelity: how far a net is from its function, inside and outside what it was fitted on, and what it costs."""
+"""Measures fidelity: how far a net is from its function, inside and outside the fitted domain, and what it costs."""
 
 import math
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from trans4init.reports.records.schema import Measurement
 __all__ = ["QUANTITIES", "Fidelity", "RegionErrors", "measure", "region_errors"]
 
 _POINTS = 4001
-"""Real inputs of a region: an odd number, so that most fall between those that a net was fitted on."""
+"""How many reals a region is measured at: an odd number, so that most fall between the fitted ones."""
 
 
 @dataclass(frozen=True)
 class RegionErrors:
-    """How far a net is from its function on one region of inputs. Errors are in units of the function's values.
+    """Says how far a net is from its function on one region of inputs, in units of the function's values.
 
-    None stands for an error that isn't a finite number, as where the function itself has no value.
+    An error that is NaN or infinite, as where the function itself has no value, is None.
     """
 
     region: str
@@ -40,36 +40,37 @@ class RegionErrors:
     derivative_rms_error: float | None
     derivative_relative_error: float | None
     derivative_max_relative_error: float | None = None
-    """As of the value; None in records of before it was measured."""
+    """As `max_relative_error`, of the derivative; None in records that were written before it was measured."""
     derivative_max_ulp_error: float | None = None
+    """As `max_ulp_error`, of the derivative."""
 
 
 QUANTITIES = tuple(name for name in RegionErrors.__dataclass_fields__ if name not in ("region", "fitted"))
-"""The errors of a region, in their order."""
+"""The names of a region's errors, in the order of records and tables."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How well a net stands in for its function, and what it costs."""
+    """Says how well a net stands in for its function, and what it costs."""
 
     regions: tuple[RegionErrors, ...]
     """The fitted region first, then 1 to 2 and 2 to 4 times as far, then the observed density where there is one."""
     parameters: int
     flops: int
-    """Per input."""
+    """Floating-point operations per input."""
     inputs_per_call: int
     call_microseconds: float
     """One call on all inputs of the fitted region, float32, one thread."""
     folded_call_microseconds: float | None
-    """The same from a table or from knots; None for a net that doesn't fold."""
+    """The same from a table or a polyline; None for a net that doesn't fold."""
     analytic_call_microseconds: float
-    """The same by the closed form, from a table where positions are finite: as a slot holds it."""
+    """The same by the closed form as a slot holds it: from a table over finite positions."""
     fit_seconds: float
     folded_by: str = ""
-    """What the folded call is: "table", or the implementation of `kernels.polyline`; empty for what doesn't fold."""
+    """What computes the folded call: "table" or an implementation of `kernels.polyline`; empty without folding."""
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """The record as rows."""
+        """Return the record as measurements."""
         rows = [
             Measurement(metrics.over_region(quantity, errors.region), getattr(errors, quantity))
             for errors in self.regions
@@ -88,7 +89,7 @@ class Fidelity:
 
 
 def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds: float) -> Fidelity:
-    """The record of a net that was fitted on `domain` in `seconds`; density: inputs [N] that a slot really got."""
+    """Measure a net that was fitted on `domain` in `seconds`; density: inputs [N] that a slot was given, or None."""
     function, shape, net = content.function, content.shape, content.net
     regions = []
     for region in (domain, *domain.beyond(function.support)):
@@ -114,13 +115,13 @@ def measure(content: NetContent, domain: Domain, density: Tensor | None, seconds
 
 
 def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool) -> RegionErrors:
-    """The errors of a content on inputs [N] float64, against the closed form of its function."""
+    """Measure a content on inputs [N] float64 against the closed form of its function."""
     function, shape = content.function, content.shape
     values, slopes = torch.func.jvp(content.value, (points,), (function.direction(points),))  # type: ignore[misc]
     exact, slope = function.analytic(points, **shape), function.derivative(points, **shape)
-    if function.takes == "rows":  # what is no part of a row is no part of its error
-        seen = points > -math.inf
-        values, slopes, exact, slope = values[seen], slopes[seen], exact[seen], slope[seen]
+    if function.takes == "rows":  # −∞ pads a short row
+        inside = points > -math.inf
+        values, slopes, exact, slope = values[inside], slopes[inside], exact[inside], slope[inside]
     error, slope_error = (values.detach() - exact).abs(), (slopes.detach() - slope).abs()
     relative, ulp = _worst_by_value(error, exact)
     slope_relative, slope_ulp = _worst_by_value(slope_error, slope)
@@ -141,11 +142,11 @@ def region_errors(content: Content, points: Tensor, region: str, *, fitted: bool
 
 
 def _worst_by_value(error: Tensor, exact: Tensor) -> tuple[float | None, float | None]:
-    """Largest error over the value, and in its units in the last place as a float32; not at zeros of the function."""
-    some = exact.abs() > exact.abs().max() * 2**-23
-    if not some.any():
+    """Return the largest error over the value, and in float32 units in the last place of the value, away from zeros."""
+    nonzero = exact.abs() > exact.abs().max() * 2**-23
+    if not nonzero.any():
         return None, None
-    error, size = error[some], exact[some].abs()
+    error, size = error[nonzero], exact[nonzero].abs()
     ulp = torch.from_numpy(np.spacing(size.float().numpy())).double()
     return _finite((error / size).max()), _finite((error / ulp).max())
 

@@ -1,4 +1,4 @@
-"""The figure of a fit: the net on its function, its error and that of the slope, in range and beyond."""
+"""Draws a fit: the net on its function, and the errors of value and slope, inside and outside the fitted domain."""
 
 from pathlib import Path
 
@@ -17,23 +17,27 @@ from trans4init.reports.files import write_whole
 __all__ = ["draw_fidelity"]
 
 _POINTS = 1201
-"""Reals of a stretch."""
+"""How many reals of a domain are drawn."""
 _NET, _FUNCTION, _SLOPE, _OUTSIDE = "#D55E00", "#000000", "#0072B2", "#EEEEEE"
 
 Floats = NDArray[np.float64]
 
 
 def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
-    """Write the figure as SVG; where it is, or None for a function whose inputs are no numbers.
+    """Write the figure as SVG and return its path; None for a function of vectors or rows, which isn't drawn.
 
-    It reaches twice as far as the fitted range; what lies outside is shaded. Of several outputs the values are of the
-    one with the largest error in range, the errors the largest of all.
+    The figure reaches twice as far as the fitted domain; what lies outside of it is shaded. Of several outputs it
+    shows the values of the one with the largest error in the domain, and the largest errors of all outputs.
     """
     if fitted.function.takes != "numbers":
         return None
     domain, function = fitted.net.domain, fitted.function
-    near = [one for one in domain.beyond(function.support) if domain.low == one.high or one.low in _after(domain)]
-    points = torch.cat([function.points(stretch, _POINTS, **fitted.shape) for stretch in (domain, *near)])
+    near = [
+        region
+        for region in domain.beyond(function.support)
+        if domain.low == region.high or region.low == _after(domain)
+    ]
+    points = torch.cat([function.points(region, _POINTS, **fitted.shape) for region in (domain, *near)])
     points = points.sort().values
     inside = ((points >= domain.low) & (points <= domain.high)).numpy()
     exact, value, error, slope_error = _errors(fitted, points, inside)
@@ -67,29 +71,29 @@ def draw_fidelity(fitted: Fitted, path: Path) -> Path | None:
 
 
 def _errors(fitted: Fitted, points: torch.Tensor, inside: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats]:
-    """The function and the net at points [N], and the errors of value and slope; zeros and what isn't finite as NaN."""
+    """Return function, net, and the errors of value and slope at points [N]; an error of 0 or infinity becomes NaN."""
     function, shape = fitted.function, fitted.shape
     content = NetContent(function, shape, fitted.net)
-    found = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))
-    truth = function.analytic(points, **shape), function.derivative(points, **shape)
+    of_net = torch.func.jvp(content.value, (points,), (torch.ones_like(points),))
+    of_function = function.analytic(points, **shape), function.derivative(points, **shape)
     (value, slope), (exact, true_slope) = (
-        [function.as_rows(part.detach()).numpy() for part in parts] for parts in (found, truth)
+        [function.as_rows(part.detach()).numpy() for part in parts] for parts in (of_net, of_function)
     )
     errors = [np.abs(value - exact), np.abs(slope - true_slope)]  # [N, outputs]
     worst = int(np.nan_to_num(errors[0][inside]).max(axis=0).argmax())
     largest = [np.where(np.isfinite(error), error, 0).max(axis=1) for error in errors]
-    error, slope_error = (np.where(one > 0, one, np.nan) for one in largest)
+    error, slope_error = (np.where(errors > 0, errors, np.nan) for errors in largest)
     return exact[:, worst], value[:, worst], error, slope_error
 
 
-def _after(domain: Domain) -> tuple[float, ...]:
-    """Where the stretch that follows it begins."""
-    return (domain.high + 1,) if domain.integer else (domain.high,)
+def _after(domain: Domain) -> float:
+    """Return where the region above a domain begins."""
+    return domain.high + 1 if domain.integer else domain.high
 
 
 def _scale(axes: Axes, inside: Floats, exact: Floats) -> None:
-    """What the function does everywhere is seen, and what the net does in range; a net that runs off is cut."""
-    seen = np.concatenate([inside, exact])
-    seen = seen[np.isfinite(seen)]
-    room = 0.08 * (np.ptp(seen) or 1.0)
-    axes.set_ylim(seen.min() - room, seen.max() + room)
+    """Show the whole function, and the net inside the domain; outside it a net may leave the picture."""
+    shown = np.concatenate([inside, exact])
+    shown = shown[np.isfinite(shown)]
+    room = 0.08 * (np.ptp(shown) or 1.0)
+    axes.set_ylim(shown.min() - room, shown.max() + room)

@@ -1,4 +1,4 @@
-"""A net that was fitted to a function: called, folded to a table, saved and loaded."""
+"""A fitted net: it can be called, folded to a table or a polyline, saved and loaded."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit.fidelity import Fidelity, RegionErrors
 from trans4init.ablations.functions import Function, get_function
 from trans4init.ablations.net_files import read_checkpoint, write_checkpoint
-from trans4init.ablations.nets import Net, net_from_card
+from trans4init.ablations.nets import Net, net_from_description
 from trans4init.ablations.slots.contents import Content, NetContent, folded
 
 __all__ = ["Fitted", "load_fitted"]
@@ -26,7 +26,7 @@ class Fitted:
     fidelity: Fidelity
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The net's values for inputs [...], in float32 or float64 as they are; integers count as float32."""
+        """Compute the net's values for inputs [...], in float32 or float64 as they are; integers become float32."""
         exact = inputs if inputs.is_floating_point() else inputs.float()
         return NetContent(self.function, self.shape, self.net).value(exact)
 
@@ -41,33 +41,33 @@ class Fitted:
 
     def save(self, folder: Path | str) -> Path:
         """Write `net.safetensors` and `card.json` into `folder`."""
-        from safetensors.torch import save  # only what keeps or reads a file needs it
+        from safetensors.torch import save  # only saving and loading need it
 
-        card = {
+        description = {
             "function": self.function.located,
             "shape": self.shape,
             "seed": self.seed,
-            **self.net.card(),
+            **self.net.description(),
             "fidelity": asdict(self.fidelity),
         }
-        return write_checkpoint(Path(folder), card, save(self.net.state_dict()))
+        return write_checkpoint(Path(folder), description, save(self.net.state_dict()))
 
 
 def load_fitted(folder: Path | str) -> Fitted:
-    """The net that `Fitted.save` wrote; raises InputError where there is none."""
+    """Load the net that `Fitted.save` wrote; raises InputError where the folder holds none, or a damaged one."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    card, weights = read_checkpoint(Path(folder))
+    description, weights = read_checkpoint(Path(folder))
     try:
-        net = net_from_card(card)
+        net = net_from_description(description)
         net.load_state_dict(load(weights))
-        fidelity = dict(card["fidelity"])
-        fidelity["regions"] = tuple(RegionErrors(**errors) for errors in fidelity["regions"])
-        record = Fidelity(**fidelity)
-        numbers = all(bool(value.isfinite().all()) for value in net.state_dict().values())
+        fields = dict(description["fidelity"])
+        fields["regions"] = tuple(RegionErrors(**errors) for errors in fields["regions"])
+        fidelity = Fidelity(**fields)
+        finite = all(bool(value.isfinite().all()) for value in net.state_dict().values())
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
-    if not numbers:
-        raise InputError(f"{folder} holds no fitted net: among its weights are some that are no numbers.")
-    return Fitted(get_function(card["function"]), card["shape"], net, card["seed"], record)
+    if not finite:
+        raise InputError(f"{folder} holds no fitted net: some of its weights are NaN or infinite.")
+    return Fitted(get_function(description["function"]), description["shape"], net, description["seed"], fidelity)

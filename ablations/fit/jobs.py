@@ -1,8 +1,8 @@
-"""Fit: train a net on its function alone, measure how well it stands in for it, keep it."""
+"""Fit one net or many: train each on its function alone, and measure how well it stands in for it."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,7 @@ from trans4init.ablations.device import threads
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit.fidelity import measure
 from trans4init.ablations.fit.fitted import Fitted
-from trans4init.ablations.fit.optimise import (
-    FitDivergedError,
-    OnStep,
-    Schedule,
-    adam_together,
-    train_net,
-    tune_together,
-)
+from trans4init.ablations.fit.optimise import FitDivergedError, OnStep, Schedule, adam, refine
 from trans4init.ablations.functions import Domain, Function, get_function
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.nets.base import Placed
@@ -31,16 +24,17 @@ from trans4init.ablations.slots.contents import NetContent
 __all__ = ["Wanted", "fit", "fit_many", "refinement_budget"]
 
 DEFAULT_STEPS = 3000
+"""Steps of Adam that `fit` takes unless told otherwise."""
 DEFAULT_LEARNING_RATE = 1e-2
 _REPRESENTATIVES = 2048
-"""Inputs that stand for a density."""
+"""A density is reduced to this many quantiles: more cost time at every step."""
 _TOGETHER = 16
-"""Nets that are trained as one tensor program at most."""
+"""How many nets are trained as one tensor program at most: more take more memory, and their padding more time."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One of many fits, in the words of `fit`."""
+    """One of many fits: the arguments of `fit` that may differ between them."""
 
     function: str
     net: str
@@ -68,26 +62,27 @@ def fit(
 ) -> Fitted:
     """Fit the net called `net` to the function called `function` on `domain`, by default the function's own.
 
-    A net that can be placed from the data starts there, and is done where nothing can be better. Otherwise Adam on
-    the mean square error over the whole domain, its rate falling to 0 on a cosine; then the exact least-squares
-    optimum of the last layer, and L-BFGS on everything, in float64. A function whose values matter by their ratios is
-    fitted in their logarithm. The same seed gives the same bits on the same machine.
+    A net that can be set from the data starts there, and is not trained where that is its optimum. Otherwise Adam
+    minimises the mean square error over the whole domain, with a rate that falls to 0 on a cosine; then the last layer
+    is solved for by least squares, and L-BFGS refines all parameters, in float64. A function whose values matter by
+    their ratios is fitted in their logarithm. The same seed gives the same bits on the same machine.
 
-    density: inputs [N] that a slot was really given; the error counts where they are, not evenly. size: the net's
-    size, such as `{"hidden": (64,)}`. steps: of Adam. budget: evaluations of L-BFGS, a tenth of the steps unless
-    given. seconds: after so many, stop; the bits then depend on the machine. target_error: stop training where the
-    largest error is no larger; of the logarithm where that is fitted. shape: the function's, such as `width=128`.
+    density: inputs [N] that a slot was given, at which the error counts in place of evenly spaced inputs. size: the
+    net's size, such as `{"hidden": (64,)}`. steps: of Adam. budget: evaluations of L-BFGS, by default a tenth of the
+    steps. seconds: the time to stop after; the bits then depend on the machine. target_error: training stops once the
+    largest error (of the logarithm where that is fitted) is no larger. shape: the function's, such as `width=128`.
     on_step: called now and then with the step and the loss: Adam's steps, then L-BFGS's evaluations.
-    Raises InputError for names, shapes and sizes there aren't; FitDivergedError where the loss is not a number.
+    Raises InputError for unknown names, shapes and sizes, and FitDivergedError where the loss becomes NaN or infinite.
     """
     schedule = _schedule(steps, budget, seconds, target_error, learning_rate)
     job = _Job(Wanted(function, net, size or {}, seed, domain, shape))
-    with threads(1):  # sums are added up in the same order everywhere
+    with threads(1):  # so that sums are added in the same order whatever the number of cores
         job.place()
         if density is not None:
             job.aim_at(density)
-        if job.placed != "best":
-            job.timed(lambda: train_net(job.net, *job.pairs, job.scheduled(schedule), on_step))
+        _train([job], schedule, on_step)
+        if job.diverged is not None:
+            raise job.diverged
         return job.finished(density)
 
 
@@ -99,56 +94,61 @@ def fit_many(
     target_error: float = 0.0,
     learning_rate: float = DEFAULT_LEARNING_RATE,
 ) -> Iterator[tuple[int, Fitted | FitDivergedError]]:
-    """Many fits, each as `fit` would do it: those that are alike together, as one tensor program, Adam and L-BFGS both.
+    """Fit many nets, each as `fit` would: those that are alike are trained together, as one tensor program.
 
-    Alike are nets of one kind on the same points with as many outputs: seeds, functions, and MLPs of different widths.
-    Yields the place in `wanted` with what came of it, in the order in which they are done. Raises as `fit`, before
-    anything is fitted, but for a fit that diverges: that is yielded.
+    Nets of one kind on the same points with as many outputs are alike: they may differ in seed, function, and, where
+    they are MLPs, width. Yields the index in `wanted` and the fitted net, or the error of a fit that diverged, in the
+    order in which they are done. Raises InputError as `fit` does, before anything is fitted.
     """
     schedule = _schedule(steps, budget, math.inf, target_error, learning_rate)
     alike: dict[tuple[object, ...], list[int]] = {}
-    for index, one in enumerate(wanted):
-        alike.setdefault(_Job(one).alike(), []).append(index)
+    for index, single in enumerate(wanted):
+        alike.setdefault(_Job(single).alike(), []).append(index)
     for indices in alike.values():
         for first in range(0, len(indices), _TOGETHER):
-            some = indices[first : first + _TOGETHER]
+            group = indices[first : first + _TOGETHER]
             with threads(1):
-                found = _fit_alike([_Job(wanted[index]) for index in some], schedule)
-            yield from zip(some, found, strict=True)
+                outcomes = _fit_alike([_Job(wanted[index]) for index in group], schedule)
+            yield from zip(group, outcomes, strict=True)
 
 
 def _fit_alike(jobs: list["_Job"], schedule: Schedule) -> list[Fitted | FitDivergedError]:
     for job in jobs:
         job.place()
-    if sum(job.placed != "best" for job in jobs) > 1:
-        _train_together(jobs, schedule)
-    else:
-        for job in jobs:
-            job.train(schedule)
+    _train(jobs, schedule)
     return [job.diverged or job.finished() for job in jobs]
 
 
-def _train_together(jobs: list["_Job"], schedule: Schedule) -> None:
-    """Adam on those that start anywhere, then L-BFGS on these and on those that were placed."""
-    drawn = [job for job in jobs if job.placed == "no"]
+def _train(jobs: list["_Job"], schedule: Schedule, on_step: OnStep | None = None) -> None:
+    """Train jobs that are alike: by Adam those whose nets start anywhere, then refine these and those that were placed.
+
+    Each job counts an equal share of the time. One that diverges has its error as `diverged`.
+    """
+    if all(job.placed == "best" for job in jobs):
+        return
     points, start = jobs[0].pairs[0], time.perf_counter()
-    reached: list[bool] = []
+    drawn = [job for job in jobs if job.placed == "no"]
+    refined = [job for job in jobs if job.placed == "start"]
     if drawn:
         targets = [job.pairs[1].float() for job in drawn]
-        reached = adam_together([job.net for job in drawn], points.float(), targets, schedule)
-    enough = {id(job) for job, done in zip(drawn, reached, strict=True) if done}
-    for job in drawn:
-        if not all(bool(value.isfinite().all()) for value in job.net.parameters()):
-            job.diverged = FitDivergedError("the weights of the fit are no numbers after Adam")
-    left = [job for job in jobs if job.placed != "best" and job.diverged is None and id(job) not in enough]
-    if left:
-        tune_together([job.net for job in left], points, [job.pairs[1] for job in left], schedule)
+        outcomes = adam([job.net for job in drawn], points.float(), targets, schedule, on_step)
+        for job, outcome in zip(drawn, outcomes, strict=True):
+            if isinstance(outcome, FitDivergedError):
+                job.diverged = outcome
+            elif not all(bool(value.isfinite().all()) for value in job.net.parameters()):
+                job.diverged = FitDivergedError("the weights of the fit are NaN or infinite after Adam")
+            elif not outcome:
+                refined.append(job)
+    if refined:
+        nets, targets = [job.net for job in refined], [job.pairs[1] for job in refined]
+        schedule = schedule if drawn else replace(schedule, steps=0)
+        refine(nets, points, targets, schedule, on_step, until=start + schedule.seconds)
     for job in jobs:
         job.seconds += (time.perf_counter() - start) / len(jobs)
 
 
 class _Job:
-    """One fit on its way. Raises InputError for what can't be fitted."""
+    """A fit in progress. Raises InputError for what can't be fitted."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.function = get_function(wanted.function)
@@ -166,24 +166,22 @@ class _Job:
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """Points [N], and what the net should give there, [N, outputs], float64."""
+        """Points [N] and the values that the net should have there, [N, outputs], float64."""
         rows = self.function.as_rows(self.function.analytic(self._points, **self.shape))
         return self._points, rows.log() if self.function.log_values else rows
 
     def alike(self) -> tuple[object, ...]:
-        """What fits that are done together share."""
+        """Return what two fits must share to be trained together."""
         return *self.net.alike(), self._points.shape, self._points.numpy().tobytes()
 
     def place(self) -> None:
-        """Start from the data where the net knows how."""
-
-        def place() -> None:
-            self.placed = self.net.place(*self.pairs)
-
-        self.timed(place)
+        """Set the net from the data where it knows how."""
+        start = time.perf_counter()
+        self.placed = self.net.place(*self.pairs)
+        self.seconds += time.perf_counter() - start
 
     def aim_at(self, density: Tensor) -> None:
-        """Count the error where a slot's inputs are."""
+        """Fit at the inputs that a slot was given, in place of evenly spaced ones."""
         finite = bool(density.isfinite().all())
         if self.domain.integer or self.function.takes != "numbers" or density.numel() < 2 or not finite:
             raise InputError(
@@ -199,33 +197,15 @@ class _Job:
         self._points = _representative(density)
         self.placed = "start" if self.placed == "start" else "no"
 
-    def scheduled(self, schedule: Schedule) -> Schedule:
-        """Without Adam for a net that was placed."""
-        return replace(schedule, steps=0) if self.placed == "start" else schedule
-
-    def train(self, schedule: Schedule) -> None:
-        """By itself, where it isn't the best already."""
-        if self.placed != "best":
-            try:
-                self.timed(lambda: train_net(self.net, *self.pairs, self.scheduled(schedule)))
-            except FitDivergedError as trouble:
-                self.diverged = trouble
-
-    def timed(self, work: Callable[[], None]) -> None:
-        """Do it, and count its seconds."""
-        start = time.perf_counter()
-        work()
-        self.seconds += time.perf_counter() - start
-
     def finished(self, density: Tensor | None = None) -> Fitted:
-        """With its record."""
+        """Measure the net."""
         content = NetContent(self.function, self.shape, self.net)
         fidelity = measure(content, self.domain, density, self.seconds)
         return Fitted(self.function, self.shape, self.net, self.seed, fidelity)
 
 
 def refinement_budget(steps: int) -> int:
-    """Evaluations of L-BFGS after so many steps of Adam, where nothing else is asked for."""
+    """Return the default number of evaluations of L-BFGS after so many steps of Adam."""
     return steps // 10
 
 
@@ -250,14 +230,14 @@ def _check_fittable(function: Function) -> None:
         return
     if function.approximates:
         raise InputError(
-            f"{name} stands in for {function.approximates} itself and isn't fitted; "
+            f"{name} is itself an approximation of {function.approximates} and isn't fitted; "
             f"its errors are measured by: trans4init fit {function.approximates} --all"
         )
     raise InputError(f"{name} can't be fitted: {function.tails or 'it has no closed form'}.")
 
 
 def _representative(density: Tensor) -> Tensor:
-    """At most _REPRESENTATIVES quantiles of the inputs, ascending, float64."""
+    """Return at most _REPRESENTATIVES quantiles of the inputs, ascending, float64."""
     ordered = density.detach().double().flatten().sort().values
     places = torch.linspace(0, len(ordered) - 1, min(len(ordered), _REPRESENTATIVES)).round().long()
     return ordered[places]

@@ -1,41 +1,42 @@
-"""L-BFGS on many problems at once: each has its own history, step length and line search, all share every evaluation.
+"""L-BFGS on many problems at once: each has its own history, step length and line search; all share the evaluations.
 
-M problems, P unknowns each (zeros where one has fewer), m remembered steps.
+M problems, P unknowns each (padded with zeros where a problem has fewer), m remembered steps.
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["lbfgs_together"]
+__all__ = ["lbfgs"]
 
 _MEMORY = 50
-"""Steps remembered, m."""
+"""How many steps are remembered, m: time and memory of a direction grow with it."""
 _DECREASE, _CURVATURE = 1e-4, 0.9
-"""Of the weak Wolfe conditions (Nocedal and Wright 2006, equation 3.6)."""
+"""The constants c1 and c2 of the weak Wolfe conditions (Nocedal and Wright 2006, equation 3.6)."""
 _TRIALS = 25
-"""Step lengths tried along one direction."""
+"""How many step lengths are tried along one direction before it is given up."""
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""From unknowns [M, P] to values [M], gradients [M, P], and which are good enough [M]."""
+"""Maps unknowns [M, P] to values [M], gradients [M, P], and which problems are good enough [M]."""
 
 
 @dataclass
 class _History:
-    """The last steps and changes of the gradient, rings of m a problem."""
+    """Remembers the last steps and changes of the gradient, in a ring buffer of m for each problem."""
 
     steps: Tensor  # [m, M, P]
     changes: Tensor  # [m, M, P]
-    inverse: Tensor  # [m, M]: 1 / (step · change), 0 where there is none
+    inverse: Tensor  # [m, M]: 1 / (step · change), 0 in an empty place
     scale: Tensor  # [M]
     place: Tensor  # [M]: where the next one goes
 
     @classmethod
     def empty(cls, start: Tensor, memory: int) -> "_History":
-        """Of no steps."""
+        """Make a history without steps."""
         many, size = start.shape
         return cls(
             start.new_zeros(memory, many, size),
@@ -46,7 +47,7 @@ class _History:
         )
 
     def add(self, which: Tensor, step: Tensor, change: Tensor) -> None:
-        """Remember a step of the problems `which`; none that curves downwards."""
+        """Remember a step of the problems `which`, except where it curves downwards."""
         curvature = _dot(step, change)
         which = (which & (curvature > 1e-300)).nonzero()[:, 0]
         place = self.place[which]
@@ -56,31 +57,35 @@ class _History:
         self.place[which] = (place + 1) % len(self.steps)
 
     def forget(self, which: Tensor) -> None:
-        """Start anew with the problems `which`."""
+        """Forget all steps of the problems `which`."""
         self.inverse[:, which], self.scale[which] = 0.0, 1.0
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """−H g by the two loops (Nocedal and Wright 2006, algorithm 7.4), [M, P]."""
-        every, shares, turned = torch.arange(len(gradient)), [], gradient
-        newest_first = [(self.place - 1 - age) % len(self.steps) for age in range(len(self.steps))]
-        used = [at for at in newest_first if bool(self.inverse[at, every].any())]
-        for at in used:
-            shares.append(self.inverse[at, every] * _dot(self.steps[at, every], turned))
-            turned = turned - shares[-1][:, None] * self.changes[at, every]
+        """Compute −H g by the two loops (Nocedal and Wright 2006, algorithm 7.4), [M, P]."""
+        problems, memory = torch.arange(len(gradient)), len(self.steps)
+        newest_first = (self.place - 1 - torch.arange(memory)[:, None]) % memory  # [m, M]
+        inverse = self.inverse[newest_first, problems]
+        used = int(inverse.any(1).sum())  # remembered steps come before free places
+        newest_first, inverse = newest_first[:used], inverse[:used]
+        steps, changes = self.steps[newest_first, problems], self.changes[newest_first, problems]
+        shares, turned = [], gradient
+        for age in range(used):
+            shares.append(inverse[age] * _dot(steps[age], turned))
+            turned = torch.addcmul(turned, shares[-1][:, None], changes[age], value=-1)
         turned = turned * self.scale[:, None]
-        for at, share in zip(reversed(used), reversed(shares), strict=True):
-            back = self.inverse[at, every] * _dot(self.changes[at, every], turned)
-            turned = turned + (share - back)[:, None] * self.steps[at, every]
+        for age in reversed(range(used)):
+            back = inverse[age] * _dot(changes[age], turned)
+            turned = torch.addcmul(turned, (shares[age] - back)[:, None], steps[age])
         return -turned
 
 
-def lbfgs_together(evaluate: Evaluate, start: Tensor, budget: int, *, memory: int = _MEMORY) -> Tensor:
-    """Minimise M functions from start [M, P], float64, in at most `budget` evaluations of all; the best points.
+def lbfgs(evaluate: Evaluate, start: Tensor, budget: int, *, memory: int = _MEMORY, until: float = math.inf) -> Tensor:
+    """Minimise M functions from start [M, P], float64, in at most `budget` evaluations of all; return the best points.
 
     Each evaluation moves every problem on: to another step length on its line, or, where the weak Wolfe conditions
     hold, to its next direction. Step lengths are doubled until one is too long, then interpolated. A problem is done
-    where it is good enough, or where even the steepest descent finds nothing better; a value that is no number is too
-    high a one. What a problem gets does not depend on the others, up to rounding.
+    where it is good enough, or where even steepest descent finds nothing better; a NaN counts as too high a value. What
+    a problem gets does not depend on the others, up to rounding. until: the `time.perf_counter()` to stop at.
     """
     point = start.clone()
     value, gradient, done = evaluate(point)
@@ -90,7 +95,7 @@ def lbfgs_together(evaluate: Evaluate, start: Tensor, budget: int, *, memory: in
     low, high = torch.zeros_like(value), torch.full_like(value, math.inf)
     trials, steepest = torch.zeros_like(value), torch.ones_like(done)
     for _ in range(budget - 1):
-        if bool(done.all()):
+        if bool(done.all()) or time.perf_counter() >= until:
             break
         moved = point + length[:, None] * direction
         there, slope_there, enough = evaluate(moved)
@@ -125,11 +130,11 @@ def lbfgs_together(evaluate: Evaluate, start: Tensor, budget: int, *, memory: in
 
 
 def _between(low: Tensor, high: Tensor, length: Tensor, value: Tensor, there: Tensor, fall: Tensor) -> Tensor:
-    """The next length to try: the parabola's least where only a first one was too long, else the middle."""
+    """Return the next step length: the minimum of a parabola if only a first length was too long, else the middle."""
     parabola = -fall * length.square() / (2 * (there - value - fall * length))
     first = (low == 0) & (length == high) & parabola.isfinite()
     return torch.where(first, parabola.clamp(min=0.1 * high, max=0.5 * high), (low + high) / 2)
 
 
-def _dot(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).sum(1)
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b)

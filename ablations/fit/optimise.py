@@ -1,9 +1,8 @@
-"""How a net is trained on pairs of inputs and values: Adam, the last layer solved for, L-BFGS; alone or many at once.
+"""How nets are trained on pairs of inputs and values: Adam, then least squares for the last layer and L-BFGS.
 
-M nets, N inputs, O outputs.
+A single net is trained as many nets are: as one tensor program. M nets, N inputs, O outputs.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,166 +12,155 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trans4init.ablations.fit.lbfgs import lbfgs_together
+from trans4init.ablations.fit.lbfgs import lbfgs
 from trans4init.ablations.nets import Net
 
-__all__ = ["FitDivergedError", "OnStep", "Schedule", "adam_together", "train_net", "tune_net", "tune_together"]
+__all__ = ["FitDivergedError", "OnStep", "Schedule", "adam", "refine"]
 
 _CHECKS = 30
-"""Times that the loss of a fit is looked at and told."""
+"""How often in each phase the loss is checked and reported. More checks cost time: each waits for the result."""
 
 _ADAM_SHARE = 0.8
-"""Of the seconds that a fit may take."""
+"""Adam's share of the seconds that a fit may take; L-BFGS gets the rest."""
 
 OnStep = Callable[[int, float], None]
-"""Called with the step and the loss: those of Adam first, then the evaluations of L-BFGS."""
+"""Called with the step and the loss, the mean over nets: Adam's steps first, then the evaluations of L-BFGS."""
 
 
 class FitDivergedError(Exception):
-    """The loss of a fit stopped being a number."""
+    """Raised where the loss of a fit became NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a net is trained, and how fast."""
+    """How long nets are trained, and how fast."""
 
     steps: int
-    """Of Adam."""
+    """Steps of Adam."""
     budget: int
-    """Evaluations of L-BFGS."""
+    """Evaluations of the loss by L-BFGS."""
     learning_rate: float
     target_error: float = 0.0
-    """Stop where the largest error is no larger; 0 never stops."""
+    """A net is done where its largest error is no larger; 0 never stops one."""
     seconds: float = math.inf
-    """Cut both phases short; where this is finite, the bits depend on the machine's speed."""
+    """Cuts both phases short; where this is finite, the bits depend on the machine's speed."""
 
 
-def train_net(net: Net, points: Tensor, targets: Tensor, schedule: Schedule, on_step: OnStep | None = None) -> None:
-    """Train on points [N] and targets [N, O], float64, until the schedule or the target error is reached."""
-    start = time.perf_counter()
-    if schedule.steps and _adam(net, points.float(), targets.float(), schedule, on_step):
-        return
-    tune_net(net, points, targets, schedule, on_step, start)
-
-
-def tune_net(
-    net: Net, points: Tensor, targets: Tensor, schedule: Schedule, on_step: OnStep | None = None, start: float = 0.0
-) -> None:
-    """What comes after Adam: the last layer's exact optimum, then L-BFGS on everything, in float64."""
-    net.solve_output(points, targets)
-    if schedule.budget and not _reached(net(points), targets, schedule.target_error):
-        _refine(net, points, targets, schedule, on_step, start)
-
-
-def _adam(net: Net, inputs: Tensor, values: Tensor, schedule: Schedule, on_step: OnStep | None) -> bool:
-    """Whether the target was reached. The rate falls to 0 on a cosine, over the steps or over the time."""
-    steps, start = schedule.steps, time.perf_counter()
-    optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    check_every = max(1, steps // _CHECKS)
-    for step in range(steps):
-        result = net(inputs)
-        loss = (result - values).square().mean()
-        if step % check_every == 0 or step == steps - 1:
-            _report(step, loss.item(), on_step)
-            if _reached(result, values, schedule.target_error):
-                return True
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        cosine.step()
-        if math.isfinite(schedule.seconds):
-            gone = (time.perf_counter() - start) / (_ADAM_SHARE * schedule.seconds)
-            if gone >= 1:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.learning_rate * _cosine(max(gone, (step + 1) / steps))
-    return False
-
-
-def adam_together(
+def adam(
     nets: Sequence[Net], points: Tensor, targets: Sequence[Tensor], schedule: Schedule, on_step: OnStep | None = None
-) -> list[bool]:
-    """Adam on M nets at once, one tensor program: each as if it were alone, up to rounding.
+) -> list[bool | FitDivergedError]:
+    """Train M nets by Adam, each as if it were alone, up to rounding; the rate falls to 0 on a cosine.
 
-    The nets have one domain and number of outputs, and are of one size, or MLPs of one depth: narrower ones have
-    units of weight 0, which stay there. points [N], targets M times [N, O]. Whether each net reached the target error;
-    one that did keeps what it had then. A net whose loss is not a number is left with weights that are none.
+    The nets have one domain and number of outputs, and are of one size, or MLPs of one depth: narrower ones are padded
+    with units of weight 0, which stay 0. points [N], targets M times [N, O]. Returns for each net whether it reached
+    the target error, in which case it keeps what it had then, or the error if its loss became NaN or infinite.
     """
-    base = nets[0].widest(nets)
-    shapes = {name: value.shape for name, value in base.named_parameters()}
-    stacked = {
-        name: nn.Parameter(torch.stack([_padded(net.get_parameter(name).detach(), shape) for net in nets]))
-        for name, shape in shapes.items()
-    }
-    fixed = {name: torch.stack([net.get_buffer(name) for net in nets]) for name, _ in base.named_buffers()}
+    base, fixed = _frame(nets)
+    stacked = {name: nn.Parameter(value) for name, value in _stack(base, nets).items()}
     values = torch.stack(list(targets)).to(points.dtype)  # [M, N, O]
     optimiser = torch.optim.Adam(stacked.values(), lr=schedule.learning_rate)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
-    check_every = max(1, schedule.steps // _CHECKS)
-    done = [False] * len(nets)
+    check_every, start = max(1, schedule.steps // _CHECKS), time.perf_counter()
+    outcomes: list[bool | FitDivergedError] = [False] * len(nets)
     for step in range(schedule.steps):
         result = base.stacked({**stacked, **fixed}, points)  # [M, N, O]
-        losses = (result - values).square().mean(dim=(1, 2))
+        losses = (result - values).square().flatten(1).mean(1)
         if step % check_every == 0 or step == schedule.steps - 1:
-            if on_step is not None:
-                on_step(step, losses.detach().mean().item())
-            worst = (result.detach() - values).abs().amax(dim=(1, 2))
-            for index in (worst <= schedule.target_error).nonzero()[:, 0].tolist() if schedule.target_error else ():
-                if not done[index]:
-                    done[index] = True
+            reached = _reached(result, values, schedule).tolist()
+            for index, loss in enumerate(losses.tolist()):
+                if outcomes[index] is False and not math.isfinite(loss):
+                    outcomes[index] = FitDivergedError(f"the loss of the fit is {loss} at step {step}")
+                elif outcomes[index] is False and reached[index]:
+                    outcomes[index] = True
                     _unstack(nets[index], stacked, index)
-            if all(done):
+            finite = losses.detach()[losses.isfinite()]
+            if on_step is not None and len(finite):
+                on_step(step, finite.mean().item())
+            if all(outcomes):  # an error counts as true
                 break
         optimiser.zero_grad()
         losses.sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         cosine.step()
+        if math.isfinite(schedule.seconds):
+            elapsed = (time.perf_counter() - start) / (_ADAM_SHARE * schedule.seconds)
+            if elapsed >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.learning_rate * _cosine(max(elapsed, (step + 1) / schedule.steps))
     for index, net in enumerate(nets):
-        if not done[index]:
+        if outcomes[index] is not True:
             _unstack(net, stacked, index)
-    return done
+    return outcomes
 
 
-def tune_together(nets: Sequence[Net], points: Tensor, targets: Sequence[Tensor], schedule: Schedule) -> None:
-    """`tune_net` on M nets at once, as `adam_together` takes them; points [N] and targets [N, O] in float64."""
-    for net, values in zip(nets, targets, strict=True):
-        net.solve_output(points, values)
+def refine(
+    nets: Sequence[Net],
+    points: Tensor,
+    targets: Sequence[Tensor],
+    schedule: Schedule,
+    on_step: OnStep | None = None,
+    *,
+    until: float | None = None,
+) -> None:
+    """Do what comes after Adam: the last layers' least squares, then L-BFGS on everything, in float64.
+
+    nets: as of `adam`; points [N] and targets M times [N, O], float64. until: the `time.perf_counter()` to stop at;
+    `schedule.seconds` from now where None. A net that L-BFGS would make worse is left as the least squares made it.
+    """
+    until = time.perf_counter() + schedule.seconds if until is None else until
+    for net, rows in zip(nets, targets, strict=True):
+        net.solve_output(points, rows)
     if not schedule.budget:
         return
-    base, kept = nets[0].widest(nets), [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
-    before = [_loss(net(points), values).item() for net, values in zip(nets, targets, strict=True)]
-    shapes = {name: value.shape for name, value in base.named_parameters()}
-    fixed = {name: torch.stack([net.get_buffer(name) for net in nets]) for name, _ in base.named_buffers()}
+    base, fixed = _frame(nets)
+    solved = [{name: value.clone() for name, value in net.state_dict().items()} for net in nets]
+    solved_losses = [_loss(net, points, rows) for net, rows in zip(nets, targets, strict=True)]
+    start = _stack(base, nets)
     values = torch.stack(list(targets))  # [M, N, O]
-    scale = values.square().mean(dim=(1, 2)).clamp_min(1e-300)
+    scale = values.square().flatten(1).mean(1).clamp_min(1e-300)
+    evaluations, check_every = 0, max(1, schedule.budget // _CHECKS)
 
-    def stacked(flat: Tensor) -> dict[str, Tensor]:
-        parts = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=1)
-        return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    def unflattened(flat: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(flat, [value[0].numel() for value in start.values()], dim=1)
+        return {name: part.view_as(value) for (name, value), part in zip(start.items(), parts, strict=True)}
 
     def evaluate(flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal evaluations
         flat = flat.detach().requires_grad_()
-        result = base.stacked({**stacked(flat), **fixed}, points)  # [M, N, O]
-        losses = (result - values).square().mean(dim=(1, 2)) / scale
+        result = base.stacked({**unflattened(flat), **fixed}, points)  # [M, N, O]
+        losses = (result - values).square().flatten(1).mean(1) / scale
         [gradient] = torch.autograd.grad(losses.sum(), flat)
-        worst = (result.detach() - values).abs().amax(dim=(1, 2))
-        return losses.detach(), gradient, (worst <= schedule.target_error) & (schedule.target_error > 0)
+        if on_step is not None and evaluations % check_every == 0:
+            on_step(schedule.steps + evaluations, (losses.detach() * scale).mean().item())
+        evaluations += 1
+        return losses.detach(), gradient, _reached(result, values, schedule)
 
-    start = [
-        torch.cat([_padded(net.get_parameter(name).detach(), shape).flatten() for name, shape in shapes.items()])
-        for net in nets
-    ]
-    found = stacked(lbfgs_together(evaluate, torch.stack(start).double(), schedule.budget))
-    for index, net in enumerate(nets):
-        _unstack(net, found, index)
-        if not _loss(net(points), targets[index]).item() < before[index]:
-            net.load_state_dict(kept[index])
+    flat = torch.cat([value.flatten(1) for value in start.values()], dim=1).double()  # [M, P]
+    refined = unflattened(lbfgs(evaluate, flat, schedule.budget, until=until))
+    for index, (net, rows) in enumerate(zip(nets, targets, strict=True)):
+        _unstack(net, refined, index)
+        if not _loss(net, points, rows) < solved_losses[index]:
+            net.load_state_dict(solved[index])
+
+
+def _frame(nets: Sequence[Net]) -> tuple[Net, dict[str, Tensor]]:
+    """Return a net that all of `nets` fit into, and their buffers, stacked."""
+    base = nets[0].widest(nets)
+    return base, {name: torch.stack([net.get_buffer(name) for net in nets]) for name, _ in base.named_buffers()}
+
+
+def _stack(base: Net, nets: Sequence[Net]) -> dict[str, Tensor]:
+    """Return each parameter of all nets, [M, ...], with zeros behind the values of narrower nets."""
+    return {
+        name: torch.stack([_padded(net.get_parameter(name).detach(), value.shape) for net in nets])
+        for name, value in base.named_parameters()
+    }
 
 
 def _padded(value: Tensor, shape: torch.Size) -> Tensor:
-    """A tensor with zeros behind it in every dimension, up to the shape."""
-    behind = [wanted - had for wanted, had in zip(shape, value.shape, strict=True)]
+    """Put zeros behind a tensor in every dimension, up to the shape."""
+    behind = [wanted - size for wanted, size in zip(shape, value.shape, strict=True)]
     return F.pad(value, [part for count in reversed(behind) for part in (0, count)])
 
 
@@ -182,65 +170,16 @@ def _unstack(net: Net, stacked: Mapping[str, Tensor], index: int) -> None:
         value.copy_(stacked[name][index][tuple(slice(size) for size in value.shape)])
 
 
+def _reached(result: Tensor, values: Tensor, schedule: Schedule) -> Tensor:
+    """Return which nets' largest errors are within the target, [M]; none where there is no target."""
+    worst = (result.detach() - values).abs().flatten(1).amax(1)
+    return (worst <= schedule.target_error) & (schedule.target_error > 0)
+
+
+@torch.no_grad()
+def _loss(net: Net, points: Tensor, rows: Tensor) -> float:
+    return float((net(points) - rows).square().mean())
+
+
 def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def _reached(result: Tensor, targets: Tensor, target_error: float) -> bool:
-    return target_error > 0 and (result.detach() - targets).abs().max().item() <= target_error
-
-
-class _EnoughError(Exception):
-    """L-BFGS has reached the target error, or the time is over."""
-
-
-def _refine(
-    net: Net, points: Tensor, targets: Tensor, schedule: Schedule, on_step: OnStep | None, start: float
-) -> None:
-    """L-BFGS with a strong Wolfe line search; what it makes worse is undone."""
-    kept = {name: value.clone() for name, value in net.state_dict().items()}
-    before = _loss(net(points), targets).item()
-    net.double()
-    scale = targets.square().mean().clamp_min(1e-300)
-    optimiser = torch.optim.LBFGS(
-        net.parameters(),
-        max_iter=schedule.budget,
-        max_eval=schedule.budget,
-        history_size=50,
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-    evaluations, check_every = 0, max(1, schedule.budget // _CHECKS)
-
-    def closure() -> Tensor:
-        nonlocal evaluations
-        optimiser.zero_grad()
-        result = net(points)
-        loss = _loss(result, targets)
-        if on_step is not None and evaluations % check_every == 0:
-            on_step(schedule.steps + min(evaluations, schedule.budget - 1), loss.item())
-        evaluations += 1
-        if _reached(result, targets, schedule.target_error) or time.perf_counter() - start > schedule.seconds:
-            raise _EnoughError
-        value = loss / scale
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with contextlib.suppress(_EnoughError):  # the weights are then those that were evaluated last
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-    net.float()
-    net.zero_grad()
-    if not _loss(net(points), targets).item() < before:
-        net.load_state_dict(kept)
-
-
-def _loss(result: Tensor, targets: Tensor) -> Tensor:
-    return (result - targets).square().mean()
-
-
-def _report(step: int, loss: float, on_step: OnStep | None) -> None:
-    if not math.isfinite(loss):
-        raise FitDivergedError(f"the loss of the fit is {loss} at step {step}")
-    if on_step is not None:
-        on_step(step, loss)

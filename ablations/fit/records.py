@@ -1,4 +1,4 @@
-"""What is kept of a fit: its checkpoint, and its record as one immutable Parquet file."""
+"""Saves a fit: its checkpoint, and its record as one immutable Parquet file."""
 
 import hashlib
 import json
@@ -17,31 +17,31 @@ from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
 from trans4init.reports.records.store import write_run
 from trans4init.reports.records.vocabulary import Status
 
-__all__ = ["asked", "keep", "record_of", "run_id_of"]
+__all__ = ["fit_request", "record_of", "run_id_of", "save_fit"]
 
 
-def asked(function: Function, shape: dict[str, int], net: Net, how: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, JSON-ready: the same words make the same fit. how: what else `fit` was told, as the steps."""
-    return {**net.card(), "function": function.located, "shape": shape, **how}
+def fit_request(function: Function, shape: dict[str, int], net: Net, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a fit, JSON-ready: the same request and seed make the same fit. how: other arguments of `fit`."""
+    return {**net.description(), "function": function.located, "shape": shape, **how}
 
 
-def run_id_of(words: dict[str, Any], seed: int) -> str:
-    """The name of the fit with these words and this seed."""
-    return f"fit-{hashlib.sha256(f'{_digest(words)}{seed}'.encode()).hexdigest()[:16]}"
+def run_id_of(request: dict[str, Any], seed: int) -> str:
+    """Return the run id of a request with a seed."""
+    return f"fit-{hashlib.sha256(f'{_digest(request)}{seed}'.encode()).hexdigest()[:16]}"
 
 
-def keep(fitted: Fitted, how: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Write the checkpoint and the record; where they are."""
-    words = asked(fitted.function, fitted.shape, fitted.net, how)
+def save_fit(fitted: Fitted, how: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write checkpoint and record; return the checkpoint's folder and the record's file."""
+    request = fit_request(fitted.function, fitted.shape, fitted.net, how)
     notes = {"fitted_on": str(fitted.net.domain)}
     if fitted.fidelity.folded_by:
         notes["folded_by"] = fitted.fidelity.folded_by
-    record = record_of(words, fitted.seed, fitted.fidelity.measurements(), notes)
+    record = record_of(request, fitted.seed, fitted.fidelity.measurements(), notes)
     return fitted.save(folder / "checkpoints" / record.run_id), write_run(record, folder / "results")
 
 
 def record_of(
-    words: dict[str, Any],
+    request: dict[str, Any],
     seed: int,
     measurements: tuple[Measurement, ...],
     notes: dict[str, str],
@@ -49,13 +49,13 @@ def record_of(
     status: Status = "ok",
     error: str = "",
 ) -> RunRecord:
-    """The record of a fit, or of something measured as one; `words` name its function and its net."""
+    """Make the record of a fit, or of something measured as one; `request` has its function and its net."""
     environment = _environment()
     return RunRecord(
-        run_id=run_id_of(words, seed),
+        run_id=run_id_of(request, seed),
         study="fit",
-        spec_hash=_digest(words)[:12],
-        cell=CellKey(words["function"], "", words["net"]),
+        spec_hash=_digest(request)[:12],
+        cell=CellKey(request["function"], "", request["net"]),
         task="fit",
         model="",
         trial=None,
@@ -67,7 +67,7 @@ def record_of(
         measurements=measurements,
         environment=environment,
         notes=notes,
-        spec=words,
+        spec=request,
         error=error,
     )
 
@@ -77,5 +77,5 @@ def _environment() -> Environment:
     return capture(accelerator_name())
 
 
-def _digest(words: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+def _digest(request: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

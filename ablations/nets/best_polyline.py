@@ -1,4 +1,4 @@
-"""The best that K linear pieces can do: the largest error of the best line for each piece, with the knots free too."""
+"""Computes the continuous polyline of K pieces with the smallest largest error, and a bound that none can beat."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,11 @@ __all__ = ["Polyline", "best_polyline", "exact_polyline", "limit"]
 Floats = NDArray[np.float64]
 
 _STARTS = 96
-"""Places along the last piece where the next may begin."""
+"""How many places along the last piece are tried as the start of the next: more cost time and gain little."""
 _BISECTIONS = 40
+"""How often the interval of the smallest error is halved."""
 _ROUNDING = 1e-9
-"""Of the steepest slope: changes that are none."""
+"""Slope changes below this fraction of the steepest slope are rounding noise and count as none."""
 
 
 @dataclass(frozen=True)
@@ -25,37 +26,38 @@ class Polyline:
     x: Floats
     y: Floats
     error: float
-    """Largest distance from the function at the points it was made from."""
+    """Largest distance from the function, at the points that the polyline was computed from."""
 
 
 def best_polyline(x: Floats, y: Floats, pieces: int, *, flat: int | None = None) -> Polyline:
-    """The continuous polyline of at most `pieces` pieces with the smallest largest error at the points (x, y).
+    """Compute the continuous polyline of at most `pieces` pieces with the smallest largest error at the points (x, y).
 
     x [N] ascending, y [N]. flat: the number, from 0, of a piece that has to be horizontal. The error is bisected;
-    inside a corridor of that half-width, each piece starts where on the one before, and goes in the direction, that
-    lets it reach farthest (Imai and Iri 1986, An Optimal Algorithm for Approximating a Piecewise Linear Function).
-    With a horizontal piece this is a good polyline, not always the best. Raises InputError where there is none.
+    inside a corridor of that half-width, each piece starts at the place on the piece before, and takes the direction,
+    that let it reach farthest (Imai and Iri 1986, An Optimal Algorithm for Approximating a Piecewise Linear Function).
+    With a horizontal piece the result is a good polyline, not always the best. Raises InputError where no polyline has
+    a horizontal piece there.
     """
     _check(x, y, pieces)
     exact = exact_polyline(x, y, pieces) if flat is None else None
     if exact is not None:
         return exact
-    low, high, found = 0.0, float(np.ptp(y)) + 1e-300, None
+    low, high, corners = 0.0, float(np.ptp(y)) + 1e-300, None
     for _ in range(_BISECTIONS):
-        error = high if found is None else (low + high) / 2
-        better = _within(x, y, error, pieces, flat)
-        if better is None:
-            low, high = error, max(high, 2 * error if found is None else high)
+        error = high if corners is None else (low + high) / 2
+        inside = _within(x, y, error, pieces, flat)
+        if inside is None:
+            low, high = error, max(high, 2 * error if corners is None else high)
         else:
-            found, high = better, error
-    if found is None:
+            corners, high = inside, error
+    if corners is None:
         raise InputError(f"no polyline of {pieces} pieces has a horizontal piece {flat} here.")
-    distance = np.abs(np.interp(x, *found) - y).max()
-    return Polyline(*found, float(distance))
+    distance = np.abs(np.interp(x, *corners) - y).max()
+    return Polyline(*corners, float(distance))
 
 
 def exact_polyline(x: Floats, y: Floats, pieces: int) -> Polyline | None:
-    """The polyline of at most `pieces` pieces on which the points (x, y) [N] lie, corners among them; None without."""
+    """Return the polyline of at most `pieces` pieces through all points (x, y) [N], with corners at points, or None."""
     slopes = np.diff(y) / np.diff(x)
     corners = 1 + np.flatnonzero(np.abs(np.diff(slopes)) > _ROUNDING * np.abs(slopes).max())
     if len(corners) >= pieces or len(x) < 3 * pieces:
@@ -65,9 +67,9 @@ def exact_polyline(x: Floats, y: Floats, pieces: int) -> Polyline | None:
 
 
 def limit(x: Floats, y: Floats, pieces: int) -> float:
-    """The smallest largest error of `pieces` lines that need not meet: no net of so many pieces is better.
+    """Compute the smallest largest error of `pieces` lines that need not meet: no net of so many pieces is better.
 
-    Each piece's best line errs by half the vertical thickness of the convex hull of its points (Chebyshev).
+    The best line of a piece has half the vertical thickness of its points' convex hull as its error (Chebyshev).
     """
     _check(x, y, pieces)
     low, high = 0.0, best_polyline(x, y, pieces).error
@@ -88,7 +90,7 @@ def _check(x: Floats, y: Floats, pieces: int) -> None:
 
 
 def _within(x: Floats, y: Floats, error: float, pieces: int, flat: int | None) -> tuple[Floats, Floats] | None:
-    """The corners of a polyline within the corridor, None where `pieces` pieces don't get to its end."""
+    """Return the corners of a polyline within the corridor; None where `pieces` pieces don't reach its end."""
     low, high = y - error, y + error
     start_x, start_y = np.full(_STARTS, x[0]), np.linspace(low[0], high[0], _STARTS)
     corners: list[tuple[float, float]] = []
@@ -113,7 +115,7 @@ def _within(x: Floats, y: Floats, error: float, pieces: int, flat: int | None) -
 
 
 def _reach(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Floats) -> tuple[int, int, float]:
-    """Of all starts, which gets farthest inside the corridor, to which point, and by which slope."""
+    """Return the start that gets farthest inside the corridor, the last point it reaches, and the slope."""
     first = int(np.searchsorted(x, start_x.min(), side="right"))
     steps = x[first:] - start_x[:, None]
     ahead = steps > 0
@@ -129,12 +131,12 @@ def _reach(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Float
     slopes = least[best, last], most[best, last]
     if first + last == len(x) - 1:
         return best, len(x) - 1, float(sum(slopes) / 2)
-    # Towards the point that is just out of reach.
+    # the slope towards the first point out of reach
     return best, first + last, float(slopes[1] if least[best, last + 1] > slopes[1] else slopes[0])
 
 
 def _farthest(x: Floats, y: Floats, start: int, error: float) -> int:
-    """The last point up to which one line from `start` on errs by at most `error`."""
+    """Return the last point up to which a single line from `start` on has at most that error."""
     low, high = start, len(x) - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -153,7 +155,7 @@ def _thickness(x: Floats, y: Floats) -> float:
 
 
 def _hull(x: Floats, y: Floats, side: int) -> list[int]:
-    """The points on the upper (1) or lower (−1) convex hull (Andrew 1979)."""
+    """Return the points on the upper (side 1) or lower (side −1) convex hull (Andrew 1979)."""
     chain: list[int] = []
     xs, ys = x.tolist(), (side * y).tolist()
     for point in range(len(xs)):

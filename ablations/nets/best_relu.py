@@ -1,8 +1,8 @@
-"""A one-hidden-layer ReLU net of one number with the smallest largest error: placed, not trained.
+"""Computes the one-hidden-layer ReLU net of one number with the smallest largest error, without training.
 
-A net of K − 1 units is a polyline of K pieces whose first slope is not free: a unit that faces left gives −Δ of it,
-Δ being the change of slope at its kink. Which units face left is chosen so that this nearly holds for the best
-polyline; kinks and changes are then moved by linear programs until the largest error stops falling.
+A net of K − 1 units is a polyline of K pieces whose first slope is not free: each unit that faces left adds −Δ to it,
+where Δ is the change of slope at its kink. The units that face left are chosen so that the sum is near the first slope
+of the best polyline; linear programs then move kinks and changes until the largest error stops falling.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ __all__ = ["ReluUnits", "best_relu_units", "curvature_points", "interpolated", "
 Floats = NDArray[np.float64]
 
 _ENUMERATED = 15
-"""Up to so many units all 2^K ways of facing are looked at."""
+"""Up to this many units K, all 2^K choices of facing are compared: each more doubles time and memory."""
 
 
 @dataclass(frozen=True)
 class ReluUnits:
-    """c + Σ Δ_k relu(±(x − t_k)), + where the unit faces right."""
+    """The function c + Σ Δ_k relu(±(x − t_k)), with + where unit k faces right."""
 
     kinks: Floats
     changes: Floats
@@ -33,7 +33,10 @@ class ReluUnits:
 
 
 def curvature_points(x: Floats, y: Floats, count: int) -> Floats:
-    """`count` points between x's ends, denser where y curves: each piece of a best polyline gets as many (x, y [N])."""
+    """Spread `count` points between the ends of x [N], denser where y [N] curves.
+
+    Each piece of a best polyline gets about as many.
+    """
     curvature = np.sqrt(np.abs(np.gradient(np.gradient(y, x), x)))
     curvature[:3], curvature[-3:] = curvature[3], curvature[-4]
     density = curvature / (curvature.mean() or 1.0) + 0.1
@@ -43,15 +46,15 @@ def curvature_points(x: Floats, y: Floats, count: int) -> Floats:
 
 
 def interpolated(x: Floats, y: Floats, at: Floats) -> Floats:
-    """A cubic spline through (x, y) [N]: between dense points, nearly as exact as the function itself."""
-    from scipy.interpolate import CubicSpline  # what only builds nets needn't wait for scipy
+    """Evaluate a cubic spline through (x, y) [N], which between dense points is nearly as exact as the function."""
+    from scipy.interpolate import CubicSpline  # slow to import, and only needed here
 
     values: Floats = CubicSpline(x, y)(at)
     return values
 
 
 def resampled(x: Floats, y: Floats, count: int, pieces: int) -> tuple[Floats, Floats]:
-    """(x, y) [N] at no more than `count` points, denser where y curves; unchanged where they lie on `pieces` lines."""
+    """Reduce (x, y) [N] to `count` points, denser where y curves; leave them as they are on `pieces` lines."""
     if exact_polyline(x, y, pieces) is not None:
         return x, y
     dense = curvature_points(x, y, min(count, len(x)))
@@ -59,16 +62,16 @@ def resampled(x: Floats, y: Floats, count: int, pieces: int) -> tuple[Floats, Fl
 
 
 def best_relu_units(x: Floats, y: Floats, units: int) -> ReluUnits:
-    """The best of several starts, on points (x, y) [N] with x ascending."""
+    """Compute the best net of so many units on points (x, y) [N], x ascending, from several starts."""
     free = best_polyline(x, y, units + 1)
     starts: list[tuple[Polyline, NDArray[np.bool_] | None]] = [(free, left) for left in _facings(free)]
     starts.append((best_polyline(x, y, units + 1, flat=0), None))
-    found = [_improved(x, y, *_units(polyline, units, left)) for polyline, left in starts]
-    return min(found, key=lambda one: one.error)
+    nets = [_improved(x, y, *_units(polyline, units, left)) for polyline, left in starts]
+    return min(nets, key=lambda net: net.error)
 
 
 def _facings(polyline: Polyline) -> list[NDArray[np.bool_]]:
-    """The two ways of facing that come nearest to the polyline's first slope; none where there are too many ways."""
+    """Return the two choices of facing that come nearest to the polyline's first slope; none above _ENUMERATED."""
     slopes = np.diff(polyline.y) / np.diff(polyline.x)
     changes = np.diff(slopes)
     if not 0 < len(changes) <= _ENUMERATED:
@@ -79,7 +82,7 @@ def _facings(polyline: Polyline) -> list[NDArray[np.bool_]]:
 
 
 def _units(polyline: Polyline, units: int, left: NDArray[np.bool_] | None) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """The polyline's kinks and changes; where it needs fewer than there are, idle units are spread over its range."""
+    """Return kinks, slope changes and facing of units that make the polyline; spare units are spread over its range."""
     kinks, changes = polyline.x[1:-1], np.diff(np.diff(polyline.y) / np.diff(polyline.x))
     facing = np.zeros(len(kinks), dtype=bool) if left is None else left
     idle = units - len(kinks)
@@ -91,7 +94,7 @@ def _units(polyline: Polyline, units: int, left: NDArray[np.bool_] | None) -> tu
 
 
 def _improved(x: Floats, y: Floats, kinks: Floats, changes: Floats, left: NDArray[np.bool_]) -> ReluUnits:
-    """Sequential linear programs with a trust region on the kinks."""
+    """Improve a net by sequential linear programs with a trust region on the kinks."""
     changes, offset, error, _ = _program(x, y, kinks, changes, left, 0.0)
     trust = 0.3
     while trust > 3e-3:
@@ -108,10 +111,10 @@ def _improved(x: Floats, y: Floats, kinks: Floats, changes: Floats, left: NDArra
 def _program(
     x: Floats, y: Floats, kinks: Floats, changes: Floats, left: NDArray[np.bool_], trust: float
 ) -> tuple[Floats, float, float, Floats]:
-    """Changes, offset, largest error and steps of the kinks that are best where the net is linearised in the kinks."""
+    """Solve for slope changes, offset, largest error and steps of the kinks, with the net linearised in the kinks."""
     from scipy.optimize import linprog
 
-    x, y = np.concatenate([x, kinks]), np.concatenate([y, interpolated(x, y, kinks)])  # errors are largest at kinks
+    x, y = np.concatenate([x, kinks]), np.concatenate([y, interpolated(x, y, kinks)])  # where errors are largest
     units, ahead = len(kinks), x[:, None] > kinks
     columns = [
         np.where(left, np.maximum(kinks - x[:, None], 0), np.maximum(x[:, None] - kinks, 0)),
@@ -123,10 +126,10 @@ def _program(
         edges = np.concatenate([[x.min()], kinks, [x.max()]])
         room = np.minimum(np.diff(edges)[:-1], np.diff(edges)[1:]).clip(0) * trust
         bounds += [(-step, step) for step in room]
-    design, one = np.hstack(columns), np.ones((len(x), 1))
+    design, slack = np.hstack(columns), np.ones((len(x), 1))
     solved = linprog(
         np.concatenate([np.zeros(design.shape[1]), [1]]),
-        A_ub=np.vstack([np.hstack([design, -one]), np.hstack([-design, -one])]),
+        A_ub=np.vstack([np.hstack([design, -slack]), np.hstack([-design, -slack])]),
         b_ub=np.concatenate([y, -y]),
         bounds=[*bounds, (0, None)],
         method="highs",

@@ -1,4 +1,4 @@
-"""Nets with a formula of their own: ratios of polynomials, sums of waves, and a matrix.
+"""Nets that are a formula: a ratio of polynomials, a sum of waves, and a matrix.
 
 B is any number of inputs, O the outputs.
 """
@@ -21,7 +21,7 @@ _SMALLEST_WAVE = 1e-6
 
 
 class RationalSize(NetSize):
-    """Degrees of numerator and denominator."""
+    """The degrees of numerator and denominator."""
 
     numerator: Annotated[int, Field(ge=0)] = 5
     denominator: Annotated[int, Field(ge=1)] = 4
@@ -29,11 +29,13 @@ class RationalSize(NetSize):
 
 @NETS.register
 class Rational(Net):
-    """P(u) / (1 + |Q(u)|), u the scaled input, Q without constant term and the same for every output: no poles."""
+    """The ratio P(u) / (1 + |Q(u)|) of the scaled input u, which has no poles; Q is shared by all outputs."""
 
     name = "rational"
     source = "Molina et al. 2020, Padé Activation Units (safe PAU); Boullé et al. 2020, Rational Neural Networks"
     Size = RationalSize
+    atlas_sizes = tuple({"numerator": m, "denominator": n} for m, n in ((3, 2), (5, 4), (7, 6)))
+    atlas_position_sizes = ({"numerator": 7, "denominator": 6},)
 
     def __init__(self, domain: Domain, outputs: int, size: RationalSize) -> None:
         super().__init__(domain, outputs, size)
@@ -41,7 +43,7 @@ class Rational(Net):
         self.denominator = nn.Parameter(torch.empty(size.denominator))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[...] to [..., O]."""
+        """Map [...] to [..., O]."""
         u = self.domain.coordinate(inputs)
         top = self.numerator.to(inputs.dtype)
         value = top[-1].expand(*u.shape, -1)
@@ -50,7 +52,7 @@ class Rational(Net):
         return value / self._below(u)[..., None]
 
     def _below(self, u: Tensor) -> Tensor:
-        """1 + |Q(u)|, [B]."""
+        """Compute 1 + |Q(u)|, [B]; Q has no constant term."""
         bottom = self.denominator.to(u.dtype)
         value = torch.zeros_like(u)
         for coefficient in reversed(bottom.unbind()):
@@ -59,7 +61,7 @@ class Rational(Net):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """1 plus a random polynomial, over 1 plus another: standard deviations of 1 over the root of the terms."""
+        """Draw 1 plus a random polynomial over 1 plus another; the numerator's deviation is 1 / √(its terms)."""
         self.numerator.normal_(0, 1 / math.sqrt(len(self.numerator)), generator=generator)
         self.numerator[0] += 1
         self.denominator.normal_(generator=generator)
@@ -71,7 +73,7 @@ class Rational(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Least squares over the numerator, in float64."""
+        """Solve for the numerator by least squares, in float64."""
         u = self.domain.coordinate(inputs.double())
         powers = u[:, None] ** torch.arange(len(self.numerator))
         design = powers / self._below(u)[:, None]
@@ -79,7 +81,7 @@ class Rational(Net):
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """Linearised, P − f Q = f, weighed by the last denominator, again and again (Sanathanan and Koerner 1963)."""
+        """Solve P − f Q = f repeatedly, weighted by the last denominator (Sanathanan and Koerner 1963)."""
         if self.outputs != 1:
             return "no"
         u, f = self.domain.coordinate(inputs.double()), targets.double()
@@ -89,7 +91,7 @@ class Rational(Net):
         for _ in range(20):
             design = torch.cat([top, -f * bottom], dim=1) * weight
             solution = torch.linalg.lstsq(design, f * weight, driver="gelsd").solution[len(self.numerator) :, 0]
-            kept = self.denominator.clone()
+            before = self.denominator.clone()
             self.denominator.copy_(solution)
             self.solve_output(inputs, targets)
             error = (self(u * 0 + inputs)[:, 0] - f[:, 0]).abs().max().item()
@@ -97,28 +99,30 @@ class Rational(Net):
             if error < best:
                 best = error
             else:
-                self.denominator.copy_(kept)
+                self.denominator.copy_(before)
         self.solve_output(inputs, targets)
         return "start"
 
     def flops(self) -> int:
-        """Horner's rule above and below, one division per output."""
+        """Count Horner's rule for both polynomials, and one division per output."""
         return 2 * self.numerator.numel() + 2 * len(self.denominator) + 2 + self.outputs
 
 
 class WavesSize(NetSize):
-    """How many frequencies."""
+    """The number of frequencies."""
 
     frequencies: Annotated[int, Field(ge=1)] = 64
 
 
 @NETS.register
 class Fourier(Net):
-    """Sines and cosines of the input at F trained frequencies, and a linear layer: periodic by construction."""
+    """A linear layer on sines and cosines of the input at F trained frequencies: periodic by construction."""
 
     name = "fourier"
     source = "Rahimi and Recht 2007, Random Features for Large-Scale Kernel Machines; frequencies placed by Prony 1795"
     Size = WavesSize
+    atlas_sizes = ({"frequencies": 4}, {"frequencies": 16})
+    atlas_position_sizes = ({"frequencies": 16}, {"frequencies": 64})
 
     def __init__(self, domain: Domain, outputs: int, size: WavesSize) -> None:
         super().__init__(domain, outputs, size)
@@ -127,19 +131,19 @@ class Fourier(Net):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def waves(self, inputs: Tensor) -> Tensor:
-        """[sin(x w), cos(x w)], [B, 2F]; of the scaled input on the reals."""
+        """Compute [sin(x w), cos(x w)], [B, 2F]; on the reals x is the scaled input."""
         exact = inputs if self.domain.integer else self.domain.coordinate(inputs)
         angles = exact[..., None] * self.frequencies.to(inputs.dtype)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[...] to [..., O]."""
+        """Map [...] to [..., O]."""
         result: Tensor = self.waves(inputs) @ self.weight.to(inputs.dtype) + self.bias.to(inputs.dtype)
         return result
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Frequencies geometric from π per position (16 π over the reals) to one radian over the domain."""
+        """Draw weights; frequencies are geometric, from π per position (16 π on the reals) to 1 over the domain."""
         highest = math.pi if self.domain.integer else 16 * math.pi
         lowest = 1 / max(1.0, self.domain.high - self.domain.low) if self.domain.integer else 0.5
         steps = torch.arange(len(self.frequencies)) / max(1, len(self.frequencies) - 1)
@@ -155,7 +159,7 @@ class Fourier(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """The smallest least-squares solution, in float64; waves that nearly cancel get no weights that do."""
+        """Take the smallest least-squares solution, in float64: waves that nearly cancel don't get large weights."""
         waves = self.waves(inputs.double())
         design = torch.cat([waves, waves.new_ones(len(waves), 1)], dim=1)
         solution = torch.linalg.lstsq(design, targets.double(), rcond=_SMALLEST_WAVE, driver="gelsd").solution
@@ -164,48 +168,46 @@ class Fourier(Net):
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """Each output's own frequency by Prony's method, where every output is one wave.
+        """Find the frequency of each output by Prony's method, where every output is a single wave.
 
-        That is y(n+1) + y(n−1) = 2 cos(w) y(n), solved for w by least squares.
-
-        Outputs share a frequency where theirs are the same; each then reads its own alone, so that nothing but the
-        wave goes on outside the domain.
+        The method solves y(n+1) + y(n−1) = 2 cos(w) y(n) for w by least squares. Outputs of equal frequency share it;
+        each output has weights for its own frequency alone, so that nothing but the wave goes on outside the domain.
         """
         if not self.domain.integer or len(inputs) < 8:
             return "no"
         values = targets.double()
         middle, around = values[1:-1], values[2:] + values[:-2]
         cosines = (middle * around).sum(0) / middle.square().sum(0)
-        own = torch.arccos((cosines / 2).clamp(-1, 1))  # [O]
-        found = own.sort().values
-        found = found[torch.cat([found.new_ones(1, dtype=torch.bool), found.diff() > 1e-6 * found[1:]])]
-        if len(found) > len(self.frequencies) or not bool((own > 0).all()):
+        by_output = torch.arccos((cosines / 2).clamp(-1, 1))  # [O]
+        distinct = by_output.sort().values
+        distinct = distinct[torch.cat([distinct.new_ones(1, dtype=torch.bool), distinct.diff() > 1e-6 * distinct[1:]])]
+        if len(distinct) > len(self.frequencies) or not bool((by_output > 0).all()):
             return "no"
-        kept = self.frequencies.clone(), self.weight.clone(), self.bias.clone()
-        self.frequencies[: len(found)] = found.to(self.frequencies.dtype)
+        drawn = self.frequencies.clone(), self.weight.clone(), self.bias.clone()
+        self.frequencies[: len(distinct)] = distinct.to(self.frequencies.dtype)
         self.zero_output()
         exact = inputs.double()
-        for index, frequency in enumerate(self.frequencies[: len(found)].double()):
-            mine = (own / found[index] - 1).abs() < 2e-6
+        for index, frequency in enumerate(self.frequencies[: len(distinct)].double()):
+            outputs = (by_output / distinct[index] - 1).abs() < 2e-6
             design = torch.stack([(exact * frequency).sin(), (exact * frequency).cos()], dim=1)
-            solution = torch.linalg.lstsq(design, values[:, mine], driver="gelsd").solution
-            columns = mine.nonzero()[:, 0]
+            solution = torch.linalg.lstsq(design, values[:, outputs], driver="gelsd").solution
+            columns = outputs.nonzero()[:, 0]
             self.weight[index, columns] = solution[0].to(self.weight.dtype)
             self.weight[index + len(self.frequencies), columns] = solution[1].to(self.weight.dtype)
         error = (self(exact) - values).square().mean().sqrt()
-        if error > 1e-3 * values.square().mean().sqrt():  # not one wave each
-            for parameter, value in zip((self.frequencies, self.weight, self.bias), kept, strict=True):
+        if error > 1e-3 * values.square().mean().sqrt():  # some output is not a single wave
+            for parameter, value in zip((self.frequencies, self.weight, self.bias), drawn, strict=True):
                 parameter.copy_(value)
             return "no"
         return "best"
 
     def flops(self) -> int:
-        """Two transcendental functions and a product per frequency, two operations per weight."""
+        """Count two transcendental functions and a product per frequency, and two operations per weight."""
         return 3 * len(self.frequencies) + 2 * self.weight.numel() + self.outputs
 
 
 class LinearSize(NetSize):
-    """A matrix has the size of its vectors."""
+    """Empty: a matrix has the size of its vectors."""
 
 
 @NETS.register
@@ -217,44 +219,45 @@ class Linear(Net):
     Size = LinearSize
     takes = "vectors"
     folds = "not: it is a matrix"
+    atlas_position_sizes = ()
 
     def __init__(self, domain: Domain, outputs: int, size: LinearSize) -> None:
         if domain.integer:
-            raise InputError(f"net 'linear' is of vectors of reals, and integers {domain} were asked for.")
+            raise InputError(f"net 'linear' takes vectors of reals, and the domain is the integers {domain}.")
         super().__init__(domain, outputs, size)
         self.weight = nn.Parameter(torch.empty(outputs, outputs))
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[..., n] to [..., n]."""
+        """Map [..., n] to [..., n]."""
         result: Tensor = inputs @ self.weight.to(inputs.dtype) + self.bias.to(inputs.dtype)
         return result
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal with variance 1 / n."""
+        """Draw weights from a normal distribution with variance 1 / n."""
         self.weight.normal_(0, 1 / math.sqrt(len(self.weight)), generator=generator)
         self.bias.zero_()
 
     @torch.no_grad()
     def zero_output(self) -> None:
-        """Zero all."""
+        """Zero weight and bias."""
         self.weight.zero_()
         self.bias.zero_()
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Least squares in float64."""
+        """Solve by least squares in float64."""
         design = torch.cat([inputs.double(), inputs.new_ones(len(inputs), 1, dtype=torch.float64)], dim=1)
         solution = torch.linalg.lstsq(design, targets.double(), driver="gelsd").solution
         self.weight.copy_(solution[:-1])
         self.bias.copy_(solution[-1])
 
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """The least-squares optimum, which is all that the net can do."""
+        """Set the least-squares optimum, which no training can improve."""
         self.solve_output(inputs, targets)
         return "best"
 
     def flops(self) -> int:
-        """Two per weight."""
+        """Count two per weight."""
         return 2 * self.weight.numel() + self.outputs

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons of one scalar: features of the input, hidden layers, a linear last layer.
+"""Multilayer perceptrons of one number: features of the input, hidden layers, a linear last layer.
 
 B is any number of inputs, F the number of features, H a hidden width.
 """
@@ -22,26 +22,26 @@ __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 _RIDGE = 1e-7
-"""Of the mean square of the last hidden layer: keeps the least-squares weights small where features are collinear."""
+"""Ridge penalty as a fraction of the last hidden layer's mean square: keeps weights of collinear units small."""
 
 _PAPER_OMEGA = 30.0
 """SIREN's first frequency for inputs in [-1, 1] (section 3.2)."""
 
 
 class MlpSize(NetSize):
-    """Hidden widths, first to last."""
+    """The hidden widths, first to last."""
 
     hidden: Widths = (128, 128)
 
 
 class SirenSize(MlpSize):
-    """`omega`: the largest first frequency in radians per unit of the scaled input; 0 takes it from the domain."""
+    """`omega` is the largest first frequency in radians per unit of the scaled input; 0 takes it from the domain."""
 
     omega: float = Field(default=0.0, ge=0)
 
 
 class FourierSize(MlpSize):
-    """How many frequencies the features have, and whether they are trained or stay where they start."""
+    """The number of frequencies of the features, and whether they are fixed or trained."""
 
     hidden: Widths = (256,)
     frequencies: int = Field(default=32, ge=1)
@@ -49,7 +49,7 @@ class FourierSize(MlpSize):
 
 
 class ScalarMLP(Net):
-    """x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
+    """A net x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
 
     Size = MlpSize
     size: MlpSize
@@ -63,19 +63,19 @@ class ScalarMLP(Net):
         self.biases = nn.ParameterList(nn.Parameter(torch.empty(o)) for o in widths[1:])
 
     def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What the features are made of: the input scaled to [-1, 1] on the domain, and a frequency of 1."""
+        """Return what features are computed from: the input scaled to [-1, 1] on the domain, and a frequency of 1."""
         return self.domain.coordinate(inputs), inputs.new_ones(1)
 
     def hidden(self, inputs: Tensor) -> Tensor:
-        """The last hidden layer, [B, H]."""
+        """Compute the last hidden layer, [B, H]."""
         state = FEATURES[self.feature](*self.scalars(inputs))
-        layers = list(zip(self.weights, self.biases, strict=True))  # a slice of a ParameterList makes new parameters
+        layers = list(zip(self.weights, self.biases, strict=True))  # slices of a ParameterList are new parameters
         for weight, bias in layers[:-1]:
             state = ACTIVATIONS[self.activation](state @ weight.to(inputs.dtype) + bias.to(inputs.dtype))
         return state
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[...] to [..., outputs]."""
+        """Map [...] to [..., outputs]."""
         if not self._operator_takes_it():
             last = self.weights[-1].to(inputs.dtype), self.biases[-1].to(inputs.dtype)
             values: Tensor = self.hidden(inputs) @ last[0] + last[1]
@@ -83,11 +83,11 @@ class ScalarMLP(Net):
         return self._operator(inputs.reshape(-1), None).view(*inputs.shape, self.outputs)
 
     def added_to(self, state: Tensor, inputs: Tensor) -> Tensor:
-        """In one pass over the state, where the operator takes the net."""
+        """Add the values in one pass over the state, where the operator takes the net."""
         return self._operator(inputs, state) if self._operator_takes_it() else super().added_to(state, inputs)
 
     def _operator_takes_it(self) -> bool:
-        return self.domain.integer and len(self.weights) <= 4  # activations may be infinite; it takes 3 hidden layers
+        return self.domain.integer and len(self.weights) <= 4  # reals may be infinite; it takes 3 hidden layers
 
     def _operator(self, inputs: Tensor, add_to: Tensor | None) -> Tensor:
         positions, frequencies = self.scalars(inputs)
@@ -102,21 +102,21 @@ class ScalarMLP(Net):
         )
 
     def alike(self) -> tuple[object, ...]:
-        """All but the hidden widths, of which there must be as many: 1 to 3, as `positional_mlp` takes."""
+        """Return all but the hidden widths, and how many layers there are where `positional_mlp` takes them, 1 to 3."""
         hidden = self.size.hidden
         depth = len(hidden) if len(hidden) <= 3 else hidden
         return type(self), self.size.model_copy(update={"hidden": ()}), depth, self.domain, self.outputs
 
     def widest(self, nets: Sequence[Net]) -> Net:
-        """Of the largest width in each layer: every activation is 0 at 0, so that units of weight 0 stay there."""
+        """Return a net of the largest width in each layer: activations are 0 at 0, so that padded units stay 0."""
         widths = [net.size.hidden for net in nets if isinstance(net, ScalarMLP)]
         widest = tuple(max(layer) for layer in zip(*widths, strict=True))
         size = self.size.model_copy(update={"hidden": widest})
         return type(self)(self.domain, self.outputs, size)
 
     def stacked(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """[N] to [M, N, outputs], by one call of `positional_mlp` up to its depth."""
-        if len(self.weights) > 4:
+        """Map [N] to [M, N, outputs], several nets by one call of `positional_mlp` up to its depth."""
+        if len(self.weights) > 4 or len(parameters["weights.0"]) == 1:
             return super().stacked(parameters, inputs)
         positions, frequencies = self.scalars(inputs)
         return positional_mlp(
@@ -130,7 +130,7 @@ class ScalarMLP(Net):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """He et al. 2015, with kinks spread over the domain: the first layer's biases are uniform."""
+        """Draw as He et al. 2015, but the first layer's biases uniformly, which spreads kinks over the domain."""
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             fan_in, last = weight.shape[0], index == len(self.weights) - 1
             weight.normal_(0, math.sqrt((1 if last else 2) / fan_in), generator=generator)
@@ -147,7 +147,7 @@ class ScalarMLP(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Ridge regression in float64."""
+        """Solve by ridge regression in float64."""
         hidden = self.hidden(inputs.double())
         design = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
         penalty = _RIDGE * design.square().sum() / design.shape[1]
@@ -157,7 +157,7 @@ class ScalarMLP(Net):
         self.biases[-1].copy_(solution[-1])
 
     def flops(self) -> int:
-        """Two per weight, and bias, activation and features once each."""
+        """Count two per weight, and one each per bias, activation and feature."""
         products = sum(2 * weight.numel() for weight in self.weights)
         sums = sum(bias.numel() for bias in self.biases)
         activations = sums - self.outputs
@@ -171,6 +171,8 @@ class MlpGelu(ScalarMLP):
     name = "mlp-gelu"
     activation = "gelu"
     source = "Hendrycks and Gimpel 2016; Hornik 1991"
+    atlas_sizes = ({"hidden": (8,)}, {"hidden": (32,)})
+    atlas_position_sizes = ({"hidden": (128,)},)
 
 
 @NETS.register
@@ -181,27 +183,29 @@ class MlpRelu(ScalarMLP):
     activation = "relu"
     source = "Nair and Hinton 2010; Arora et al. 2018, Understanding Deep Neural Networks with ReLU, theorem 2.2"
     folds = "to a table over finite positions; with one hidden layer exactly to the kinks and lines that it is"
+    atlas_sizes = ({"hidden": (3,)}, {"hidden": (7,)}, {"hidden": (15,)})
+    atlas_position_sizes = ({"hidden": (128,)},)
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """One hidden layer and one output: the kinks of the smallest largest error. Else from the random start."""
+        """Set a net of one hidden layer and one output to the smallest largest error; leave others as drawn."""
         if len(self.weights) != 2 or self.outputs != 1 or len(inputs) < 2:
             return "no"
         x, y = self.domain.coordinate(inputs).numpy(), targets[:, 0].numpy()
         units = self.weights[0].shape[1]
         if not self.domain.integer:
             x, y = resampled(x, y, 801, units + 1)
-        found = best_relu_units(x, y, units)
-        side = torch.from_numpy(1.0 - 2.0 * found.left)
+        best = best_relu_units(x, y, units)
+        side = torch.from_numpy(1.0 - 2.0 * best.left)
         self.weights[0].copy_(side[None])
-        self.biases[0].copy_(-side * torch.from_numpy(found.kinks))
-        self.weights[1].copy_(torch.from_numpy(found.changes)[:, None])
-        self.biases[1].fill_(found.offset)
+        self.biases[0].copy_(-side * torch.from_numpy(best.kinks))
+        self.weights[1].copy_(torch.from_numpy(best.changes)[:, None])
+        self.biases[1].fill_(best.offset)
         return "best"
 
     @torch.no_grad()
     def pieces(self) -> Pieces | None:
-        """With one hidden layer: kinks where units switch, and the sum of those that are on between them."""
+        """With one hidden layer: the kinks where units switch, and between them the sum of the units that are on."""
         if len(self.weights) != 2 or self.domain.log:
             return None
         middle = (self.domain.high + self.domain.low) / 2
@@ -221,7 +225,7 @@ class MlpRelu(ScalarMLP):
 
 
 class MlpChoice(MlpSize):
-    """Hidden widths of any number, and the activation between them."""
+    """Any number of hidden widths, and the activation between them."""
 
     activation: Literal["relu", "gelu", "silu", "tanh", "sin"] = "silu"
 
@@ -233,6 +237,8 @@ class Mlp(ScalarMLP):
     name = "mlp"
     source = "Hornik 1991, Approximation Capabilities of Multilayer Feedforward Networks"
     Size = MlpChoice
+    atlas_sizes = ({"hidden": (8, 8)}, {"hidden": (32, 32)})
+    atlas_position_sizes = ({"hidden": (64, 64)},)
 
     def __init__(self, domain: Domain, outputs: int, size: MlpChoice) -> None:
         super().__init__(domain, outputs, size)
@@ -247,6 +253,8 @@ class Siren(ScalarMLP):
     activation = "sin"
     source = "Sitzmann et al. 2020, Implicit Neural Representations with Periodic Activation Functions, section 3.2"
     Size = SirenSize
+    atlas_sizes = ({"hidden": (8,)}, {"hidden": (32,)})
+    atlas_position_sizes = ({"hidden": (64, 64)},)
 
     def __init__(self, domain: Domain, outputs: int, size: SirenSize) -> None:
         super().__init__(domain, outputs, size)
@@ -255,7 +263,7 @@ class Siren(ScalarMLP):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Uniform: ±omega in the first layer, ±√(6 / fan-in) after it (section 3.2, with omega folded into W)."""
+        """Draw uniformly: ±omega in the first layer, ±√(6 / fan-in) after it (section 3.2, omega folded into W)."""
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             bound = self.omega if index == 0 else math.sqrt(6 / weight.shape[0])
             weight.uniform_(-bound, bound, generator=generator)
@@ -274,6 +282,8 @@ class FourierMlp(ScalarMLP):
         "Tancik et al. 2020, Fourier Features Let Networks Learn High Frequency Functions, section 4; Li et al. 2021"
     )
     Size = FourierSize
+    atlas_sizes = ({"hidden": (8,), "frequencies": 4},)
+    atlas_position_sizes = ({"hidden": (64,), "frequencies": 32},)
 
     def __init__(self, domain: Domain, outputs: int, size: FourierSize) -> None:
         super().__init__(domain, outputs, size, features=2 * size.frequencies)
@@ -284,12 +294,12 @@ class FourierMlp(ScalarMLP):
             self.frequencies = nn.Parameter(frequencies)
 
     def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The input as it is, or its logarithm scaled, at the frequencies."""
+        """Return the input as it is, or over a logarithmic domain its scaled logarithm, and the frequencies."""
         return self.domain.coordinate(inputs) if self.domain.log else inputs, self.frequencies.to(inputs.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Frequencies geometric from Nyquist's, π per position, to one radian over the domain."""
+        """Draw as any MLP; frequencies are geometric from π per position, Nyquist's, to 1 over the domain."""
         super().initialise(generator)
         size = 2.0 if self.domain.log else max(1.0, self.domain.high - self.domain.low)
         highest = math.pi if self.domain.integer else math.pi * 16 / size

@@ -1,4 +1,4 @@
-"""Nets of pieces of one scalar: lines between trained kinks, and B-splines.
+"""Nets of pieces, of one number: lines between trained kinks, and B-splines.
 
 B is any number of inputs, K the number of pieces, O the outputs.
 """
@@ -19,26 +19,28 @@ from trans4init.ablations.settings.base import Field
 __all__ = ["PiecewiseLinear", "Spline"]
 
 _NARROWEST = 1e-9
-"""Of the domain's half: two kinks on one place make no division by 0."""
+"""The smallest width of a piece, as a fraction of half the domain: two kinks on one place make no division by 0."""
 
 _STIFFNESS = 1e-7
 """Weight of a change of slope beside the squared errors of a least-squares fit."""
 
 
 class PiecesSize(NetSize):
-    """How many pieces."""
+    """The number of pieces."""
 
     pieces: Annotated[int, Field(ge=1)] = 16
 
 
 @NETS.register
 class PiecewiseLinear(Net):
-    """Lines between K − 1 trained kinks, the same for every output; the outer lines go on outside the domain."""
+    """Lines between K − 1 trained kinks, which all outputs share; the outer lines go on outside the domain."""
 
     name = "piecewise-linear"
     source = "Yu et al. 2022, NN-LUT: Neural Approximation of Non-Linear Operations for Efficient Transformer Inference"
     Size = PiecesSize
     folds = "to a table over finite positions; on the reals exactly to the kinks and lines that it is"
+    atlas_sizes = tuple({"pieces": pieces} for pieces in (4, 8, 16, 32))
+    atlas_position_sizes = ({"pieces": 32}, {"pieces": 128})
 
     def __init__(self, domain: Domain, outputs: int, size: PiecesSize) -> None:
         super().__init__(domain, outputs, size)
@@ -47,7 +49,7 @@ class PiecewiseLinear(Net):
         self.register_load_state_dict_pre_hook(_rename_knots)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[...] to [..., O]."""
+        """Map [...] to [..., O]."""
         place = self.domain.coordinate(inputs)
         corners = self._corners(inputs.dtype)
         piece = torch.bucketize(place.detach(), corners[1:-1].detach())
@@ -58,31 +60,31 @@ class PiecewiseLinear(Net):
         return result
 
     def _corners(self, dtype: torch.dtype) -> Tensor:
-        """The ends of the pieces in the coordinate of the domain, ascending from −1 to 1, [K + 1]."""
+        """Return the ends of the pieces in the domain's coordinate, ascending from −1 to 1, [K + 1]."""
         kinks = self.kinks.to(dtype).clamp(-1, 1).sort().values
         return torch.cat([kinks.new_tensor([-1.0]), kinks, kinks.new_tensor([1.0])])
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Knots uniform over the domain, values normal."""
+        """Draw kinks uniformly over the domain, and normal values."""
         self.kinks.uniform_(-1, 1, generator=generator)
         self.kinks.copy_(self.kinks.sort().values)
         self.values.normal_(generator=generator)
 
     @torch.no_grad()
     def zero_output(self) -> None:
-        """Zero the values."""
+        """Zero the values at the corners."""
         self.values.zero_()
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Least squares over the values at the kinks, in float64."""
+        """Solve for the values at the corners by least squares, in float64."""
         place, corners = self.domain.coordinate(inputs.double()), self._corners(torch.float64)
         piece = torch.bucketize(place, corners[1:-1])
         share = (place - corners[piece]) / (corners[piece + 1] - corners[piece]).clamp_min(_NARROWEST)
         design = torch.zeros(len(inputs), len(corners), dtype=torch.float64)
         design.scatter_(1, piece[:, None], 1 - share[:, None]).scatter_(1, piece[:, None] + 1, share[:, None])
-        # Values that no input speaks of go on from those beside them.
+        # a small penalty on changes of slope decides values at corners that no input is near
         widths = (corners[1:] - corners[:-1]).clamp_min(_NARROWEST)
         slopes = torch.diff(torch.eye(len(corners), dtype=torch.float64), dim=0) / widths[:, None]
         design = torch.cat([design, _STIFFNESS * torch.diff(slopes, dim=0)])
@@ -92,18 +94,18 @@ class PiecewiseLinear(Net):
 
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """One output: the polyline of the smallest largest error. Several: kinks by their common curvature."""
+        """Set one output to the smallest largest error; place the kinks of several by their common curvature."""
         if len(inputs) < 4:
             return "no"
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
         if self.outputs == 1:
             pieces = len(self.values) - 1
             at, height = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], 1001, pieces)
-            found = best_polyline(at, height, pieces)
-            missing = len(self.values) - len(found.x)
-            corners = np.sort(np.concatenate([found.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
+            best = best_polyline(at, height, pieces)
+            missing = len(self.values) - len(best.x)
+            corners = np.sort(np.concatenate([best.x, np.linspace(-1, 1, missing + 2)[1:-1]]))
             self.kinks.copy_(torch.from_numpy(corners[1:-1]))
-            self.values.copy_(torch.from_numpy(np.interp(corners, found.x, found.y))[:, None])
+            self.values.copy_(torch.from_numpy(np.interp(corners, best.x, best.y))[:, None])
             return "best"
         spread = np.ptp(y, axis=0)
         bend = np.abs(np.gradient(np.gradient(y / np.where(spread > 0, spread, 1.0), x, axis=0), x, axis=0)).max(axis=1)
@@ -114,7 +116,7 @@ class PiecewiseLinear(Net):
 
     @torch.no_grad()
     def pieces(self) -> Pieces | None:
-        """The lines in the net's own input; None over a logarithmic domain."""
+        """Return the lines in the net's own input; None over a logarithmic domain."""
         if self.domain.log:
             return None
         middle = (self.domain.high + self.domain.low) / 2
@@ -125,7 +127,7 @@ class PiecewiseLinear(Net):
         return Pieces(corners[1:-1], slopes, values[:-1] - slopes * corners[:-1, None])
 
     def flops(self) -> int:
-        """Bisection over the kinks, one share, and two operations per output."""
+        """Count a bisection over the kinks, one interpolation weight, and the operations of each output."""
         return int(np.ceil(np.log2(max(2, len(self.values) - 1)))) + 5 + 3 * self.outputs
 
 
@@ -136,21 +138,23 @@ def _rename_knots(net: nn.Module, state: dict[str, Tensor], prefix: str, *rest: 
 
 
 class SplineSize(NetSize):
-    """How many intervals the grid has."""
+    """The number of intervals of the grid."""
 
     intervals: Annotated[int, Field(ge=1)] = 32
 
 
 @NETS.register
 class Spline(Net):
-    """A KAN edge per output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
+    """A KAN edge for each output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
 
-    Outside the domain the splines keep their value at its end.
+    Outside the domain the splines keep the value that they have at its end.
     """
 
     name = "spline"
     source = "Liu et al. 2024, KAN: Kolmogorov-Arnold Networks, section 2.2, equations 2.10 to 2.12"
     Size = SplineSize
+    atlas_sizes = tuple({"intervals": intervals} for intervals in (4, 16, 64))
+    atlas_position_sizes = ({"intervals": 64}, {"intervals": 512})
 
     def __init__(self, domain: Domain, outputs: int, size: SplineSize) -> None:
         super().__init__(domain, outputs, size)
@@ -159,7 +163,7 @@ class Spline(Net):
         self.slope = nn.Parameter(torch.empty(outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[...] to [..., O]."""
+        """Map [...] to [..., O]."""
         place = self.domain.coordinate(inputs)
         cell, basis = self._basis(place)
         coefficients = self.coefficients.to(inputs.dtype)
@@ -170,7 +174,7 @@ class Spline(Net):
         return result
 
     def _basis(self, place: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The interval of each input, and the four cubic B-splines that are not 0 there."""
+        """Return the interval of each input, and the four cubic B-splines that are not 0 there."""
         scaled = (place.clamp(-1, 1) + 1) / 2 * self.intervals
         cell = scaled.detach().floor().clamp(0, self.intervals - 1)
         t = scaled - cell
@@ -179,19 +183,19 @@ class Spline(Net):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal coefficients, slope 1 over the root of the fan-in, which is 1."""
+        """Draw normal coefficients and slopes."""
         self.coefficients.normal_(generator=generator)
         self.slope.normal_(generator=generator)
 
     @torch.no_grad()
     def zero_output(self) -> None:
-        """Zero all."""
+        """Zero coefficients and slopes."""
         self.coefficients.zero_()
         self.slope.zero_()
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Least squares over everything, in float64: the net is linear in its parameters."""
+        """Solve for all parameters by least squares, in float64: the net is linear in them."""
         place = self.domain.coordinate(inputs.double())
         cell, basis = self._basis(place)
         design = torch.zeros(len(inputs), len(self.coefficients) + 1, dtype=torch.float64)
@@ -203,10 +207,10 @@ class Spline(Net):
         self.slope.copy_(solution[-1])
 
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
-        """The least-squares optimum, which is all that the net can do."""
+        """Set the least-squares optimum, which no training can improve."""
         self.solve_output(inputs, targets)
         return "best"
 
     def flops(self) -> int:
-        """About 20 for the basis and SiLU, and 10 per output."""
+        """Count about 20 for the basis and SiLU, and 10 per output."""
         return 20 + 10 * self.outputs

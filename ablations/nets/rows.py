@@ -1,4 +1,4 @@
-"""Nets of a whole row of numbers: what one of them gives depends on all, in whatever order they stand.
+"""Nets of a whole row of numbers: the value for each number depends on all of them, not on their order.
 
 B is any number of rows, n the numbers of a row, S the summed features, H the hidden width.
 """
@@ -17,11 +17,11 @@ from trans4init.ablations.settings.base import Field
 __all__ = ["DeepSet"]
 
 _RIDGE = 1e-8
-"""Of the mean square of the hidden layer: keeps the least-squares weights small where features are collinear."""
+"""Ridge penalty as a fraction of the hidden layer's mean square: keeps weights of collinear units small."""
 
 
 class DeepSetSize(NetSize):
-    """Summed features, and hidden units of what is made of them."""
+    """The number of summed features, and of hidden units."""
 
     summed: Annotated[int, Field(ge=1)] = 2
     hidden: Annotated[int, Field(ge=1)] = 16
@@ -29,9 +29,9 @@ class DeepSetSize(NetSize):
 
 @NETS.register
 class DeepSet(Net):
-    """For each number x of a row, sigmoids of x and of log Σ softplus(features of every number); then a linear layer.
+    """A linear layer on sigmoids of each number x of a row and of log Σ softplus(features of every number in the row).
 
-    A number of −∞ is no part of the row, and has the value 0. Rows may have any length.
+    A number of −∞ pads the row, and has the value 0. Rows may have any length.
     """
 
     name = "deep-set"
@@ -39,6 +39,8 @@ class DeepSet(Net):
     Size = DeepSetSize
     takes = "rows"
     folds = "not: its inputs are rows"
+    atlas_sizes = ({"summed": 2, "hidden": 8}, {"summed": 4, "hidden": 32})
+    atlas_position_sizes = ()
 
     def __init__(self, domain: Domain, outputs: int, size: DeepSetSize) -> None:
         super().__init__(domain, outputs, size)
@@ -50,23 +52,23 @@ class DeepSet(Net):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def hidden(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The hidden layer of each number, [B, n, H], and which numbers there are, [B, n, 1]."""
-        seen = (inputs > -math.inf)[..., None]
-        place = self.domain.coordinate(inputs.masked_fill(~seen[..., 0], 0.0))[..., None]
+        """Compute the hidden layer of each number, [B, n, H], and which numbers are not padding, [B, n, 1]."""
+        real = (inputs > -math.inf)[..., None]
+        place = self.domain.coordinate(inputs.masked_fill(~real[..., 0], 0.0))[..., None]
         rate, shift = self.features.to(inputs.dtype)
-        summed = F.softplus(place * rate + shift).masked_fill(~seen, 0.0).sum(dim=-2, keepdim=True)  # [B, 1, S]
+        summed = F.softplus(place * rate + shift).masked_fill(~real, 0.0).sum(dim=-2, keepdim=True)  # [B, 1, S]
         together = summed.clamp_min(torch.finfo(inputs.dtype).tiny).log() @ self.all.to(inputs.dtype)
-        return torch.sigmoid(place * self.own.to(inputs.dtype) + together + self.shift.to(inputs.dtype)), seen
+        return torch.sigmoid(place * self.own.to(inputs.dtype) + together + self.shift.to(inputs.dtype)), real
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, n] to [B, n, outputs]."""
-        hidden, seen = self.hidden(inputs)
+        """Map [B, n] to [B, n, outputs]."""
+        hidden, real = self.hidden(inputs)
         values = hidden @ self.weight.to(inputs.dtype) + self.bias.to(inputs.dtype)
-        return values.masked_fill(~seen, 0.0)
+        return values.masked_fill(~real, 0.0)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Each unit is a sigmoid of how far a number is above the logarithm of the row's sum, at some rate."""
+        """Draw units that are sigmoids of how far a number is above the logarithm of the row's sum, at some rate."""
         half = (self.domain.high - self.domain.low) / 2
         self.features[0].uniform_(0.5 * half, 1.5 * half, generator=generator)
         self.features[1].uniform_(-half, 0, generator=generator)
@@ -85,10 +87,9 @@ class DeepSet(Net):
 
     @torch.no_grad()
     def solve_output(self, inputs: Tensor, targets: Tensor) -> None:
-        """Ridge regression in float64 over the numbers that there are."""
-        hidden, seen = self.hidden(inputs.double())
-        there = seen[..., 0]
-        design, wanted = hidden[there], targets.double()[there]
+        """Solve by ridge regression in float64, without padding."""
+        hidden, real = self.hidden(inputs.double())
+        design, wanted = hidden[real[..., 0]], targets.double()[real[..., 0]]
         design = torch.cat([design, design.new_ones(len(design), 1)], dim=1)
         penalty = _RIDGE * design.square().sum() / design.shape[1]
         gram = design.T @ design + penalty * torch.eye(design.shape[1], dtype=design.dtype)
@@ -97,6 +98,6 @@ class DeepSet(Net):
         self.bias.copy_(solution[-1])
 
     def flops(self) -> int:
-        """For one number of a row; what is computed once for all of a row is left out."""
+        """Count what one number of a row costs, without what is computed once for the row."""
         summed, hidden = self.all.shape
         return 4 * summed + 4 * hidden + 2 * self.weight.numel() + self.outputs

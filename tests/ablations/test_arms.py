@@ -1,4 +1,4 @@
-"""Arms: for every function and arm, what may move moves, what may not doesn't, and the record says so."""
+"""Arms: for every function and arm, training moves what the arm says, nothing else, and the record lists it."""
 
 import copy
 import math
@@ -19,25 +19,12 @@ from trans4init.ablations.slots.slot import Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
-SMALL_NETS = {
-    "deep-set": {},
-    "fourier": {"frequencies": 4},
-    "fourier-mlp": {"hidden": (8,), "frequencies": 4},
-    "linear": {},
-    "mlp": {"hidden": (8, 8)},
-    "mlp-gelu": {"hidden": (8,)},
-    "mlp-relu": {"hidden": (8,)},
-    "piecewise-linear": {"pieces": 6},
-    "rational": {},
-    "siren": {"hidden": (8,)},
-    "spline": {"intervals": 6},
-}
 USED = [name for name in list_functions() if get_function(name).arms]
 CASES = [(name, arm) for name in ("sinusoidal", "gelu", "none", "learned-table") for arm in get_function(name).arms]
 MATRIX = [
     (name, net)
     for name in USED
-    for net in SMALL_NETS
+    for net in list_nets()
     if any(get_arm(arm).uses_net for arm in get_function(name).arms)
     and net_class(net).takes == get_function(name).takes
 ]
@@ -45,7 +32,7 @@ MATRIX = [
 
 @pytest.fixture(scope="module")
 def fitted():
-    """A fitted net for two functions."""
+    """Fitted nets, by the name of their function."""
     return {
         "sinusoidal": fit("sinusoidal", "fourier-mlp", domain=Domain(0, 31, integer=True), width=8, steps=50),
         "gelu": fit("gelu", "mlp-relu", size={"hidden": (16,)}),
@@ -53,11 +40,11 @@ def fitted():
 
 
 def quickly_fitted(name, net, record):
-    """A net whose last layer is solved for, without training; the record of another fit."""
+    """Return a net whose last layer was solved for, without training, with the fidelity record of another fit."""
     function, sizes = get_function(name), TransformerConfig(**SIZES).shapes()
     shape = {key: sizes[key] for key in function.default_shape}
     domain = Domain(int(function.domain.low), 15, integer=True) if function.domain.integer else function.domain
-    built = build_net(net, domain, function.outputs(**shape), **SMALL_NETS[net])
+    built = build_net(net, domain, function.outputs(**shape), **net_class(net).atlas_sizes[0])
     points = function.points(domain, **shape)
     rows = function.as_rows(function.analytic(points, **shape))
     built.solve_output(points, rows.log() if function.log_values else rows)
@@ -87,7 +74,7 @@ def train(model, record, steps=3):
 
 
 def check_arm(name, arm, net):
-    """Put the arm in, train three steps: what may move moved, what may not didn't, ranges are recorded."""
+    """Apply the arm and train three steps; check what moved, what didn't, and that input ranges were recorded."""
     model = model_with(name, layers=1)
     record = apply_arm(model, get_function(name).slot, arm, net if get_arm(arm).uses_net else None)
     assert (record.function, record.arm) == (name, arm)
@@ -145,7 +132,6 @@ def test_arms_without_a_net_move_what_they_say(function):
 
 
 def test_every_function_net_and_arm_is_in_the_matrix():
-    assert set(SMALL_NETS) == set(list_nets())
     assert {name for name, _ in MATRIX} == {name for name in USED if get_function(name).fittable()} | {"head-mixing"}
 
 
@@ -213,7 +199,7 @@ def test_each_layer_has_a_net_of_its_own(fitted):
 
 
 def test_slots_compose():
-    """Two slots replaced in one model: each record speaks of its own."""
+    """With two slots of a model replaced, each record lists its own parameters."""
     model = model_with("sinusoidal")
     first = apply_arm(model, "position", "free-table")
     net = build_net("mlp-gelu", Domain(-4, 4, integer=False), 1)
@@ -291,7 +277,7 @@ def test_bad_arms_are_refused_and_leave_the_model_alone(slot, arm, net, sentence
     ],
 )
 def test_inputs_that_the_model_can_not_take_leave_it_as_it_was(inputs, error):
-    """Positions beyond its table, tokens beyond its vocabulary, or something that it doesn't know."""
+    """Positions beyond its table, tokens beyond its vocabulary, or an unknown argument."""
     model = model_with("learned-table")
     before = [place.content for place in slots_named(model, "activation").values()]
     with pytest.raises(error):
@@ -302,7 +288,7 @@ def test_inputs_that_the_model_can_not_take_leave_it_as_it_was(inputs, error):
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_a_learned_table_stays_the_one_that_the_model_has(scaled):
-    """As it was made beside embeddings of that scale, or loaded."""
+    """Whether it was drawn to suit the scale of the embeddings, or loaded."""
     model = model_with("learned-table", embedding_scale=scaled)
     before = model.position.content.table.detach().clone()
     record = apply_arm(model, "position", "free-table", seed=0)
@@ -313,7 +299,7 @@ def test_a_learned_table_stays_the_one_that_the_model_has(scaled):
 
 
 def test_any_model_with_a_slot_will_do():
-    """Nothing but a slot, and inputs to compare on, is asked of a model."""
+    """A model needs nothing but a slot, and inputs to compare on."""
 
     class Other(torch.nn.Module):
         def __init__(self):
@@ -331,11 +317,11 @@ def test_any_model_with_a_slot_will_do():
 
 def test_every_arm_of_the_vocabulary_has_a_content():
     known = {arm for function in list_functions() for arm in get_function(function).arms}
-    assert known == set(list_arms())
+    assert known >= {arm for arm in list_arms() if type(get_arm(arm)).__module__.startswith("trans4init.")}
 
 
 def test_many_slots_at_once(fitted):
-    """Every slot of a model replaced: each record speaks of its own, and each frozen one is held."""
+    """With every slot of a model replaced, each record lists its own parameters, and nothing frozen moves."""
     model = model_with("alibi")
     wanted = {
         "position": ("learned-frozen", "alibi", "piecewise-linear"),
@@ -360,7 +346,7 @@ def test_many_slots_at_once(fitted):
 
 
 def test_a_whole_row_leaves_no_use_for_a_reciprocal(fitted):
-    """Said by name, whichever comes second, and the model is as it was."""
+    """The error names the slot, whichever arm comes second, and the model is left as it was."""
     row = quickly_fitted("softmax-row", "deep-set", fitted["gelu"].fidelity)
     one = quickly_fitted("reciprocal", "mlp-gelu", fitted["gelu"].fidelity)
     for first, second in (("softmax", "softmax-reciprocal"), ("softmax-reciprocal", "softmax")):
@@ -378,7 +364,7 @@ def test_a_whole_row_leaves_no_use_for_a_reciprocal(fitted):
 
 
 def test_the_rows_of_a_model_are_softmax_to_the_net_s_precision():
-    """At lengths that the net was not fitted on, too; a query sees no key after its own."""
+    """Also at lengths that the net was not fitted on; and a query sees no key after its own position."""
     fitted = fit("softmax-row", "deep-set", size={"summed": 2, "hidden": 8}, steps=200, budget=60)
     assert fitted.fidelity.regions[0].max_error < 0.2
     model, reference = model_with("softmax-row", context=64), model_with("softmax-exp", context=64)

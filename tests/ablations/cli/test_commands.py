@@ -56,7 +56,7 @@ def test_every_command_explains_itself(run_command, name):
         (["run", "positional-text", "--data", "missing.txt"], "there is no file"),
         (["run", "positional-text", "--executor", "procss"], "unknown executor 'procss'; did you mean 'process'?"),
         (["fit", "sinusodial"], "unknown function 'sinusodial'; did you mean 'sinusoidal'?"),
-        (["fit", "i-gelu"], "i-gelu stands in for gelu itself and isn't fitted; its errors are measured by"),
+        (["fit", "i-gelu"], "i-gelu is itself an approximation of gelu and isn't fitted; its errors are measured by"),
         (["fit", "sinusoidal", "--net", "sirne"], "unknown net 'sirne'; did you mean 'siren'?"),
         (["fit", "sinusoidal", "--width", "15"], "sinusoidal needs an even width"),
         (["fit", "sinusoidal", "--positions", "0"], "--positions must be at least 1"),

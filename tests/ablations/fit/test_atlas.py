@@ -1,4 +1,4 @@
-"""The atlas: resumable, complete, and a page from its Parquet files alone."""
+"""The atlas: it is complete, can be resumed, and its page is made from Parquet files alone."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import atlas
-from trans4init.ablations.fit.atlas import SIZES, entries, make
+from trans4init.ablations.fit.atlas import entries, make
 from trans4init.ablations.functions import get_function, list_functions
 from trans4init.ablations.nets import list_nets
 from trans4init.reports import atlas as page
@@ -18,11 +18,10 @@ from trans4init.reports.records.store import load_results
 def test_every_function_and_net_is_in_the_plan():
     plan = entries()
     fittable = {name for name in list_functions() if get_function(name).fittable()}
-    assert {entry.function for entry in plan} >= {name for name in fittable if not name.startswith("squared-relu")}
-    assert set(SIZES) == set(list_nets())
+    assert {entry.function for entry in plan} == fittable
     assert {entry.net for entry in plan if entry.kind == "net"} == set(list_nets())
     named = {entry.net for entry in plan if entry.kind == "published" and entry.function == "gelu"}
-    assert named == {"gelu-tanh", "i-gelu", "h-gelu", "quadratic-gelu", "puma-gelu", "bolt-gelu"}
+    assert named >= {"gelu-tanh", "i-gelu", "h-gelu", "quadratic-gelu", "puma-gelu", "bolt-gelu"}
     with pytest.raises(InputError, match="t5 can't be fitted"):
         entries("t5")
 
@@ -35,7 +34,7 @@ def test_what_was_made_is_found_and_the_page_shows_it(tmp_path, monkeypatch):
         assert outcome == "made"
         done.append(entry)
         if len(done) == 9:
-            break  # stopped by Ctrl-C, as it were
+            break  # as Ctrl-C does
     assert {entry.kind for entry in done} == {"net", "published", "limit"}
     monkeypatch.setattr(atlas, "Wanted", lambda *_, **__: pytest.fail("fitted again"), raising=True)
     assert [outcome for _, outcome in make(tmp_path, done)] == ["found"] * 9

@@ -1,4 +1,4 @@
-"""Fit: it learns, it says how well in numbers that can be checked, and the same seed gives the same bits."""
+"""Fits: they learn, their fidelity records can be checked, and the same seed gives the same bits."""
 
 import copy
 import dataclasses
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_threads(fitted):
 
 
 def test_solving_the_last_layer_improves_on_adam(fitted):
-    """The fit ends below the loss that its last step of Adam reported."""
+    """The fit ends with a smaller loss than its last step of Adam reported."""
     losses = []
     again = fit("sinusoidal", "fourier-mlp", on_step=lambda step, loss: losses.append((step, loss)), **SMALL)
     assert losses[0][0] == 0
@@ -90,11 +90,11 @@ def test_a_fitted_net_is_kept_and_found_again(fitted, tmp_path):
 
 
 def test_weights_that_are_no_numbers_are_refused(fitted, tmp_path):
-    """Though the card vouches for them."""
+    """Though their SHA-256 is the one in the description."""
     broken = dataclasses.replace(fitted, net=copy.deepcopy(fitted.net))
     with torch.no_grad():
         broken.net.weights[0][0, 0] = torch.nan
-    with pytest.raises(InputError, match="holds no fitted net: among its weights are some that are no numbers"):
+    with pytest.raises(InputError, match="holds no fitted net: some of its weights are NaN or infinite"):
         load_fitted(broken.save(tmp_path))
 
 

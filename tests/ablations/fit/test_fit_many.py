@@ -1,4 +1,6 @@
-"""Many fits as one tensor program: each is the fit that it would be alone."""
+"""Many fits as one tensor program: each gives the same as by itself."""
+
+import time
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import Wanted, fit, fit_many
 from trans4init.ablations.fit import jobs as module
 from trans4init.ablations.fit.jobs import FitDivergedError
-from trans4init.ablations.fit.optimise import Schedule, adam_together, train_net
+from trans4init.ablations.fit.optimise import Schedule, adam, refine
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
 
@@ -27,7 +29,7 @@ ALIKE = [
 @pytest.mark.parametrize("domain", [REALS, POSITIONS], ids=str)
 @pytest.mark.parametrize(("name", "sizes"), ALIKE)
 def test_each_of_many_nets_is_trained_as_if_it_were_alone(name, sizes, domain):
-    """In float64, where rounding is out of the way: every parameter after 40 steps of Adam."""
+    """Compares every parameter after 40 steps of Adam in float64, so that rounding doesn't matter."""
     points = domain.points(64)
     targets = [torch.stack([(points / (5 + k)).sin(), points / 31], dim=1) for k in range(len(sizes))]
 
@@ -40,16 +42,16 @@ def test_each_of_many_nets_is_trained_as_if_it_were_alone(name, sizes, domain):
     schedule = Schedule(steps=40, budget=0, learning_rate=1e-2)
     together, alone = nets(), nets()
     assert len({net.alike() for net in together}) == 1
-    assert adam_together(together, points, targets, schedule) == [False] * len(sizes)
+    assert adam(together, points, targets, schedule) == [False] * len(sizes)
     for net, values in zip(alone, targets, strict=True):
-        module_adam(net, points, values, schedule)
+        torchs_adam(net, points, values, schedule)
     for one, other in zip(together, alone, strict=True):
         for (key, value), expected in zip(one.named_parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-8, msg=key)
 
 
-def module_adam(net, points, values, schedule):
-    """Adam alone, by the loop that one knows."""
+def torchs_adam(net, points, values, schedule):
+    """Train one net by Adam in the usual loop."""
     optimiser = torch.optim.Adam(net.parameters(), lr=schedule.learning_rate)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
     for _ in range(schedule.steps):
@@ -60,7 +62,7 @@ def module_adam(net, points, values, schedule):
 
 
 def test_many_fits_are_the_single_ones():
-    """Seeds, widths and functions; those that aren't alike, and those that are placed, go their own way."""
+    """Seeds, widths and functions are fitted together; nets that aren't alike, or are set from data, are not."""
     wanted = [
         Wanted("gelu", "mlp-gelu", {"hidden": (8,)}),
         Wanted("gelu", "mlp-gelu", {"hidden": (4,)}, seed=3),
@@ -75,29 +77,28 @@ def test_many_fits_are_the_single_ones():
         single = fit(
             one.function, one.net, size=one.size, seed=one.seed, domain=one.domain, steps=200, budget=0, **one.shape
         )
-        assert (found[index].net.card(), found[index].seed) == (single.net.card(), one.seed)
+        assert (found[index].net.description(), found[index].seed) == (single.net.description(), one.seed)
         for mine, theirs in zip(found[index].fidelity.regions, single.fidelity.regions, strict=True):
             assert mine.rms_error == pytest.approx(theirs.rms_error, rel=0.02), one
 
 
 def test_alike_fits_are_one_program(monkeypatch):
     calls = []
-    together = module.adam_together
-    monkeypatch.setattr(module, "adam_together", lambda nets, *rest: calls.append(len(nets)) or together(nets, *rest))
+    monkeypatch.setattr(module, "adam", lambda nets, *rest: calls.append(len(nets)) or adam(nets, *rest))
     wanted = [Wanted("gelu", "siren", {"hidden": (4,)}, seed) for seed in range(18)]
     assert len(list(fit_many(wanted, steps=2, budget=0))) == 18
     assert calls == [16, 2]
 
 
 def test_one_that_reached_its_target_keeps_what_it_had():
-    """A constant is reached at once, and is not moved while another goes on."""
+    """A net that is right at the start is not moved while another is trained."""
     points = REALS.points(64)
     nets = [build_net("siren", REALS, 1, hidden=(4,)) for _ in range(2)]
     nets[0].zero_output()
     kept = {name: value.clone() for name, value in nets[0].state_dict().items()}
     targets = [torch.zeros(64, 1, dtype=torch.float64), points[:, None].sin()]
     schedule = Schedule(steps=60, budget=0, learning_rate=1e-2, target_error=1e-6)
-    assert adam_together(nets, points.float(), targets, schedule) == [True, False]
+    assert adam(nets, points.float(), targets, schedule) == [True, False]
     assert all(torch.equal(kept[name], value) for name, value in nets[0].state_dict().items())
 
 
@@ -112,13 +113,24 @@ def test_one_that_diverges_does_not_take_the_others_with_it(monkeypatch):
 
 
 def test_seconds_cut_a_fit_short_and_still_end_it_well():
-    net = build_net("mlp-gelu", REALS, 1, hidden=(8,))
-    points = REALS.points(256)
+    start = time.perf_counter()
+    fitted = fit("gelu", "mlp-gelu", size={"hidden": (8,)}, steps=10**9, budget=10**6, seconds=1.0)
+    assert fitted.fidelity.regions[0].rms_error < 0.1
+    assert 0.8 <= fitted.fidelity.fit_seconds <= time.perf_counter() - start
+
+
+def test_refinement_alone_has_the_seconds_of_its_schedule():
+    """The seconds count from the call, not from the zero of the clock."""
+    points = REALS.points(64)
     targets = get_function("gelu").analytic(points)[:, None]
     told = []
-    schedule = Schedule(steps=10**9, budget=10**6, learning_rate=1e-2, seconds=1.0)
-    train_net(net, points, targets, schedule, lambda step, loss: told.append(step))
-    assert (net(points) - targets).square().mean().sqrt() < 0.1
+    for seconds in (1e-9, 3600.0):
+        net = build_net("mlp-gelu", REALS, 1, hidden=(4,))
+        schedule = Schedule(steps=0, budget=20, learning_rate=1e-2, seconds=seconds)
+        evaluations = []
+        refine([net], points, [targets], schedule, lambda step, loss, steps=evaluations: steps.append(step))
+        told.append(len(evaluations))
+    assert told == [1, 20]
 
 
 def test_what_cannot_be_fitted_is_said_before_anything_is():

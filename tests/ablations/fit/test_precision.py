@@ -1,12 +1,13 @@
-"""The precision that the library promises, function by function, and how a fit is steered."""
+"""The precision that fits of each function reach, and the options that steer a fit."""
 
 import math
+import statistics
 
 import pytest
 import torch
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import fit, load_fitted
+from trans4init.ablations.fit import Wanted, fit, fit_many, load_fitted
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.slots.contents import FoldedTable
 
@@ -82,16 +83,18 @@ def test_a_fit_stops_at_its_target():
 
 
 def test_a_larger_budget_gets_nearer():
-    errors = [
-        fit("gelu", "mlp", size={"hidden": (8,)}, steps=100, budget=budget).fidelity.regions[0].rms_error
-        for budget in (0, 200)
-    ]
-    assert errors[1] < 0.5 * errors[0]
+    """Of eight seeds the median, since the minimum that one net falls into depends on the last bit."""
+    wanted = [Wanted("gelu", "mlp", {"hidden": (8,)}, seed) for seed in range(8)]
+    medians = []
+    for budget in (0, 200):
+        fits = fit_many(wanted, steps=100, budget=budget)
+        medians.append(statistics.median(fitted.fidelity.regions[0].rms_error for _, fitted in fits))
+    assert medians[1] < 0.5 * medians[0]
 
 
 @pytest.mark.alone
 def test_a_fold_is_what_a_frozen_slot_holds_and_costs_what_the_closed_form_does():
-    """Over finite positions both are one look into a table."""
+    """Over finite positions both calls look up a table."""
     fitted = fit("sinusoidal", "fourier", domain=Domain(0, 255, integer=True), width=64)
     assert isinstance(fitted.fold(), FoldedTable)
     fidelity = fitted.fidelity

@@ -1,4 +1,4 @@
-"""The best that K lines can do, and the nets that are placed there."""
+"""The smallest largest error that K lines can have, and the nets that are set to it."""
 
 import math
 
@@ -16,7 +16,7 @@ from trans4init.ablations.nets.best_relu import best_relu_units, curvature_point
 
 
 def test_the_limit_of_a_parabola_is_known():
-    """K lines on x² over [0, 1] err by 1 / (8 K²): each piece has length 1 / K and errs by a quarter of its bulge."""
+    """K lines on x² over [0, 1] have an error of 1 / (8 K²): each has length 1 / K and half of its bulge as error."""
     x = np.linspace(0, 1, 1001)
     for pieces in (1, 2, 5):
         assert limit(x, x**2, pieces) == pytest.approx(1 / (8 * pieces**2), rel=0.01)
@@ -85,7 +85,7 @@ def test_a_placed_fit_has_the_same_bits_every_time():
 @pytest.mark.parametrize(("net", "size"), [("mlp-relu", {"hidden": (3,)}), ("piecewise-linear", {"pieces": 8})])
 @pytest.mark.parametrize("domain", [None, Domain(-3, 5.5, integer=False)])
 def test_a_net_that_contains_a_function_is_placed_on_it(net, size, domain):
-    """Wherever its kink lies between evenly spaced points."""
+    """The kink may lie anywhere between evenly spaced points."""
     fitted = fit("relu", net, size=size, domain=domain)
     assert fitted.fidelity.regions[0].max_error < 1e-6
     folded = fitted.fold()

@@ -1,4 +1,4 @@
-"""Nets: any size that is allowed, built again from their card, in the precision they are asked in."""
+"""Nets: all allowed sizes can be built, also from a description, and values have the precision of the inputs."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
-from trans4init.ablations.nets import build_net, list_nets, net_class, net_from_card
+from trans4init.ablations.nets import build_net, list_nets, net_class, net_from_description
 
 POSITIONS, REALS = Domain(0, 31, integer=True), Domain(-4, 4, integer=False)
 RATIOS = Domain(1e-4, 1e4, integer=False, log=True)
@@ -19,7 +19,7 @@ COUNTS = st.integers(1, 20)
 
 
 def size_of(name, counts):
-    """The net's size out of some small numbers, whatever its keys are."""
+    """Make a size of a net from small numbers, whatever its keys are."""
     kind, sizes = net_class(name), {}
     for key in kind.Size.model_fields:
         if key == "hidden":
@@ -48,9 +48,9 @@ def test_values_have_the_shape_and_the_dtype_of_the_inputs(name, counts, outputs
 
 @pytest.mark.parametrize("name", SCALAR)
 @pytest.mark.parametrize("domain", [POSITIONS, RATIOS], ids=str)
-def test_a_net_is_built_again_from_its_card(name, domain):
+def test_a_net_is_built_again_from_its_description(name, domain):
     net = build_net(name, domain, 4, **size_of(name, (5, 6)))
-    again = net_from_card(json.loads(json.dumps(net.card())))
+    again = net_from_description(json.loads(json.dumps(net.description())))
     again.load_state_dict(net.state_dict())
     assert torch.equal(net(domain.points()), again(domain.points()))
 
@@ -67,7 +67,7 @@ def test_the_same_generator_gives_the_same_start(name):
 
 
 def last_layer(net):
-    """What `solve_output` sets."""
+    """Return the parameters that `solve_output` sets."""
     if hasattr(net, "weights"):
         return [net.weights[-1], net.biases[-1]]
     inner = {"kinks", "frequencies", "denominator"}
@@ -86,7 +86,7 @@ def test_a_zeroed_output_is_zero_everywhere_and_can_learn(name):
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_the_solved_output_is_the_least_squares_optimum(name):
-    """No small change of the last layer is better."""
+    """No small change of the last layer makes the error smaller."""
     net = build_net(name, POSITIONS, 2, **size_of(name, (6,))).double()
     inputs = POSITIONS.points()
     targets = torch.stack([inputs.sin(), inputs / 31], dim=1)
@@ -107,7 +107,7 @@ def test_every_net_says_what_it_costs_and_what_it_folds_to(name):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 30), st.integers(0, 1000), st.integers(1, 3))
 def test_a_relu_net_of_one_number_is_exactly_its_pieces(units, seed, outputs):
-    """Everywhere, the kinks themselves and the floats beside them included, up to rounding."""
+    """They agree everywhere up to rounding, at the kinks and at the floats beside them too."""
     net = build_net("mlp-relu", REALS, outputs, hidden=(units,))
     net.initialise(torch.Generator().manual_seed(seed))
     pieces = net.double().pieces()
@@ -172,7 +172,7 @@ def test_fixed_frequencies_are_kept_but_not_trained():
     assert torch.equal(fixed.frequencies, trained.frequencies)
     assert "frequencies" in fixed.state_dict()
     fixed.frequencies.mul_(2)
-    again = net_from_card(json.loads(json.dumps(fixed.card())))
+    again = net_from_description(json.loads(json.dumps(fixed.description())))
     again.load_state_dict(fixed.state_dict())
     assert torch.equal(again(POSITIONS.points()), fixed(POSITIONS.points()))
 

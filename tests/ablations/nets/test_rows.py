@@ -1,4 +1,4 @@
-"""Functions and nets of whole rows: any length, any order, and what is no part of a row has no part in its values."""
+"""Functions and nets of whole rows: of any length, in any order, and padding doesn't change their values."""
 
 import math
 
