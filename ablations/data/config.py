@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
-from trans4init.ablations.settings.base import BaseModel, ConfigDict
+from trans4init.ablations.settings.base import BaseModel, ConfigDict, ValidationError
+from trans4init.ablations.settings.error_sentence import sentence
 from trans4init.ablations.settings.model import Kind
 from trans4init.reports.records.schema import Metric
 
-__all__ = ["Kind", "Split", "TaskConfig"]
+__all__ = ["Kind", "Split", "TaskConfig", "config_in_file"]
 
 Split = Literal["tune", "evaluate"]
 """What models are measured on: the validation split to choose settings by, the test split for the verdict."""
@@ -44,3 +46,24 @@ class TaskConfig(BaseModel):
     def public(self) -> dict[str, Any]:
         """Return the settings for results: a user's file by its name alone."""
         return self.model_dump(mode="json")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Pickle the settings of a task in a user's file as that file's: another process has yet to run it."""
+        if ":" not in self.name:
+            return super().__reduce_ex__(protocol)
+        return config_in_file, (self.model_dump(exclude_unset=True),)
+
+
+def config_in_file(section: Any) -> TaskConfig:
+    """Check the settings of task `FILE.py:NAME` by the `Config` of the task that the file registers.
+
+    Raises InputError where the file has no such task, ValueError with one sentence for settings that it refuses.
+    """
+    if isinstance(section, TaskConfig):
+        return section
+    tasks = import_module("trans4init.ablations.tasks")  # by name: tasks stand on data, and need torch
+    config: type[TaskConfig] = tasks.TASKS.get(section["name"]).Config
+    try:
+        return config.model_validate(section)
+    except ValidationError as error:
+        raise ValueError(sentence(error, config, section["name"])) from None

@@ -1,19 +1,17 @@
 """The configuration of any task, told apart by its `name`. Imports no torch, but for a task in a user's file."""
 
-from importlib import import_module
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, SerializeAsAny, Tag, ValidationError
+from pydantic import BeforeValidator, Discriminator, SerializeAsAny, Tag
 
 from trans4init.ablations.data.classification import ClassificationConfig
-from trans4init.ablations.data.config import TaskConfig
+from trans4init.ablations.data.config import TaskConfig, config_in_file
 from trans4init.ablations.data.images import ImagesConfig
 from trans4init.ablations.data.modular import ModularConfig
 from trans4init.ablations.data.scan import ScanConfig
 from trans4init.ablations.data.sequences import AdditionConfig, CopyConfig, ReverseConfig, SortConfig
 from trans4init.ablations.data.text import TextConfig
 from trans4init.ablations.data.translation import TranslationConfig
-from trans4init.ablations.settings.error_sentence import sentence
 
 __all__ = ["AnyTaskConfig"]
 
@@ -27,18 +25,6 @@ def _tag(section: Any) -> str:
     return _IN_FILE if ":" in name else name
 
 
-def _of_file(section: Any) -> TaskConfig:
-    """Check a section by the `Config` of the task that its file registers."""
-    if isinstance(section, TaskConfig):
-        return section
-    tasks = import_module("trans4init.ablations.tasks")  # by name: tasks stand on data, and need torch
-    config: type[TaskConfig] = tasks.TASKS.get(section["name"]).Config
-    try:
-        return config.model_validate(section)
-    except ValidationError as error:
-        raise ValueError(sentence(error, config, section["name"])) from None
-
-
 AnyTaskConfig = Annotated[
     Annotated[TextConfig, Tag("text")]
     | Annotated[TranslationConfig, Tag("translation")]
@@ -50,6 +36,6 @@ AnyTaskConfig = Annotated[
     | Annotated[ScanConfig, Tag("scan")]
     | Annotated[ClassificationConfig, Tag("classification")]
     | Annotated[ImagesConfig, Tag("images")]
-    | Annotated[SerializeAsAny[TaskConfig], BeforeValidator(_of_file), Tag(_IN_FILE)],
+    | Annotated[SerializeAsAny[TaskConfig], BeforeValidator(config_in_file), Tag(_IN_FILE)],
     Discriminator(_tag),
 ]

@@ -1,6 +1,7 @@
 """The report: rendered from Parquet alone, self-contained, honest about what is missing."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import time
 import xml.etree.ElementTree
 from html.parser import HTMLParser
 
+import pyarrow.parquet as pq
 import pytest
 
-from trans4init.reports.records import metrics
+from trans4init.ablations.slots.arms import get_arm
+from trans4init.reports.records import metrics, schema
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import path_of, write_run
 from trans4init.reports.study_report.report import NoResultsError, write_report
@@ -188,3 +191,23 @@ def test_single_fits_have_a_report_too(tmp_path, make_record):
     report = write_report(tmp_path)
     assert "Fidelity of the fitted nets" in page(report).text()
     assert report.drawing is None
+
+
+def test_results_whose_card_describes_no_arms_are_shown_without_words_or_colours(study):
+    """As they were written before cards described arms."""
+    [folder] = study.glob("results")
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        fields = json.loads(metadata["study_card"])
+        assert fields.pop("arms")
+        del metadata["digest"]
+        metadata["study_card"] = json.dumps(fields)
+        pq.write_table(table.replace_schema_metadata(metadata | {"digest": schema._digest(table, metadata)}), path)
+    report = write_report(study)
+    page, drawing = report.html.read_text(), report.drawing.read_text()
+    neutral, frozen = schema.ArmDescription("any").colour, get_arm("learned-frozen").description()
+    assert neutral in page
+    assert neutral in drawing
+    assert not any(word in page for word in (frozen.colour, frozen.holds))
+    assert "learned-frozen · fourier-mlp is" in report.text.verdict
