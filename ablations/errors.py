@@ -1,4 +1,4 @@
-"""Errors for the person at the keyboard: one sentence with what was given, what was expected and the nearest word."""
+"""Errors for the person at the keyboard: one sentence with what was given, what was expected, the nearest word."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,28 +8,28 @@ __all__ = ["FaultError", "InputError", "nearest", "shown", "unknown_name"]
 
 
 class InputError(ValueError):
-    """Bad input. The message is one sentence; commands print it and exit with 2."""
+    """Raised for bad input. The message is one sentence; commands print it and exit with 2."""
 
 
 class FaultError(Exception):
-    """The machine let us down: a full disk, a busy study. The message is one sentence; commands exit with 1."""
+    """Raised where the machine is at fault: a full disk, a busy study. One sentence; commands exit with 1."""
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it from here."""
+    """Return a path as a person would type it in the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def unknown_name(kind: str, given: str, known: Iterable[str]) -> InputError:
-    """The error for a `given` name of a `kind` that is not among the `known` ones."""
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Make the error for a name of a `kind` that is not among the known ones."""
     names = sorted(known)
-    close = nearest(given, names)
+    close = nearest(name, names)
     hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(names)}."
-    return InputError(f"unknown {kind} {given!r}; {hint}")
+    return InputError(f"unknown {kind} {name!r}; {hint}")
 
 
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that `given` most probably stands for, None where nothing is close."""
-    close = difflib.get_close_matches(given.lower(), list(known), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`; None where nothing is close."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return close[0] if close else None

@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""Locks a folder, so that one process at a time works in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A registry: names to things, filled by importing every module of a package, with "did you mean" for the rest."""
+"""A registry of classes by name, filled by importing every module of a package, with "did you mean" in its errors."""
 
 import hashlib
 import importlib
@@ -16,7 +16,7 @@ __all__ = ["Registry", "import_all"]
 
 
 class Named(Protocol):
-    """Anything with a name to be found under."""
+    """A class with a name."""
 
     @property
     def name(self) -> str: ...
@@ -26,10 +26,10 @@ T = TypeVar("T", bound=Named)
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by their `name`. A new one is a file with `@REGISTRY.register` in it.
+    """Holds the classes of one kind by their `name`. A new class is decorated with `@REGISTRY.register`.
 
-    The file is in the package; or anywhere, and named with the class, as `my/file.py:name`; or a module of an installed
-    distribution with an entry point in the group `trans4init.functions` (`.nets`, …).
+    Its file is in the package; or anywhere, and then the class is called `my/file.py:name`; or it is a module of an
+    installed distribution with an entry point in the group `trans4init.functions` (`.nets`, `.arms`, `.tasks`).
     """
 
     def __init__(self, kind: str) -> None:
@@ -37,33 +37,33 @@ class Registry(Generic[T]):
         self._things: dict[str, type[T]] = {}
 
     def register(self, thing: type[T]) -> type[T]:
-        """Decorate a class to be found under its name; raises InputError where the name is taken."""
+        """Register a class under its name, as a decorator; raises InputError where the name is taken."""
         name = str(thing.name)
         if name in self._things:
-            raise InputError(f"{self.kind} {name!r} is registered twice; another name may do.")
+            raise InputError(f"{self.kind} {name!r} is registered twice; give one of the two another name.")
         self._things[name] = thing
         return thing
 
     def get(self, name: str) -> type[T]:
-        """The class called `name`, or `file.py:name`; raises InputError with the nearest name."""
-        file, _, own = name.rpartition(":")
+        """Return the class called `name`, or `file.py:name`; raises InputError with the nearest name."""
+        file, _, name_in_file = name.rpartition(":")
         if file:
-            return self._of_file(Path(file).resolve(), own)
+            return self._in_file(Path(file).resolve(), name_in_file)
         if name not in self._things:
             self._install()
         if name not in self._things:
             raise unknown_name(self.kind, name, self._things)
         return self._things[name]
 
-    def _of_file(self, file: Path, name: str) -> type[T]:
-        """What that file itself registers under the name, and nothing else that is called so."""
+    def _in_file(self, file: Path, name: str) -> type[T]:
+        """Return what that file itself registers under the name, not what has the name elsewhere."""
         module = _run_file(file)
-        own = {key: thing for key, thing in self._things.items() if thing.__module__ == module}
-        if not own:
+        in_file = {key: thing for key, thing in self._things.items() if thing.__module__ == module}
+        if not in_file:
             raise InputError(f"{file} registers no {self.kind}.")
-        if name not in own:
-            raise unknown_name(self.kind, name, own)
-        return own[name]
+        if name not in in_file:
+            raise unknown_name(self.kind, name, in_file)
+        return in_file[name]
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
@@ -75,26 +75,29 @@ class Registry(Generic[T]):
         return list(self._things.values())
 
     def _install(self) -> None:
-        """Import what installed distributions announce."""
+        """Import the modules that installed distributions announce as entry points."""
         for point in entry_points(group=f"trans4init.{self.kind}s"):
             point.load()
 
 
 @cache
 def _run_file(file: Path) -> str:
-    """Run a file of the user's once; what it registers stays. Its own errors are its own. The module's name."""
+    """Run a file of the user's, once in a process, and return the module's name.
+
+    What the file raises is passed on.
+    """
     if not file.is_file():
         raise InputError(f"there is no file {file}.")
     place = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # files in two folders may be called the same
     spec = importlib.util.spec_from_file_location(f"trans4init_user_{file.stem}_{place}", file)
     if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file: its name must end in .py.")
+        raise InputError(f"{file} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.__name__
 
 
 def import_all(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, so that what they register is known."""
+    """Import every module of a package, so that they register their classes."""
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")

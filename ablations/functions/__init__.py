@@ -9,12 +9,12 @@ import_all(__name__, __path__)
 
 
 def get_function(name: str) -> Function:
-    """The function called `name`, or `my/file.py:name` out of a file; raises InputError with the nearest name."""
+    """Return the function called `name`, or `my/file.py:name`; raises InputError with the nearest name."""
     function = FUNCTIONS.get(name)()
     function.located = name
     return function
 
 
 def list_functions() -> list[str]:
-    """The names of all functions."""
+    """Return the names of all functions."""
     return FUNCTIONS.names()

@@ -12,14 +12,14 @@ __all__ = ["Activation"]
 
 
 class Activation(Function):
-    """A function from [...] to [...]; left out of a model, the feed-forward layer becomes linear."""
+    """A function from [...] to [...]. Without it the feed-forward layer becomes linear."""
 
     slot = "activation"
     domain = Domain(-4, 4, integer=False)
     elementwise = True
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The identity: the feed-forward layer becomes linear."""
+        """Return the inputs: the feed-forward layer becomes linear."""
         return inputs
 
 
@@ -33,7 +33,7 @@ class Relu(Activation):
     kinks = (0.0,)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return F.relu(inputs)
 
@@ -52,7 +52,7 @@ class Gelu(Activation):
     tails = "0 to the left, x to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return F.gelu(inputs)
 
@@ -73,7 +73,7 @@ class GeluTanh(Activation):
     approximates = "gelu"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return F.gelu(inputs, approximate="tanh")
 
@@ -88,7 +88,7 @@ class Silu(Activation):
     tails = "0 to the left, x to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return F.silu(inputs)
 
@@ -109,7 +109,7 @@ class Sigmoid(Activation):
     tails = "0 to the left, 1 to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs.sigmoid()
 
@@ -128,7 +128,7 @@ class Tanh(Activation):
     tails = "−1 to the left, 1 to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs.tanh()
 

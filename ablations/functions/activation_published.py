@@ -13,7 +13,7 @@ __all__ = ["PublishedGelu"]
 
 
 class PublishedGelu(Activation):
-    """An approximation of GELU from a paper: a closed form of its own, and a named point in the figures of GELU."""
+    """An approximation of GELU from a paper: a closed form of its own, and a named point in GELU's figures."""
 
     approximates = "gelu"
 
@@ -23,7 +23,7 @@ class PublishedGelu(Activation):
 
 
 def _polynomial(coefficients: tuple[float, ...], inputs: Tensor) -> Tensor:
-    """Horner's rule, highest power first."""
+    """Evaluate a polynomial by Horner's rule, highest power first."""
     value = torch.full_like(inputs, coefficients[0])
     for coefficient in coefficients[1:]:
         value = value * inputs + coefficient
@@ -39,7 +39,7 @@ class IGelu(PublishedGelu):
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         scaled = inputs / math.sqrt(2)
         erf = scaled.sign() * (-0.2888 * (scaled.abs().clamp_max(1.769) - 1.769).square() + 1)
@@ -55,21 +55,21 @@ class HGelu(PublishedGelu):
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs * F.relu6(1.702 * inputs + 3) / 6
 
 
 @FUNCTIONS.register
 class QuadraticGelu(PublishedGelu):
-    """0.125 x² + 0.25 x + 0.5: meant to be trained with, not to be accurate."""
+    """0.125 x² + 0.25 x + 0.5: models are trained with it; it is not meant to be accurate."""
 
     name = "quadratic-gelu"
     source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, stage 1"
     tails = "grows quadratically on both sides"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return _polynomial((0.125, 0.25, 0.5), inputs)
 
@@ -83,7 +83,7 @@ class PumaGelu(PublishedGelu):
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         cubic = (-0.011034134030615728, -0.11807612951181953, -0.42226581151983866, -0.5054031199708174)
         even = (0.0018067462606141187, -0.037688200365904236, 0.3603292692789629, 0.008526321541038084)
@@ -101,7 +101,7 @@ class BoltGelu(PublishedGelu):
     tails = "0 to the left, x to the right, exactly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         even = (
             0.020848611754127593,

@@ -1,6 +1,6 @@
-"""Around attention: the scale of scores, fixed or by the number of keys, and linear maps of vectors.
+"""Functions around attention: the scale of scores, fixed or by the number of keys, and linear maps of vectors.
 
-Head mixing maps the H heads' outputs to H outputs; transposing a matrix is the negative example.
+Head mixing maps the H heads' outputs to H outputs; transposing a matrix is an example of what nets are bad at.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["Scale", "VectorFunction"]
 
 
 class Scale(Function):
-    """The factor on the scores of a query that sees n keys, from n [N] to [N]; left out, it is 1."""
+    """The factor on the scores of a query that sees n keys, from n [N] to [N]. Without it the factor is 1."""
 
     slot = "scale"
     elementwise = True
@@ -26,20 +26,20 @@ class Scale(Function):
     default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
 
     def root(self, **shape: int) -> float:
-        """1/√D."""
+        """Compute 1/√D."""
         self.check_shape(**shape)
         if shape["head_dim"] < 1:
             raise InputError(f"{self.name} needs a head dimension of at least 1, and {shape['head_dim']} was given.")
         return 1 / math.sqrt(shape["head_dim"])
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """1: scores unscaled."""
+        """Return 1: scores are not scaled."""
         return torch.ones_like(inputs)
 
 
 @FUNCTIONS.register
 class AttentionScale(Scale):
-    """1/√D, whatever the number of keys."""
+    """1/√D, independent of the number of keys."""
 
     name = "attention-scale"
     fused = True
@@ -47,7 +47,7 @@ class AttentionScale(Scale):
     tails = "constant"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[N] to [N]."""
+        """Map [N] to [N]."""
         return torch.full_like(inputs, self.root(**shape))
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -58,7 +58,7 @@ class AttentionScale(Scale):
 
 @FUNCTIONS.register
 class ScalableSoftmax(Scale):
-    """s ln(n) / √D, s = 0.43: attention doesn't flatten as the number of keys grows."""
+    """s ln(n) / √D with s = 0.43: attention doesn't flatten as the number of keys grows."""
 
     name = "scalable-softmax"
     source = "Nakanishi 2025, Scalable-Softmax Is Superior for Attention, section 2 (s trained there; 0.43 fits it)"
@@ -66,7 +66,7 @@ class ScalableSoftmax(Scale):
     slope: ClassVar[float] = 0.43
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[N] to [N]."""
+        """Map [N] to [N]."""
         return self.slope * self.root(**shape) * inputs.log()
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -75,13 +75,13 @@ class ScalableSoftmax(Scale):
 
 
 class VectorFunction(Function):
-    """A function from vectors [..., n] to vectors [..., n]; its domain bounds each of the n numbers."""
+    """A function from vectors [..., n] to vectors [..., n]. Its domain bounds each of the n numbers."""
 
     takes = "vectors"
     role = "row"
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
-        """Vectors drawn uniformly from the cube, the same ones every time, [count, n]."""
+        """Draw vectors uniformly from the cube, the same ones every time, [count, n]."""
         generator = keyed_generator(count, self.name, str(domain))
         share = torch.rand(count, self.outputs(**shape), dtype=torch.float64, generator=generator)
         return domain.low + (domain.high - domain.low) * share
@@ -108,21 +108,21 @@ class HeadMixing(VectorFunction):
         return True
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[..., H] to [..., H]."""
+        """Map [..., H] to [..., H]."""
         self.check_shape(**shape)
         return inputs
 
     def outputs(self, **shape: int) -> int:
-        """The number of heads."""
+        """Return the number of heads."""
         self.check_shape(**shape)
         return shape["heads"]
 
 
 @FUNCTIONS.register
 class Transpose(VectorFunction):
-    """The n² numbers of a matrix, row by row, to those of its transpose: a permutation, which costs nothing.
+    """Maps the n² numbers of a matrix, row by row, to those of its transpose: a permutation, which costs nothing.
 
-    A trained linear layer needs n⁴ weights for it; fidelity only, an honest negative example.
+    A trained linear layer needs n⁴ weights for it. It can be fitted, but no model has a slot for it.
     """
 
     name = "transpose"
@@ -134,14 +134,14 @@ class Transpose(VectorFunction):
     tails = "linear everywhere"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[..., n²] to [..., n²]."""
+        """Map [..., n²] to [..., n²]."""
         self.check_shape(**shape)
         side = shape["side"]
         matrices = inputs.reshape(*inputs.shape[:-1], side, side)
         return matrices.transpose(-1, -2).flatten(-2)
 
     def outputs(self, **shape: int) -> int:
-        """n²."""
+        """Return n²."""
         self.check_shape(**shape)
         if shape["side"] < 1:
             raise InputError(f"transpose needs a side of at least 1, and {shape['side']} was given.")

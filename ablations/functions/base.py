@@ -1,4 +1,4 @@
-"""What a function is: an analytic form on a domain, with a shape contract, a derivative and a source."""
+"""The base of all functions: an analytic form on a domain, with a shape contract, a derivative and a source."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,17 +15,18 @@ from trans4init.ablations.registry import Registry
 __all__ = ["FUNCTIONS", "Domain", "Function", "Role", "Takes"]
 
 Takes = Literal["numbers", "vectors", "rows"]
-"""What one input is: a number; a vector of fixed length, [..., n]; a row of any length, [..., n], −∞ where it has none.
-"""
+"""The kind of an input: a number; a vector of fixed length [..., n]; or a row of any length [..., n], padded by −∞."""
 
 Role = Literal["added", "rotary", "bias", "pair-bias", "elementwise", "row", "statistic", "centred-statistic"]
+"""How the layer that owns a slot uses the function's values."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The inputs for which a function is asked for: the integers low..high, or the reals between them.
+    """The inputs at which a function is used: the integers low..high, or the reals between them.
 
-    log: the reals are positive and matter by their ratios, so that points and nets go by the logarithm.
+    log: the reals are positive and matter by their ratios, so that points and nets use the logarithm.
+    Raises InputError for ends that make no domain.
     """
 
     low: float
@@ -45,7 +46,7 @@ class Domain:
         return f"{self.low:g}..{self.high:g}"
 
     def points(self, count: int = 1024) -> Tensor:
-        """All integers of the domain, or `count` evenly spaced reals with both ends. [N] float64."""
+        """Return all integers of the domain, or `count` evenly spaced reals with both ends, [N] float64."""
         if self.integer:
             return torch.arange(int(self.low), int(self.high) + 1, dtype=torch.float64)
         if self.log:
@@ -53,7 +54,7 @@ class Domain:
         return torch.linspace(self.low, self.high, count, dtype=torch.float64)
 
     def coordinate(self, inputs: Tensor) -> Tensor:
-        """Inputs as a net sees them: -1 to 1 over the domain, by their logarithm in a logarithmic one. [...]."""
+        """Scale inputs [...] for a net: to -1..1 over the domain, by their logarithm in a logarithmic one."""
         low, high = float(self.low), float(self.high)
         if self.log:
             low, high = math.log(low), math.log(high)
@@ -62,10 +63,10 @@ class Domain:
         return (inputs - (high + low) / 2) / half
 
     def beyond(self, support: tuple[float, float] = (-math.inf, math.inf)) -> tuple["Domain", ...]:
-        """The stretches outside that reach 1 to 2 and 2 to 4 times as far: where it has not been fitted.
+        """Return the regions outside that reach 1 to 2 and 2 to 4 times as far: where nothing has been fitted.
 
-        Positions count from the domain's start. Reals stretch to both sides about the middle, or about the end where
-        the function's `support` ends too; a logarithmic domain is halved and quartered to the low side.
+        Positions count from the domain's start. Reals extend to both sides about the middle, or from the end where
+        the function's `support` ends too; a logarithmic domain is halved and quartered on the low side.
         """
         if self.integer:
             size, start = self.high - self.low + 1, self.high + 1
@@ -87,13 +88,13 @@ class Domain:
 class Function(ABC):
     """A named mathematical function of a Transformer. Subclasses register themselves in `FUNCTIONS`.
 
-    The inputs are a tensor of scalars, [N] for positions or [...] for elementwise functions; what comes out is
-    `[N, width]` or `[heads, N]` for functions with such a shape, and has the shape of the inputs for elementwise ones.
+    Inputs are numbers, [N] for positions or [...] for elementwise functions. The values are `[N, width]` or
+    `[heads, N]` for functions with such a shape, and have the shape of the inputs for elementwise functions.
     """
 
     name: ClassVar[str]
     located: str = ""
-    """What `get_function` was asked for: the name, with its file where it is in one of the user's."""
+    """What `get_function` was asked for: the name, preceded by the file where it is in one of the user's."""
     slot: ClassVar[str]
     """The slot of a model that this function belongs in."""
     source: ClassVar[str]
@@ -101,24 +102,25 @@ class Function(ABC):
     closed_form: ClassVar[bool] = True
     """Whether it has a closed form; without one it is a trained table."""
     domain: ClassVar[Domain]
-    """Where it is fitted unless something else is asked for."""
+    """Where nets are fitted to it by default."""
     elementwise: ClassVar[bool] = False
+    """Whether each value depends on the input in the same place alone."""
     default_shape: ClassVar[dict[str, int]] = {}
-    """The shape arguments that it takes, with the values of a fit that doesn't say."""
+    """The shape arguments that it takes, with the values that a fit has by default."""
     tails: ClassVar[str] = ""
     """What it does outside its domain, in words."""
     role: ClassVar[Role] = "elementwise"
-    """How a slot's owner uses the values: added to embeddings, as a rotation, as a bias on scores, …"""
+    """How the slot's owner uses the values: added to embeddings, as a rotation, as a bias on scores, …"""
     support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     """Where the function is defined at all."""
     kinks: ClassVar[tuple[float, ...]] = ()
-    """Where its slope jumps: points of a fit are put there."""
+    """Where its slope jumps: a fit has points there."""
     approximates: ClassVar[str] = ""
     """For a published approximation: the function that it approximates."""
     log_values: ClassVar[bool] = False
-    """Values are positive and matter by their ratios: a net gives their logarithm."""
+    """Whether values are positive and matter by their ratios: a net is then fitted to their logarithm."""
     takes: ClassVar[Takes] = "numbers"
-    """What one input is; only a net that takes the same can stand in for the function."""
+    """The kind of an input; only a net of the same kind can stand in for the function."""
     fused: ClassVar[bool] = False
     """Whether a model's own fused operation computes this closed form, so that its slot need not be called."""
     fidelity_only: ClassVar[bool] = False
@@ -134,10 +136,10 @@ class Function(ABC):
 
     @abstractmethod
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The function's value, in the dtype of the inputs."""
+        """Compute the function's values, in the dtype of the inputs."""
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The derivative of the value by the input, same shape as the value: by forward differentiation.
+        """Compute the derivative of the values by the input, in the shape of the values, by forward differentiation.
 
         An input of several numbers moves along `direction`.
         """
@@ -146,50 +148,50 @@ class Function(ABC):
         return slope.detach()
 
     def direction(self, inputs: Tensor) -> Tensor:
-        """The way in which a fidelity record moves the inputs to look at derivatives, in the shape of the inputs."""
+        """Return the direction in which derivatives of a fidelity record are taken, in the shape of the inputs."""
         return torch.ones_like(inputs)
 
     def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
-        """The gradient to the inputs from the gradient to the values, by the closed form's derivative."""
+        """Compute the gradient to the inputs from the gradient to the values, by the closed form's derivative."""
         return gradient * self.derivative(inputs, **shape)
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The names of the arms that apply to it, as the arms say: those of this package first."""
+        """The names of the arms that apply to the function: each arm says to which it does."""
         arms = import_module("trans4init.ablations.slots.arms")  # by name: slots stand on functions
         return tuple(arms.arms_of(self))
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """What a model computes in its place when the function is left out (arm `none`)."""
+        """Compute what a model uses in the function's place when it is left out (arm `none`)."""
         raise InputError(f"{self.name} can't be left out of a model.")
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """The start of arm `free-table`, [rows, outputs]: the function's values, unless the function has none."""
+        """Compute the start of arm `free-table`, [rows, outputs]: the function's values where it has a closed form."""
         return self.as_rows(self.analytic(inputs, **shape))
 
     def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
-        """Which row of a table over `domain` an integer input has, [N] to [N] int64."""
+        """Return the row that each integer input has in a table over `domain`, [N] to [N] int64."""
         return inputs.long() - int(domain.low)
 
     def open_ended(self) -> bool:
-        """Whether `table_index` has a row for every input, so that a table has no end."""
+        """Return whether `table_index` has a row for every input, so that a table has no end."""
         return False
 
     def outputs(self, **shape: int) -> int:
-        """How many values there are for one input; raises InputError for a shape the function doesn't have."""
+        """Return how many values one input has; raises InputError for a shape that the function can't have."""
         self.check_shape(**shape)
         return 1
 
     def arrange(self, rows: Tensor) -> Tensor:
-        """One row of values per input, [..., outputs], in the layout of `analytic`."""
+        """Bring one row of values per input, [..., outputs], into the layout of `analytic`."""
         return rows.squeeze(-1) if self.elementwise else rows
 
     def as_rows(self, values: Tensor) -> Tensor:
-        """Values in the layout of `analytic` as one row per input, [..., outputs]: the inverse of `arrange`."""
+        """Bring values in the layout of `analytic` into one row per input, [..., outputs]: the inverse of `arrange`."""
         return values.unsqueeze(-1) if self.elementwise else values
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
-        """Inputs that cover the domain, float64: [N], or [N, n] for a function of vectors."""
+        """Return inputs that cover the domain, float64: [N], or [N, n] for a function of vectors."""
         points = domain.points(count)
         for kink in self.kinks:
             if domain.low < kink < domain.high:
@@ -197,15 +199,15 @@ class Function(ABC):
         return points
 
     def fittable(self) -> bool:
-        """Whether a net can be fitted to it."""
+        """Return whether a net can be fitted to the function."""
         return self.closed_form
 
     def correctable(self) -> bool:
-        """Whether the values of a net may be added to its own (arm `corrected`)."""
+        """Return whether the values of a net may be added to the function's (arm `corrected`)."""
         return self.fittable()
 
     def omissible(self) -> bool:
-        """Whether a model can do without it (arm `none`)."""
+        """Return whether a model can leave the function out (arm `none`): by default, if `left_out` is overridden."""
         return type(self).left_out is not Function.left_out
 
     def check_shape(self, **shape: int) -> None:

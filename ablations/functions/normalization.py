@@ -1,4 +1,4 @@
-"""Normalisation: the reciprocal root of a statistic over the width, and the elementwise functions that replace it."""
+"""Normalisation: the reciprocal root of a statistic over the width, and elementwise functions in its place."""
 
 import math
 from typing import ClassVar
@@ -15,18 +15,18 @@ NORM_EPSILON = 1e-5
 
 
 class Normalizer(Function):
-    """What a normalisation layer computes before its gain and bias."""
+    """The function that a normalisation layer applies before its gain and bias."""
 
     slot = "normalization"
     elementwise = True
     gain: ClassVar[float | None] = None
-    """The start of a trained factor on the inputs, for functions that are given the state itself."""
+    """The initial value of a trained factor on the inputs, for functions of the state itself; None for others."""
     shift: ClassVar[bool] = False
-    """Whether a trained shift, 0 at the start, is added after that factor."""
+    """Whether a trained shift, initially 0, is added after that factor."""
 
 
 class Rsqrt(Normalizer):
-    """1 / √(v + 1e-5), from a statistic v of the state to the factor on it."""
+    """1 / √(v + 1e-5): maps a statistic v of the state to the factor on the state."""
 
     domain = Domain(1e-4, 1e4, integer=False, log=True)
     log_values = True
@@ -34,7 +34,7 @@ class Rsqrt(Normalizer):
     tails = "1 / √1e-5 towards 0, falls to 0 to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return torch.rsqrt(inputs + NORM_EPSILON)
 
@@ -44,13 +44,13 @@ class Rsqrt(Normalizer):
         return -0.5 * (inputs + NORM_EPSILON).pow(-1.5)
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """1: the state keeps its scale."""
+        """Return 1: the state keeps its scale."""
         return torch.ones_like(inputs)
 
 
 @FUNCTIONS.register
 class LayerNormRsqrt(Rsqrt):
-    """The factor of LayerNorm: from the variance over the width; the mean is taken away."""
+    """The factor of LayerNorm, from the variance over the width. The layer subtracts the mean first."""
 
     name = "layernorm-rsqrt"
     fused = True
@@ -60,7 +60,7 @@ class LayerNormRsqrt(Rsqrt):
 
 @FUNCTIONS.register
 class RmsNormRsqrt(Rsqrt):
-    """The factor of RMSNorm: from the mean square over the width."""
+    """The factor of RMSNorm, from the mean square over the width."""
 
     name = "rmsnorm-rsqrt"
     fused = True
@@ -70,7 +70,7 @@ class RmsNormRsqrt(Rsqrt):
 
 @FUNCTIONS.register
 class Dyt(Normalizer):
-    """tanh(α x) with a trained α, 0.5 at the start: the function is tanh, α belongs to the layer."""
+    """tanh(α x) with a trained α that starts at 0.5. The function is tanh; α belongs to the layer."""
 
     name = "dyt"
     source = "Zhu et al. 2025, Transformers without Normalization, section 4, algorithm 1"
@@ -79,7 +79,7 @@ class Dyt(Normalizer):
     tails = "−1 to the left, 1 to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs.tanh()
 
@@ -89,20 +89,20 @@ class Dyt(Normalizer):
         return 1 - inputs.tanh().square()
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """The identity."""
+        """Return the inputs."""
         return inputs
 
 
 @FUNCTIONS.register
 class Derf(Dyt):
-    """erf(α x + s) with a trained α, 0.5 at the start, and a trained shift s, 0 at the start."""
+    """erf(α x + s) with a trained α that starts at 0.5 and a trained shift s that starts at 0."""
 
     name = "derf"
     source = "Chen et al. 2025, Stronger Normalization-Free Transformers"
     shift = True
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return torch.erf(inputs)
 

@@ -12,7 +12,7 @@ __all__ = ["AbsolutePosition"]
 
 
 class AbsolutePosition(Function):
-    """A function from positions [N] to encodings [N, width]; left out of a model, nothing is added (NoPE)."""
+    """A function from positions [N] to encodings [N, width]. Without it nothing is added (NoPE)."""
 
     slot = "position"
     role = "added"
@@ -20,11 +20,11 @@ class AbsolutePosition(Function):
     default_shape: ClassVar[dict[str, int]] = {"width": 128}
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """No encoding at all: zeros [N, width] (Haviv et al. 2022, NoPos)."""
+        """Return zeros [N, width]: no encoding (Haviv et al. 2022, NoPos)."""
         return inputs.new_zeros(*inputs.shape, self.outputs(**shape))
 
     def outputs(self, **shape: int) -> int:
-        """The width."""
+        """Return the width."""
         self.check_shape(**shape)
         if shape["width"] < 1:
             raise InputError(f"{self.name} needs a width of at least 1, and {shape['width']} was given.")
@@ -40,24 +40,24 @@ class Sinusoidal(AbsolutePosition):
     tails = "defined for every position; bounded by 1"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Positions [N] to encodings [N, width]."""
+        """Map positions [N] to encodings [N, width]."""
         angles = inputs[..., None] * self.frequencies(inputs.dtype, inputs.device, **shape)
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """d PE / d position, [N, width]."""
+        """Compute d PE / d position, [N, width]."""
         frequencies = self.frequencies(inputs.dtype, inputs.device, **shape)
         angles = inputs[..., None] * frequencies
         return torch.stack([frequencies * angles.cos(), -frequencies * angles.sin()], dim=-1).flatten(-2)
 
     def frequencies(self, dtype: torch.dtype, device: torch.device, **shape: int) -> Tensor:
-        """10000^(-2i/width) in radians per position, [width / 2]."""
+        """Compute 10000^(-2i/width), the radians per position, [width / 2]."""
         width = self.outputs(**shape)
         exponents = torch.arange(0, width, 2, dtype=torch.float64, device=device) / width
         return (10000.0**-exponents).to(dtype)
 
     def outputs(self, **shape: int) -> int:
-        """The width, which must be even: each frequency gives a sine and a cosine."""
+        """Return the width, which must be even: each frequency gives a sine and a cosine."""
         width = super().outputs(**shape)
         if width % 2:
             raise InputError(f"{self.name} needs an even width (a sine and a cosine per frequency); {width} is odd.")
@@ -66,24 +66,24 @@ class Sinusoidal(AbsolutePosition):
 
 @FUNCTIONS.register
 class SinusoidalHalves(Sinusoidal):
-    """sin(p w_i) in the first half, cos(p w_i) in the second, w_i geometric from 1 to 1/10000 with both ends."""
+    """sin(p w_i) in the first half and cos(p w_i) in the second; w_i is geometric from 1 to 1/10000, both included."""
 
     name = "sinusoidal-halves"
     source = "Vaswani et al. 2018, Tensor2Tensor, common_attention.get_timing_signal_1d"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Positions [N] to encodings [N, width]."""
+        """Map positions [N] to encodings [N, width]."""
         angles = inputs[..., None] * self.frequencies(inputs.dtype, inputs.device, **shape)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """d PE / d position, [N, width]."""
+        """Compute d PE / d position, [N, width]."""
         frequencies = self.frequencies(inputs.dtype, inputs.device, **shape)
         angles = inputs[..., None] * frequencies
         return torch.cat([frequencies * angles.cos(), -frequencies * angles.sin()], dim=-1)
 
     def frequencies(self, dtype: torch.dtype, device: torch.device, **shape: int) -> Tensor:
-        """10000^(-i / (width / 2 - 1)) in radians per position, [width / 2]."""
+        """Compute 10000^(-i / (width / 2 - 1)), the radians per position, [width / 2]."""
         count = self.outputs(**shape) // 2
         exponents = torch.arange(count, dtype=torch.float64, device=device) / max(1, count - 1)
         return (10000.0**-exponents).to(dtype)
@@ -91,9 +91,9 @@ class SinusoidalHalves(Sinusoidal):
 
 @FUNCTIONS.register
 class Sinusoidal2d(AbsolutePosition):
-    """Patches of an image, row by row: half of the width encodes the row, half the column, each as sines and cosines.
+    """An encoding of an image's patches, row by row: half of the width encodes the row, half the column.
 
-    `columns` patches make a row; subclass with another number for another image.
+    Each half is `sinusoidal`. A row has `columns` patches; for images of another size, override the number.
     """
 
     name = "sinusoidal-2d"
@@ -103,14 +103,14 @@ class Sinusoidal2d(AbsolutePosition):
     columns: ClassVar[int] = 16
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Patch numbers [N] to encodings [N, width]: the row's half first."""
+        """Map patch numbers [N] to encodings [N, width], the row's half first."""
         width = self.outputs(**shape)
         rows = torch.floor(inputs / self.columns)
         base = Sinusoidal()
         return torch.cat([base.analytic(p, width=width // 2) for p in (rows, inputs - self.columns * rows)], dim=-1)
 
     def outputs(self, **shape: int) -> int:
-        """The width, a multiple of 4."""
+        """Return the width, which must be a multiple of 4."""
         width = super().outputs(**shape)
         if width % 4:
             raise InputError(f"sinusoidal-2d needs a width that is a multiple of 4, and {width} was given.")
@@ -119,7 +119,7 @@ class Sinusoidal2d(AbsolutePosition):
 
 @FUNCTIONS.register
 class NoPosition(AbsolutePosition):
-    """No positional encoding: a causal Transformer can still tell positions apart, from what it may not see."""
+    """No positional encoding. A causal Transformer can still infer positions, since its mask differs between them."""
 
     name = "none"
     source = (
@@ -136,17 +136,17 @@ class NoPosition(AbsolutePosition):
         return False
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Zeros [N, width]."""
+        """Return zeros [N, width]."""
         return self.left_out(inputs, **shape)
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Zeros [N, width]."""
+        """Return zeros [N, width]."""
         return self.left_out(inputs, **shape)
 
 
 @FUNCTIONS.register
 class LearnedTable(AbsolutePosition):
-    """One trained vector per position, from a random start: no closed form, so its only arm is `free-table`."""
+    """One trained vector per position, from a random start. It has no closed form: its only arm is `free-table`."""
 
     name = "learned-table"
     source = "Gehring et al. 2017, Convolutional Sequence to Sequence Learning, section 3.1"
@@ -154,13 +154,13 @@ class LearnedTable(AbsolutePosition):
     tails = "undefined: a position that was not trained has no vector"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """There is none."""
+        """Raise InputError: there is no closed form."""
         raise InputError("learned-table has no closed form; its only arm is free-table.")
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """There is none."""
+        """Raise InputError: there is no closed form."""
         raise InputError("learned-table has no closed form, and so no derivative.")
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """Standard normal, [N, width]: the spread of the token embeddings they are added to, as in BERT and GPT-2."""
+        """Draw from a standard normal distribution, [N, width]: as wide as the token embeddings they are added to."""
         return torch.randn(*inputs.shape, self.outputs(**shape), dtype=inputs.dtype, generator=generator)

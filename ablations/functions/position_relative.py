@@ -1,12 +1,12 @@
 """Relative positional encodings: a bias on the score of query i and key j, one per head H, from the distance i − j.
 
-Where the bias depends on i − j alone (role `bias`) a model makes a table of it; FIRE with its normaliser from the
-query doesn't (role `pair-bias`), and is evaluated for every pair.
+A model makes a table of a bias that depends on i − j alone (role `bias`). FIRE with its normaliser from the query
+depends on both positions (role `pair-bias`), and is evaluated for every pair.
 """
 
 import math
 from functools import cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ __all__ = ["RelativeFunction"]
 
 
 class RelativeFunction(Function):
-    """A function from distances [N] to biases [H, N], of |i − j|; left out, there is no bias (NoPE)."""
+    """A function from distances |i − j| [N] to biases [H, N]. Without it there is no bias (NoPE)."""
 
     slot = "position"
     role: ClassVar[Role] = "bias"
@@ -27,45 +27,48 @@ class RelativeFunction(Function):
     default_shape: ClassVar[dict[str, int]] = {"heads": 8}
 
     def outputs(self, **shape: int) -> int:
-        """The number of heads."""
+        """Return the number of heads."""
         self.check_shape(**shape)
         if shape["heads"] < 1:
             raise InputError(f"{self.name} needs at least 1 head, and {shape['heads']} was given.")
         return shape["heads"]
 
     def arrange(self, rows: Tensor) -> Tensor:
-        """[..., H] to [H, ...]."""
+        """Map [..., H] to [H, ...]."""
         return rows.movedim(-1, 0)
 
     def as_rows(self, values: Tensor) -> Tensor:
-        """[H, ...] to [..., H]."""
+        """Map [H, ...] to [..., H]."""
         return values.movedim(0, -1)
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Zeros [H, N]."""
+        """Return zeros [H, N]."""
         return inputs.new_zeros(self.outputs(**shape), *inputs.shape)
 
 
 def _per_head(values: Tensor, inputs: Tensor) -> Tensor:
-    """[H] shaped to stand before inputs [...]."""
+    """Reshape values [H] so that they broadcast against inputs [...]."""
     return values.to(inputs).reshape(-1, *[1] * inputs.dim())
 
 
 @FUNCTIONS.register
 class Alibi(RelativeFunction):
-    """−2^(−8h/H) |i − j| for head h of H, counted from 1; for H no power of two the paper's code fills in."""
+    """−2^(−8h/H) |i − j| for head h of H, counted from 1; other slopes for an H that is not a power of two."""
 
     name = "alibi"
     source = "Press et al. 2022, Train Short, Test Long: Attention with Linear Biases, section 3"
     tails = "falls linearly"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Distances [N] to biases [H, N]."""
+        """Map distances [N] to biases [H, N]."""
         return -_per_head(self.slopes(self.outputs(**shape)), inputs) * inputs.abs()
 
     @staticmethod
     def slopes(heads: int) -> Tensor:
-        """The slope of each head, [H] float64: those of the power of two below, then every other of the one above."""
+        """Compute the slope of each head, [H] float64, as the paper's code does.
+
+        They are the slopes of the next lower power of two, then every second one of the next higher power.
+        """
         below = 2 ** math.floor(math.log2(heads))
         slopes = [2 ** (-8 * (h + 1) / below) for h in range(below)]
         slopes += [2 ** (-8 * (2 * h + 1) / (2 * below)) for h in range(heads - below)]
@@ -73,10 +76,10 @@ class Alibi(RelativeFunction):
 
 
 class Kerple(RelativeFunction):
-    """The paper trains two numbers per head; the closed form holds them spread over the range that they start from."""
+    """KERPLE with fixed numbers: the paper trains two per head, here they are spread over the range they start in."""
 
     def starts(self, **shape: int) -> tuple[Tensor, Tensor]:
-        """r1 in (0, 2) and r2 in (0, 1), evenly spaced over the heads, [H] float64 each."""
+        """Return r1 in (0, 2) and r2 in (0, 1), evenly spaced over the heads, [H] float64 each."""
         heads = self.outputs(**shape)
         even = (torch.arange(heads, dtype=torch.float64) + 0.5) / heads
         return 2 * even, even.flip(0)
@@ -91,7 +94,7 @@ class KerpleLog(Kerple):
     tails = "falls as the logarithm"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Distances [N] to biases [H, N]."""
+        """Map distances [N] to biases [H, N]."""
         r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
         return -r1 * torch.log1p(r2 * inputs.abs())
 
@@ -105,12 +108,12 @@ class KerplePower(Kerple):
     tails = "falls as a root"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Distances [N] to biases [H, N]."""
+        """Map distances [N] to biases [H, N]."""
         r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
         return -r1 * inputs.abs() ** r2
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """−r1 r2 |i − j|^(r2 − 1), and 0 at distance 0, where it is unbounded."""
+        """Compute −r1 r2 |i − j|^(r2 − 1), and 0 at distance 0, where the derivative is unbounded."""
         r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
         slope = -r1 * r2 * inputs.abs() ** (r2 - 1) * inputs.sign()
         return torch.where(inputs == 0, torch.zeros_like(slope), slope)
@@ -118,52 +121,53 @@ class KerplePower(Kerple):
 
 @FUNCTIONS.register
 class Fire(RelativeFunction):
-    """f(ψ(i − j) / ψ(n)), ψ(x) = ln(1 + 0.1 x), f an MLP with 32 ReLU units, n the normaliser.
+    """f(ψ(i − j) / ψ(512)), where ψ(x) = ln(1 + 0.1 x) and f is an MLP with 32 ReLU units.
 
-    The paper trains f; the closed form holds one fixed draw of its start. normalizer `constant` takes n = 512 for
-    every query, which makes the bias a function of i − j.
+    The paper trains f; the closed form is one fixed draw of its initial values. The paper normalises by the query's
+    position, see `fire-query`; with the constant 512 the bias is a function of i − j.
     """
 
     name = "fire"
     source = "Li et al. 2024, Functional Interpolation for Relative Positions Improves Long Context Transformers"
     tails = "goes on linearly in ln(distance)"
-    normalizer: ClassVar[Literal["constant", "query"]] = "constant"
     threshold: ClassVar[int] = 512
+    """The distance that is scaled to 1: L in the paper."""
     curvature: ClassVar[float] = 0.1
+    """The factor on distances in the logarithm: c in the paper."""
 
     def squeezed(self, distances: Tensor) -> Tensor:
-        """ψ(|x|)."""
+        """Compute ψ(|x|)."""
         return torch.log1p(self.curvature * distances.abs())
 
     def mlp(self, inputs: Tensor, **shape: int) -> Tensor:
-        """f, from [...] to [H, ...]."""
+        """Compute f, which maps [...] to [H, ...]."""
         first, shift, last, offset = (value.to(inputs) for value in _fire_draw(self.outputs(**shape)))
         return (torch.relu(inputs[..., None] * first + shift) @ last + offset).movedim(-1, 0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Distances [N] to biases [H, N]."""
+        """Map distances [N] to biases [H, N]."""
         return self.mlp(self.squeezed(inputs) / math.log1p(self.curvature * self.threshold), **shape)
 
 
 @FUNCTIONS.register
 class FireQuery(Fire):
-    """FIRE as published: n = max(512, i) of query i. The function is f itself, from ψ(i − j) / ψ(n) in [0, 1]."""
+    """FIRE as published, normalised by n = max(512, i) of query i. The function is f, of ψ(i − j) / ψ(n) in [0, 1]."""
 
     name = "fire-query"
     role: ClassVar[Role] = "pair-bias"
     domain = Domain(0, 1, integer=False)
     support = (0.0, 1.0)
     tails = "no inputs outside 0 to 1"
-    normalizer: ClassVar[Literal["constant", "query"]] = "query"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Normalised distances [...] to biases [H, ...]."""
+        """Map normalised distances [...] to biases [H, ...]."""
         return self.mlp(inputs, **shape)
 
     def pair_inputs(self, queries: Tensor, keys: Tensor | None = None, *, causal: bool = True) -> Tensor:
-        """ψ(|i − j|) / ψ(max(512, i)) of query and key positions, [..., Lq, Lk] float32; 0 where j > i.
+        """Compute ψ(|i − j|) / ψ(max(512, i)) of query and key positions, [..., Lq, Lk] float32; 0 where j > i.
 
-        keys: the queries' where None. Not causal: max(512, i, j), which keeps inputs in [0, 1] ahead of the query too.
+        keys: the queries' positions where None. Not causal, the maximum is of (512, i, j), which keeps the values of
+        keys after the query in [0, 1] too.
         """
         i, j = queries.float()[..., None], (queries if keys is None else keys).float()
         distances = (i - j).clamp_min(0) if causal else i - j
@@ -173,7 +177,7 @@ class FireQuery(Fire):
 
 @cache
 def _fire_draw(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights and biases of f, float64: uniform in ±1/√fan-in, as PyTorch's linear layers start."""
+    """Draw weights and biases of f, float64: uniform in ±1/√fan-in, as PyTorch's linear layers are initialised."""
     generator = keyed_generator(0, "fire", heads)
     shapes = ((1, 32), (1, 32), (32, heads), (32, heads))
     drawn = [torch.rand(shape[1], dtype=torch.float64, generator=generator) for shape in shapes[:2]]
@@ -185,45 +189,45 @@ def _fire_draw(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Tabulated(RelativeFunction):
-    """A relative encoding without closed form: a trained table, whose only arm is `free-table`."""
+    """A relative encoding without a closed form: a trained table, whose only arm is `free-table`."""
 
     closed_form = False
     domain = Domain(0, 511, integer=True)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """There is none."""
+        """Raise InputError: there is no closed form."""
         raise InputError(f"{self.name} has no closed form; its only arm is free-table.")
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """There is none."""
+        """Raise InputError: there is no closed form."""
         raise InputError(f"{self.name} has no closed form, and so no derivative.")
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """Normal with deviation 0.02, a row for each index, [rows, H]."""
+        """Draw from a normal distribution with deviation 0.02, a row for each index, [rows, H]."""
         last = self.table_index(inputs, Domain(inputs[0].item(), inputs[-1].item(), True), **shape).max().item()
         return 0.02 * torch.randn(int(last) + 1, self.outputs(**shape), dtype=inputs.dtype, generator=generator)
 
     def open_ended(self) -> bool:
-        """Every distance beyond the table has its last row."""
+        """Return True: every distance beyond the table has its last row."""
         return True
 
 
 @FUNCTIONS.register
 class LearnedDistance(Tabulated):
-    """One trained bias per head and distance, the last one for every distance beyond."""
+    """One trained bias per head and distance; the last is used for every distance beyond."""
 
     name = "learned-distance"
     source = "Shaw et al. 2018, Self-Attention with Relative Position Representations, section 3.2 (clipped distances)"
     tails = "the value of the largest trained distance"
 
     def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
-        """The distance, at most the domain's end."""
+        """Return the distance, at most the domain's end."""
         return inputs.abs().clamp(max=int(domain.high)).long() - int(domain.low)
 
 
 @FUNCTIONS.register
 class T5(Tabulated):
-    """32 buckets of distances: one each up to 15, then logarithmically wider up to 127, the last for all beyond."""
+    """A bias for each of 32 buckets of distances: one each up to 15, then logarithmically wider, the last endless."""
 
     name = "t5"
     source = "Raffel et al. 2020, Exploring the Limits of Transfer Learning with T5, section 2.1 (causal buckets)"
@@ -232,7 +236,7 @@ class T5(Tabulated):
     furthest: ClassVar[int] = 128
 
     def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
-        """The bucket, 0 to 31; [N] to [N] int64."""
+        """Return the bucket, 0 to 31; [N] to [N] int64."""
         distances = inputs.abs().double()
         exact = self.buckets // 2
         share = torch.log(distances.clamp_min(1) / exact) / math.log(self.furthest / exact)
@@ -240,5 +244,5 @@ class T5(Tabulated):
         return torch.where(distances < exact, distances, far).long()
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """Normal with deviation 0.02, a row for each bucket, [32, H]."""
+        """Draw from a normal distribution with deviation 0.02, a row for each bucket, [32, H]."""
         return 0.02 * torch.randn(self.buckets, self.outputs(**shape), dtype=inputs.dtype, generator=generator)

@@ -1,6 +1,7 @@
-"""Rotary positional encodings: queries and keys turned by an angle that is proportional to their position.
+"""Rotary positional encodings: queries and keys are rotated by angles that are proportional to their position.
 
-The function is position -> [cos of each angle, sin of each angle]: D head dimension, P <= D / 2 pairs turned.
+The function maps a position to [cos of each angle, sin of each angle]. D is the head dimension, P <= D / 2 the number
+of pairs of dimensions that are rotated.
 """
 
 import math
@@ -16,7 +17,7 @@ __all__ = ["Rotary", "rotate"]
 
 
 class Rotary(Function):
-    """A function from positions [N] to [N, 2P]: P cosines, then P sines; left out, nothing is turned."""
+    """A function from positions [N] to [N, 2P]: P cosines, then P sines. Without it nothing is rotated."""
 
     slot = "position"
     role = "rotary"
@@ -26,28 +27,29 @@ class Rotary(Function):
     base: ClassVar[float] = 10000.0
     """The slowest pair turns by about 1 / base radians per position."""
     trained: ClassVar[int] = 512
-    """The context that the plain encoding was trained on: what is stretched by `factor`."""
+    """The context that the plain encoding was trained on, which the other forms extend by `factor`."""
     factor: ClassVar[float] = 4.0
+    """How many times as long a context the extended forms are for."""
 
     def pairs(self, **shape: int) -> int:
-        """P, the pairs of dimensions that are turned."""
+        """Return P, the number of pairs of dimensions that are rotated."""
         self.check_shape(**shape)
         if shape["head_dim"] < 2 or shape["head_dim"] % 2:
             raise InputError(f"{self.name} turns pairs: the head dimension must be even, not {shape['head_dim']}.")
         return shape["head_dim"] // 2
 
     def outputs(self, **shape: int) -> int:
-        """2P."""
+        """Return 2P."""
         return 2 * self.pairs(**shape)
 
     def frequencies(self, **shape: int) -> Tensor:
-        """Radians per position of each pair, [P] float64."""
+        """Compute the radians per position of each pair, [P] float64."""
         pairs = self.pairs(**shape)
-        found: Tensor = self.base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
-        return found
+        frequencies: Tensor = self.base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        return frequencies
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Positions [N] to [N, 2P]."""
+        """Map positions [N] to [N, 2P]."""
         angles = inputs[..., None] * self.frequencies(**shape).to(inputs)
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -63,9 +65,9 @@ class Rotary(Function):
 
 
 def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
-    """Turn pairs of dimensions (i, i + P) of queries or keys by rotary values.
+    """Rotate pairs of dimensions (i, i + P) of queries or keys by rotary values.
 
-    state [B, H, L, D]; values [L, 2P] or [L, 3P], the third part a scale that queries are multiplied with and keys
+    state [B, H, L, D]; values [L, 2P] or [L, 3P]: the third part is a scale that queries are multiplied and keys
     divided by (xPos). Dimensions from 2P on are left as they are.
     """
     values = values.to(state.dtype)
@@ -79,7 +81,7 @@ def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
 
 @FUNCTIONS.register
 class Rope(Rotary):
-    """Pair i turns by p / 10000^(2i/D) at position p."""
+    """Pair i is rotated by p / 10000^(2i/D) at position p."""
 
     name = "rope"
     source = "Su et al. 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding, section 3.2, equation 15"
@@ -87,48 +89,48 @@ class Rope(Rotary):
 
 @FUNCTIONS.register
 class RopePartial(Rotary):
-    """Rope on the first quarter of the head's dimensions (at least one pair), the rest left alone."""
+    """Rope on the first quarter of the head's dimensions (at least one pair); the rest is not rotated."""
 
     name = "rope-partial"
     source = "Black et al. 2022, GPT-NeoX-20B, section 2.1.1 (rotary on 25 % of the dimensions)"
 
     def pairs(self, **shape: int) -> int:
-        """An eighth of the head dimension."""
+        """Return an eighth of the head dimension, at least 1."""
         return max(1, super().pairs(**shape) // 4)
 
 
 @FUNCTIONS.register
 class RopeInterpolated(Rotary):
-    """Rope at p / factor: positions squeezed into the trained range."""
+    """Rope at p / factor: positions are compressed into the trained range."""
 
     name = "rope-interpolated"
     source = "Chen et al. 2023, Extending Context Window of Large Language Models via Positional Interpolation, eq. 4"
 
     def frequencies(self, **shape: int) -> Tensor:
-        """[P] float64."""
+        """Compute the radians per position of each pair, [P] float64."""
         return super().frequencies(**shape) / self.factor
 
 
 @FUNCTIONS.register
 class RopeNtk(Rotary):
-    """Rope with base · factor^(D/(D−2)): the fastest pair kept, the slowest slowed by the factor."""
+    """Rope with base · factor^(D/(D−2)): the fastest pair is kept, the slowest is slowed by the factor."""
 
     name = "rope-ntk"
     source = "bloc97 2023, NTK-Aware Scaled RoPE; Peng et al. 2023, YaRN, section 3.1, definition 1"
 
     def frequencies(self, **shape: int) -> Tensor:
-        """[P] float64."""
+        """Compute the radians per position of each pair, [P] float64."""
         pairs = self.pairs(**shape)
         base = self.base * self.factor ** (pairs / max(1, pairs - 1))
-        found: Tensor = base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
-        return found
+        frequencies: Tensor = base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        return frequencies
 
 
 @FUNCTIONS.register
 class RopeYarn(Rotary):
-    """Rope slowed by parts: pairs that turn often in the trained context kept, those that don't slowed by the factor.
+    """Rope whose pairs that rotate often in the trained context are kept, and the others slowed by the factor.
 
-    Cosines and sines carry the attention temperature, 0.1 ln(factor) + 1 on queries and keys each.
+    Cosines and sines are multiplied by the attention temperature, 0.1 ln(factor) + 1, for queries and keys each.
     """
 
     name = "rope-yarn"
@@ -137,28 +139,28 @@ class RopeYarn(Rotary):
     fast: ClassVar[float] = 32.0
 
     def frequencies(self, **shape: int) -> Tensor:
-        """[P] float64."""
+        """Compute the radians per position of each pair, [P] float64."""
         plain = super().frequencies(**shape)
         turns = self.trained * plain / (2 * math.pi)
-        kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
-        return (1 - kept) * plain / self.factor + kept * plain
+        kept_share = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return (1 - kept_share) * plain / self.factor + kept_share * plain
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Positions [N] to [N, 2P]."""
+        """Map positions [N] to [N, 2P]."""
         return (0.1 * math.log(self.factor) + 1) * super().analytic(inputs, **shape)
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """d value / d position, [N, 2P]."""
+        """Compute d value / d position, [N, 2P]."""
         return (0.1 * math.log(self.factor) + 1) * super().derivative(inputs, **shape)
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """No rotation and no temperature."""
+        """Return the values of no rotation, without the temperature."""
         return Rope().left_out(inputs, **shape)
 
 
 @FUNCTIONS.register
 class XPos(Rotary):
-    """Rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4: scores fall with distance; [cos, sin, scale]."""
+    """Rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4, so that scores fall with distance: [cos, sin, scale]."""
 
     name = "xpos"
     source = "Sun et al. 2022, A Length-Extrapolatable Transformer, algorithm 1"
@@ -166,15 +168,15 @@ class XPos(Rotary):
     tails = "defined for every position; the scale of the fast pairs falls to 0"
 
     def outputs(self, **shape: int) -> int:
-        """3P."""
+        """Return 3P."""
         return 3 * self.pairs(**shape)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Positions [N] to [N, 3P]."""
+        """Map positions [N] to [N, 3P]."""
         return torch.cat([super().analytic(inputs, **shape), self._scales(inputs, **shape)], dim=-1)
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """d value / d position, [N, 3P]."""
+        """Compute d value / d position, [N, 3P]."""
         rates = self._decay(**shape).to(inputs).log() / 512
         return torch.cat([super().derivative(inputs, **shape), rates * self._scales(inputs, **shape)], dim=-1)
 

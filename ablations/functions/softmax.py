@@ -1,6 +1,6 @@
-"""Softmax in parts: what turns scores into positive weights, and the reciprocal that normalises a row.
+"""Softmax in parts: functions from scores to positive weights, and the reciprocal that normalises a row.
 
-A row of attention weights is w(s) / Σ w(s). Functions with `after_max` are given s − max(s), in (−∞, 0].
+A row of attention weights is w(s) / Σ w(s). Functions with `after_max` get s − max(s), in (−∞, 0].
 """
 
 import math
@@ -17,20 +17,20 @@ __all__ = ["SoftmaxWeight"]
 
 
 class SoftmaxWeight(Function):
-    """A weight for each score, elementwise; left out, every visible key weighs the same."""
+    """A weight for each score, elementwise. Without it every visible key has the same weight."""
 
     slot = "softmax"
     elementwise = True
     after_max: ClassVar[bool] = True
-    """Whether the row's largest score is taken away before."""
+    """Whether the row's largest score is subtracted first."""
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """1: attention becomes the mean of the visible values."""
+        """Return 1: attention becomes the mean of the visible values."""
         return torch.ones_like(inputs)
 
 
 class PublishedWeight(SoftmaxWeight):
-    """A published replacement: evaluated, never fitted."""
+    """A published replacement, which is evaluated and never fitted."""
 
     approximates = "softmax-exp"
 
@@ -41,7 +41,7 @@ class PublishedWeight(SoftmaxWeight):
 
 @FUNCTIONS.register
 class SoftmaxExp(SoftmaxWeight):
-    """e^x after the largest score has been taken away."""
+    """e^x after the largest score has been subtracted."""
 
     name = "softmax-exp"
     fused = True
@@ -51,7 +51,7 @@ class SoftmaxExp(SoftmaxWeight):
     tails = "falls to 0 on the left, e^-8 = 3.4e-4 at the end of the domain; no inputs above 0"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs.exp()
 
@@ -62,9 +62,9 @@ class SoftmaxExp(SoftmaxWeight):
 
 @FUNCTIONS.register
 class SoftmaxRow(SoftmaxWeight):
-    """All weights of a row at once, e^x / Σ e^x: what a net replaces is the sum and its reciprocal as well.
+    """All weights of a row at once, e^x / Σ e^x, so that a net replaces the sum and its reciprocal as well.
 
-    A row holds the scores of n keys, −∞ for a key that is not seen.
+    A row has the scores of n keys, and −∞ for a key that is not visible.
     """
 
     name = "softmax-row"
@@ -75,39 +75,39 @@ class SoftmaxRow(SoftmaxWeight):
     support = (-math.inf, 0.0)
     tails = "a low score weighs next to nothing; no inputs above 0"
     longest: ClassVar[int] = 32
-    """Keys of the longest rows that a net is fitted on."""
+    """The number of keys of the longest rows that a net is fitted on."""
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[..., n] to [..., n]; a row without keys has weights of 0."""
+        """Map [..., n] to [..., n]; a row without keys has weights of 0."""
         self.check_shape(**shape)
         empty = (inputs == -math.inf).all(dim=-1, keepdim=True)
         return inputs.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
 
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
-        """Rows of 1 to 32 keys, the same ones every time, [count / 4, 32]: one score of 0, the others in the domain."""
+        """Draw rows of 1 to 32 keys, the same every time, [count / 4, 32]: one score is 0, the others in the domain."""
         generator = keyed_generator(count, self.name, str(domain))
         rows = max(1, count // 4)
         scores = torch.rand(rows, self.longest, dtype=torch.float64, generator=generator)
         scores = domain.low + (domain.high - domain.low) * scores
         scores[:, 0] = 0.0
-        keys = self.longest ** (torch.arange(rows) / rows)  # short rows are where weights are large
+        keys = self.longest ** (torch.arange(rows) / rows)  # many short rows, since their weights are large
         return scores.masked_fill(torch.arange(self.longest) >= keys[:, None], -math.inf)
 
     def direction(self, inputs: Tensor) -> Tensor:
-        """A row's first score moves: all of them together would change nothing."""
+        """Move a row's first score alone: moving all of them together would change nothing."""
         first: Tensor = torch.zeros_like(inputs)
         first[..., 0] = 1
         return first
 
     def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
-        """w (g − Σ w g)."""
+        """Compute w (g − Σ w g)."""
         weights = self.analytic(inputs, **shape)
         return weights * (gradient - (weights * gradient).sum(dim=-1, keepdim=True))
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
-        """1 / n for each of the n keys that are seen."""
-        seen = (inputs > -math.inf).to(inputs.dtype)
-        return seen / seen.sum(dim=-1, keepdim=True).clamp_min(1.0)
+        """Return 1 / n for each of the n visible keys."""
+        visible = (inputs > -math.inf).to(inputs.dtype)
+        return visible / visible.sum(dim=-1, keepdim=True).clamp_min(1.0)
 
 
 @FUNCTIONS.register
@@ -121,7 +121,7 @@ class IExp(PublishedWeight):
     tails = "falls to 0 on the left by halves; no inputs above 0"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         halvings = torch.floor(-inputs / math.log(2))
         rest = inputs + halvings * math.log(2)
@@ -140,7 +140,7 @@ class TwoRelu(PublishedWeight):
     tails = "0 to the left, x to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return F.relu(inputs)
 
@@ -157,7 +157,7 @@ class TwoQuad(PublishedWeight):
     tails = "grows quadratically on both sides: a very low score weighs much"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return (inputs + 5).square()
 
@@ -173,14 +173,14 @@ class StableMax(SoftmaxWeight):
     tails = "falls to 0 as 1 / |x| on the left, x + 1 to the right"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return torch.where(inputs >= 0, inputs + 1, 1 / (1 - inputs.clamp_max(0)))
 
 
 @FUNCTIONS.register
 class Reciprocal(Function):
-    """1 / x of a row's sum of weights, which is between 1 and the number of keys after the largest score is 0."""
+    """1 / x of a row's sum of weights, which is between 1 and the number of keys where the largest score is 0."""
 
     name = "reciprocal"
     slot = "softmax-reciprocal"
@@ -193,7 +193,7 @@ class Reciprocal(Function):
     tails = "falls to 0 to the right; unbounded towards 0"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """[...] to [...]."""
+        """Map [...] to [...]."""
         self.check_shape(**shape)
         return inputs.reciprocal()
 

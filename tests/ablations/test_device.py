@@ -1,4 +1,4 @@
-"""Memory between training steps."""
+"""The memory that a training step frees serves the next step."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ import torch
 {call}
 
 def step():
-    held = [torch.ones(3 * 2**20) for _ in range(8)]  # 12 MiB each
-    return sum(one[0] for one in held)
+    blocks = [torch.ones(3 * 2**20) for _ in range(8)]  # 12 MiB each
+    return sum(block[0] for block in blocks)
 
 for _ in range(3):
     step()
@@ -26,10 +26,10 @@ KEEP = "from trans4init.ablations.device import keep_freed_memory; keep_freed_me
 
 
 def pages(call):
-    """How many pages five steps take from the system, in a process of their own: it is never taken back there.
+    """Count the pages that five steps take from the system, in a process of their own, since the setting stays.
 
-    The threshold of mapped blocks is glibc's first one, and stands: it would grow with what is freed, and whether the
-    heap's end is returned would be decided by what lies there by chance.
+    The environment fixes glibc's initial threshold for mapped blocks. Otherwise it would grow with what is freed, and
+    chance would decide whether the end of the heap is returned.
     """
     done = subprocess.run(
         [sys.executable, "-c", STEPS.format(call=call)],

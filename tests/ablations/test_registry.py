@@ -27,7 +27,7 @@ def test_a_name_can_be_taken_once():
 
 
 def test_a_file_is_asked_for_what_it_registers_itself(tmp_path, monkeypatch):
-    """Not for what has that name elsewhere, be it in a file of the same name."""
+    """What has the name elsewhere doesn't count, even in a file that is called the same."""
     registry = Registry("thing")
     registry.register(Thing)
     monkeypatch.setattr("trans4init.ablations.registry.SEEN", registry, raising=False)
@@ -53,7 +53,7 @@ def test_a_wrong_name_is_an_input_error():
 
 
 def test_every_module_of_a_package_is_imported(tmp_path, monkeypatch):
-    """Adding a function or a net is one file: nothing else names it."""
+    """A new file in a package is enough: nothing else names it."""
     package = tmp_path / "extra_things"
     package.mkdir()
     (package / "__init__.py").write_text("SEEN = []")

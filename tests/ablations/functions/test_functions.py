@@ -1,4 +1,4 @@
-"""Functions: the formulas of their sources, and the properties they are used for."""
+"""Functions: they are the formulas of their sources, and have the properties that they are used for."""
 
 import math
 
@@ -148,7 +148,7 @@ def test_i_exp_errs_as_the_paper_says():
 @settings(deadline=None)
 @given(st.integers(1, 16), st.integers(0, 500), st.integers(-300, 300))
 def test_a_rope_score_depends_on_the_distance_alone(half, position, shift):
-    """Rotated queries and keys have the same product wherever the pair stands (RoFormer, equation 11)."""
+    """The product of rotated query and key depends on their distance alone (RoFormer, equation 11)."""
     head_dim = 2 * half
     generator = torch.Generator().manual_seed(half)
     q, k = (torch.randn(1, 1, 1, head_dim, dtype=torch.float64, generator=generator) for _ in range(2))

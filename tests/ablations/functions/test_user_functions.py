@@ -1,4 +1,4 @@
-"""A function or a net of one's own: a file anywhere, used by name in fits, models and commands."""
+"""A user's own function: in any file, used by name in fits, models and commands."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def test_a_function_in_a_file_is_fitted_and_put_into_a_model(tmp_path):
 
 
 def test_a_file_is_found_again_by_a_process_that_never_saw_it(tmp_path):
-    """As a worker of a study, or a later session, finds it: from the checkpoint alone."""
+    """A study's worker, or a later session, finds it by the checkpoint alone."""
     folder = fit(written(tmp_path, "squared-relu-b", "Other"), "piecewise-linear").save(tmp_path / "kept")
     code = f"from trans4init.ablations.fit import load_fitted; print(load_fitted({str(folder)!r}).function.name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -82,7 +82,7 @@ def test_what_is_not_there_is_named(tmp_path, name, sentence):
 
 
 def test_a_study_s_functions_and_nets_are_found_beside_its_file(tiny_study, tmp_path, monkeypatch):
-    """Wherever the command is run from."""
+    """The current folder doesn't matter."""
     written(tmp_path, "squared-relu-f", "InStudy")
     study = tiny_study(
         ('function = "sinusoidal"', 'function = "squared_relu_f.py:squared-relu-f"'),

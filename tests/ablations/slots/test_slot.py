@@ -1,4 +1,4 @@
-"""Slots: what a model calls instead of a function, whatever is inside."""
+"""Slots: a model calls them in place of a function, whatever they hold."""
 
 from collections import Counter
 
@@ -10,9 +10,14 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.slots.slot import Slot, slots_named
-from trans4init.ablations.slots.contents import FoldedTable, FoldedPolyline, NetContent, OutsideDomainError, TrainableTable
-from trans4init.ablations.slots.slot import observed_inputs, observed_ranges, sampled_inputs
+from trans4init.ablations.slots.contents import (
+    FoldedPolyline,
+    FoldedTable,
+    NetContent,
+    OutsideDomainError,
+    TrainableTable,
+)
+from trans4init.ablations.slots.slot import Slot, observed_inputs, observed_ranges, sampled_inputs, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.kernels.positional_mlp import positional_mlp
 
@@ -63,7 +68,7 @@ def test_a_fold_follows_the_weights_that_are_loaded():
 
 
 def test_the_kinks_of_a_rounded_net_are_exact():
-    """A bfloat16 model has a net of bfloat16 weights, and the lines that this net is."""
+    """A bfloat16 model has a net with bfloat16 weights, and the exact lines of that rounded net."""
     function = get_function("gelu")
     net = build_net("mlp-relu", function.domain, 1, hidden=(9,))
     folded = FoldedPolyline(NetContent(function, {}, net)).bfloat16()
@@ -151,7 +156,7 @@ def test_the_density_of_a_slot_s_inputs_is_what_a_fit_can_be_aimed_at():
 
 @pytest.mark.parametrize("arm", ["learned-from-scratch", "random-frozen", "analytic", "free-table"])
 def test_positions_are_added_as_they_are_looked_up(arm, monkeypatch):
-    """Values and gradients alike; a net that isn't folded adds them in its operator's own pass over the embeddings."""
+    """Both in values and gradients; a net that isn't folded adds its values in its operator's pass over embeddings."""
     fused = []
 
     def watched(*arguments, add_to=None, **options):
