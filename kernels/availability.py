@@ -1,43 +1,30 @@
-"""Whether Triton's kernels can run here, on which tensors, and on which device."""
+"""Tell whether this machine can run an implementation, and in one sentence why not."""
 
-import contextlib
 import importlib.util
-from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "HAS_TRITON", "dtype_names", "interpreted", "machine_refusal", "on_device_of"]
+__all__ = ["DTYPES", "HAS_TRITON", "UnavailableError", "dtype_names", "machine_refusal"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-HAS_TRITON = importlib.util.find_spec("triton") is not None  # looked up here: PyTorch 2.11's compiler can't follow it
+"""The dtypes that the Triton kernels take, and that autocast casts from."""
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # looked up here: PyTorch 2.11's compiler can't trace it
+
+
+class UnavailableError(ValueError):
+    """An implementation that was asked for by name can't run on this machine; the message says why, in one sentence."""
 
 
 def machine_refusal(tensor: Tensor) -> str | None:
-    """Why kernels that Triton decorates as it is set up can't run on a tensor's device; None where they can."""
+    """Return why a tensor's device can't run Triton kernels, in one sentence; None where it can."""
     if not HAS_TRITON:
         return "impl 'triton' needs Triton, which is not installed here."
-    if not tensor.is_cuda and not interpreted():
-        return (
-            f"impl 'triton' runs on a GPU, or on a CPU where TRITON_INTERPRET=1 was set before Triton was imported, "
-            f"and the tensors are on {tensor.device}."
-        )
+    if tensor.device.type not in ("cuda", "cpu"):
+        return f"impl 'triton' runs on a GPU, or interpreted on a CPU, and the tensors are on {tensor.device}."
     return None
 
 
-def interpreted() -> bool:
-    """Whether Triton was imported for interpretation, its own library included."""
-    from triton.language import standard
-    from triton.runtime.interpreter import InterpretedFunction
-
-    return isinstance(standard.cdiv, InterpretedFunction)
-
-
 def dtype_names() -> str:
-    """The dtypes that the kernels take, for a refusal."""
+    """Return the names of `DTYPES` for an error message."""
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-
-
-def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current GPU, which need not be the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,4 +1,8 @@
-"""Operators that the compiler and `torch.func` can both follow: each knows the gradient of another kind of function."""
+"""Register an operator's gradient twice, since `torch.compile` and `torch.func` each look for it in another place.
+
+`torch.compile` follows the gradient that is registered with a `torch.library` operator; `torch.func` follows only that
+of an `autograd.Function`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["followed"]
+__all__ = ["differentiable_operator"]
 
 
-def followed(
+def differentiable_operator(
     forward: Callable[..., Any],
     backward: Callable[..., Any],
     remember: Callable[..., None],
     differentiate: Callable[..., tuple[Tensor | None, ...]],
     name: str,
 ) -> Callable[..., Any]:
-    """`forward`, a custom operator that is differentiable through the operator `backward`, for any caller.
+    """Return a function that calls the custom operator `forward`, differentiable in eager code, compiled or under vmap.
 
-    remember(ctx, inputs, output) keeps what the gradient needs; differentiate(ctx, *gradients, backward=…) gives the
-    inputs' gradients by what it is told to call `backward`. Both operators have a vmap rule. The compiler follows the
-    gradient registered with the operator, here too; `torch.func` only an `autograd.Function`.
+    forward and backward are custom operators with vmap rules. remember(ctx, inputs, output) saves what the gradient
+    needs; differentiate(ctx, *gradients, backward=…) returns the gradients of the inputs, and computes them by calling
+    the `backward` that it is given. The result has no second derivative: asking for one raises NotImplementedError,
+    which says so of `name`.
     """
 
     class Gradient(torch.autograd.Function):

@@ -1,21 +1,21 @@
-"""`python -m trans4init.kernels.attention.aot_table TABLE`: compile the shipped kernels and write what each takes.
+"""Compile the attention kernels for GPUs that need not be there, and write a table of what each one uses.
 
-`--usage NAME` prints what the kernels whose names begin so take, `--sass NAME` the instructions of their loops.
+`python -m trans4init.kernels.attention.aot_table TABLE` writes the table. `--usage NAME` prints what the kernels use
+whose names begin with NAME, `--sass NAME` the instructions of their loops.
 
-The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. All that can
-be asked for is too much to compile each time: for one GPU, bfloat16 compiling as float16 does, four passes at seven
-head dims in two sizes of numbers, with and without a bias, its gradient, a causal mask, a window, key lengths, dropout
-and grouped heads are 2240 kernels; `--usage sm_90` compiles them. The table holds every tile of `configurations.py`:
-each pass with all of that off, with a bias alone, and with all of it on, so that each switch is seen on and off at each
-size, at every head dim in half precision and in float32 (sm_86: one). On sm_90, at the common head dims, it also holds
-nothing and everything each with and without a causal mask.
+The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. All possible
+kernels are too many to compile each time: for one GPU, four passes at seven head dims in two sizes of numbers (bfloat16
+compiles as float16 does), with and without a bias, its gradient, a causal mask, a window, key lengths, dropout and
+grouped heads are 2240 kernels; `--usage sm_90` compiles them. The table holds every tile of `configurations.py`: each
+pass with all of these switches off, with a bias alone, and with all of them on, so that each switch is seen on and off
+at every head dim, in half precision and in float32 (on sm_86 at one head dim). On sm_90, at the common head dims, it
+also holds the cases "all off" and "all on" with and without a causal mask.
 """
 
 import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from trans4init.kernels.ahead_of_time import Job, Usage, compile_job, run_command, usage_of
@@ -24,7 +24,7 @@ from trans4init.kernels.attention.configurations import PASSES, Case, Pass, Room
 
 __all__ = ["SOURCES", "Variant", "build", "every", "job_of", "measure", "shipped"]
 
-SOURCES = [Path(__file__).parent / name for name in ("kernel.py", "backward_kernel.py")]
+SOURCES = launch.KERNELS.paths
 ROOMS: dict[str, Room] = {"sm_90": "large", "sm_80": "large", "sm_100": "large", "sm_86": "small", "gfx942": "small"}
 HOPPER = "sm_90"
 COMMON = (64, 128)
@@ -35,13 +35,13 @@ SHOWN: dict[str, dict[int, tuple[int, ...]]] = {
     "sm_86": {2: (128,)},
     "gfx942": {2: launch.HEAD_DIMS, 4: launch.HEAD_DIMS},
 }
-"""The head dims that are compiled, by the bytes of a number."""
+"""The head dims in the table, for each GPU and each size of a number in bytes."""
 OPTIONS = ("window", "lengths", "dropout")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel for one GPU. table: whether the query gradient adds up the table's as well."""
+    """One kernel for one GPU. table: whether the query gradient also sums the table's gradient."""
 
     target: str
     case: Case
@@ -52,7 +52,7 @@ class Variant:
     table: bool = True
 
     def __str__(self) -> str:
-        """The name of its row: GPU, pass, head dim and traits, queries x keys x warps x stages."""
+        """Return the name of its row: GPU, pass, head dim and traits, queries x keys x warps x stages."""
         tile = self.tile
         traits = [name for name in OPTIONS if getattr(self, name)]
         traits += ["no table"] if self.case.bias and not self.table else []
@@ -61,18 +61,18 @@ class Variant:
 
 
 def shipped() -> dict[str, Variant]:
-    """Every variant by its name; the module says how they are chosen."""
+    """Return the table's variants by name; the module's docstring says which they are."""
     return {str(variant): variant for target in SHOWN for variant in _variants(target)}
 
 
 def every() -> dict[str, Variant]:
-    """Every kernel that a call can ask for by default, of every GPU, by its name."""
+    """Return every kernel that a call can use with default tiles, for every GPU, by name."""
     sizes = itertools.product(ROOMS, PASSES, launch.HEAD_DIMS, (2, 4))
     return {str(variant): variant for size in sizes for variant in _asked(*size)}
 
 
 def _asked(target: str, which: Pass, head_dim: int, itemsize: int) -> Iterator[Variant]:
-    """Every combination of what the pass knows."""
+    """Return every combination of the switches that the pass has."""
     either = (False, True)
     biased = (True,) if which == "table_gradient" else either
     grouped = either if which == "key_gradient" else (False,)
@@ -85,17 +85,17 @@ def _asked(target: str, which: Pass, head_dim: int, itemsize: int) -> Iterator[V
 
 
 def _variants(target: str) -> Iterator[Variant]:
-    """Nothing and everything; each tile that lies between; on Hopper more of the common head dims."""
+    """Return one GPU's variants: all switches off, all on, each tile; on Hopper more at the common head dims."""
     room, on_hopper = ROOMS[target], target == HOPPER
     for itemsize, head_dims in SHOWN[target].items():
         for head_dim, which in itertools.product(head_dims, PASSES):
-            often = on_hopper and itemsize == 2 and head_dim in COMMON
+            common = on_hopper and itemsize == 2 and head_dim in COMMON
             for everything, causal in itertools.product((False, True), (False, True)):
-                if everything == causal or often:
+                if everything == causal or common:
                     yield _extreme(target, which, head_dim, itemsize, everything, causal)
             biased = Case(which, head_dim, itemsize, bias=True)
             yield from (Variant(target, biased, tile) for tile in candidates(biased, room))
-            if which == "query_gradient" and often:
+            if which == "query_gradient" and common:
                 yield Variant(target, biased, candidates(biased, room)[0], table=False)
             if which == "key_gradient":
                 for case in (replace(biased, grouped=True), replace(biased, masked=True)):
@@ -104,16 +104,16 @@ def _variants(target: str) -> Iterator[Variant]:
 
 
 def _extreme(target: str, which: Pass, head_dim: int, itemsize: int, everything: bool, causal: bool) -> Variant:
-    """Nothing that can be left out, or a bias, all options and grouped heads."""
+    """Return the variant with every switch off, or with a bias, all options and grouped heads."""
     bias, grouped = everything or which == "table_gradient", everything and which == "key_gradient"
     case = Case(which, head_dim, itemsize, bias, causal, grouped, masked=everything)
     return Variant(target, case, candidates(case, ROOMS[target])[0], everything, everything, everything)
 
 
 def job_of(variant: Variant) -> Job:
-    """What to compile, with the arguments as the launcher gives them for aligned tensors."""
+    """Return what to compile, with arguments as the launcher passes them for aligned tensors."""
     case, tile = variant.case, variant.tile
-    kernel = launch.kernels(False)[f"{case.which}_kernel"]
+    kernel = launch.KERNELS.kernels(interpreted=False)[f"{case.which}_kernel"]
     constants = {
         "HEAD_DIM": case.head_dim,
         "BLOCK_D": launch.block_dim(case.head_dim),
@@ -145,7 +145,7 @@ def _type(name: str, itemsize: int) -> str:
 
 
 def build(name: str) -> Any:
-    """The variant of that name, compiled."""
+    """Compile the variant of that name."""
     return compile_job(job_of(_known()[name]))
 
 
@@ -155,7 +155,7 @@ def _known() -> dict[str, Variant]:
 
 
 def measure(name: str) -> Usage:
-    """What the variant of that name takes."""
+    """Compile the variant of that name and return what it uses."""
     return usage_of(build(name))
 
 

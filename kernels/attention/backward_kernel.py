@@ -1,8 +1,8 @@
 """The Triton kernels of the gradients: of the queries, of the keys and values, and of the bias table.
 
-Each recomputes the weights of a tile from the log-sum-exp, as FlashAttention does (Dao 2023, algorithm 2). The table's
-gradient is the sum of the scores' gradient along each diagonal i - j; `README.md` derives how a tile is skewed so that
-a diagonal becomes a row.
+They are in a file of their own because a call without gradients needs none of them. Each recomputes the weights of a
+tile from the log-sum-exp, as FlashAttention does (Dao 2023, algorithm 2). The table's gradient is the sum of the
+scores' gradient along each diagonal i - j; `README.md` derives how a tile is skewed so that a diagonal becomes a row.
 """
 # ruff: noqa: N803, N806, SIM102  (constants are upper case; Triton compiles only part of Python)
 # mypy: ignore-errors
@@ -32,7 +32,7 @@ __all__ = ["key_gradient_kernel", "query_gradient_kernel", "row_terms_kernel", "
 
 @triton.jit
 def load_row_terms(base, row_start, queries, BLOCK_M: tl.constexpr, EMPTY: tl.constexpr):
-    """One float32 a query; EMPTY where there is no query."""
+    """Load one float32 per query; EMPTY where there is no query."""
     rows = row_start + tl.arange(0, BLOCK_M)
     return tl.load(base + rows, mask=rows < queries, other=EMPTY)
 
@@ -43,9 +43,9 @@ def add_diagonals(
 ):
     """Add the diagonal sums of a [BLOCK_M, BLOCK_N] tile to the table's gradient; BLOCK_N divides BLOCK_M.
 
-    The tile is a pile of squares. Turning column n of a square up by n places, modulo BLOCK_N, brings each diagonal
-    into one row: m - n = r from the entries that did not wrap, m - n = r - BLOCK_N from those that did. What wrapped
-    lies on the diagonals that the square above didn't wrap. Each table entry gets one addition.
+    The tile is a pile of squares. Rotating column n of a square up by n places, modulo BLOCK_N, brings each diagonal
+    into one row: m - n = r from the entries that did not wrap, m - n = r - BLOCK_N from those that did. The entries
+    that wrapped lie on the diagonals that the square above didn't wrap. Each table entry gets one addition.
     """
     SQUARES: tl.constexpr = BLOCK_M // BLOCK_N
     square = tl.arange(0, SQUARES)[:, None]
@@ -56,7 +56,7 @@ def add_diagonals(
     skewed = tl.gather(tile, turned, 1)
     both = tl.join(tl.where(source < BLOCK_N, skewed, 0.0), tl.where(source < BLOCK_N, 0.0, skewed))
     sums, wrapped = tl.split(tl.reduce(both, 2, tl.standard._sum_combine))  # [SQUARES, BLOCK_N] each
-    sums, wrapped = sums + 0.0, wrapped + 0.0  # Triton 3.6's interpreter adds a half of a split at wrong places
+    sums, wrapped = sums + 0.0, wrapped + 0.0  # without + 0.0 Triton 3.6's interpreter adds wrong places of a split
     if SQUARES > 1:
         below = tl.broadcast_to((square + 1) & (SQUARES - 1), [SQUARES, BLOCK_N])
         sums += tl.where(square < SQUARES - 1, tl.gather(wrapped, below, 0), 0.0)
@@ -74,10 +74,10 @@ def row_terms_kernel(
     out_batch, out_head, out_row, grad_batch, grad_head, grad_row, heads, queries,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """What the other passes need of each query: delta, and the log-sum-exp in units of log 2 as `level`.
+    """Compute what the other passes need of each query: delta, and the log-sum-exp in units of log 2 as `level`.
 
-    delta = rowsum(out · d out) - d lse is what the normalisation takes from each score's gradient. A query that sees
-    nothing has level +inf, so that its weights come out as 0.
+    delta = rowsum(out · d out) - d lse is what the normalisation subtracts from each score's gradient. A query that
+    sees no key has level +inf, so that its weights are 0.
     """
     plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
     out_here = matrix_of(out_ptr, batch, head, out_batch, out_head)
@@ -102,9 +102,9 @@ def query_span(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, TABLE: tl.constexpr,
     DROPOUT: tl.constexpr, MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add what the keys [start, stop) give to a block's query gradient, and with TABLE to the table's.
+    """Add the contribution of the keys [start, stop) to a block's query gradient, and with TABLE to the table's.
 
-    In float32 whole rows of q would be held in registers over the loop, hoisted, and spill.
+    disable_licm: in float32 whole rows of q would be hoisted out of the loop into registers, and spill.
     """
     rows = row_start + tl.arange(0, BLOCK_M)[:, None]
     for column_start in tl.range(start, stop, BLOCK_N, disable_licm=q.dtype == tl.float32):
@@ -140,7 +140,7 @@ def query_gradient_kernel(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, TABLE: tl.constexpr,
     LENGTHS: tl.constexpr, DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """d q of one block of queries, and with TABLE the table's gradient through float32 atomics."""
+    """Compute d q of one block of queries, and with TABLE the table's gradient by float32 atomics."""
     plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
     key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
     seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
@@ -154,7 +154,7 @@ def query_gradient_kernel(
     v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
     out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
     SINGLE: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
-    if SINGLE:  # one masked loop, as forward
+    if SINGLE:  # one masked loop, as in the forward kernel
         last = start
     plane_start = plane.to(tl.int64) * queries
     q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
@@ -162,7 +162,7 @@ def query_gradient_kernel(
     level = load_row_terms(level_ptr + plane_start, row_start, queries, BLOCK_M, float("inf"))
     delta = load_row_terms(delta_ptr + plane_start, row_start, queries, BLOCK_M, 0.0)
     q_grad = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
-    # The keys of the window's border, those that all see, the others.
+    # Part 0: the keys at the window's border; part 1: those that every query sees; part 2: the rest.
     for part in tl.static_range(2 if SINGLE else (0 if WINDOW else 1), 3):
         q_grad = query_span(
             q_grad, q, out_grad, level, delta, k_here, v_here, table, table_grad, seed,
@@ -184,9 +184,10 @@ def key_span(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
     MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add what the queries [start, stop) of one head give to a block's key and value gradients; tiles transposed.
+    """Add the contribution of the queries [start, stop) of one head to a block's key and value gradients.
 
-    In float32 whole rows of k and v would be held in registers over the loop, hoisted, and spill.
+    Tiles are transposed. disable_licm: in float32 whole rows of k and v would be hoisted out of the loop into
+    registers, and spill.
     """
     columns = column_start + tl.arange(0, BLOCK_N)[:, None]
     for row_start in tl.range(start, stop, BLOCK_M, disable_licm=k.dtype == tl.float32):
@@ -220,7 +221,7 @@ def queries_of_block(
     column_start, queries, keys, key_count, window,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """What sees a block of keys: queries [start, stop), and of them [first, last) every key: they need no mask."""
+    """Return which queries see a block of keys: [start, stop), of which [first, last) see every key: no mask there."""
     shift = keys - queries
     start = 0
     first = 0
@@ -251,7 +252,7 @@ def key_gradient_kernel(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
     DROPOUT: tl.constexpr, UPCAST: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
-    """d k and d v of one block of keys, summed over the query heads that share it; both have the same strides."""
+    """Compute d k and d v of one block of keys, summed over the query heads that share it; both have equal strides."""
     blocks = (keys + BLOCK_N - 1) // BLOCK_N
     key_heads = heads // groups
     key_plane = tl.program_id(0) // blocks
@@ -266,7 +267,7 @@ def key_gradient_kernel(
     k_here = matrix_of(k_ptr, batch, key_head, k_batch, k_head)
     v_here = matrix_of(v_ptr, batch, key_head, v_batch, v_head)
     SINGLE: tl.constexpr = k_ptr.dtype.element_ty == tl.float32
-    if SINGLE:  # one masked loop, as forward
+    if SINGLE:  # one masked loop, as in the forward kernel
         first = stop
     k = load_rows(k_here, column_start, keys, k_row, BLOCK_N, HEAD_DIM, BLOCK_D)
     v = load_rows(v_here, column_start, keys, v_row, BLOCK_N, HEAD_DIM, BLOCK_D)
@@ -278,7 +279,7 @@ def key_gradient_kernel(
         table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
         q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
         out_grad_here = matrix_of(out_grad_ptr, batch, head, grad_batch, grad_head)
-        # The first that see the block, those that see all of it, with a window the last.
+        # Part 0: the first queries that see the block; part 1: those that see all of it; part 2 (window): the last.
         for part in tl.static_range(0, 1 if SINGLE else (3 if WINDOW else 2)):
             k_grad, v_grad = key_span(
                 k_grad, v_grad, k, v, q_here, out_grad_here, level_ptr + plane_start, delta_ptr + plane_start, table,
@@ -305,10 +306,11 @@ def table_gradient_kernel(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, LENGTHS: tl.constexpr, DROPOUT: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The table's gradient, always the same to the last bit: one program sums one diagonal of blocks over its batch.
+    """Compute the table's gradient, the same to the last bit each time: a program sums one diagonal of blocks.
 
-    Along a diagonal of blocks an entry keeps its i - j, so the blocks add up before they are skewed. A table entry
-    gets at most two additions in all, from neighbouring diagonals, and x + y is y + x: their order is no matter.
+    Along a diagonal of blocks a place in the block keeps its i - j, so the blocks of all batch entries that share the
+    table are added before they are skewed. A table entry gets at most two additions in all, from neighbouring
+    diagonals, and x + y is y + x: their order has no effect.
     """
     row_blocks = (queries + BLOCK - 1) // BLOCK
     column_blocks = (keys + BLOCK - 1) // BLOCK
@@ -323,7 +325,7 @@ def table_gradient_kernel(
     shift = keys - queries
     first = tl.maximum(diagonal, 0)
     last = tl.minimum(row_blocks, column_blocks + diagonal)
-    offset = diagonal * BLOCK  # of i - j; within a block it ranges over offset - BLOCK < i - j < offset + BLOCK
+    offset = diagonal * BLOCK  # within a block of this diagonal, offset - BLOCK < i - j < offset + BLOCK
     if CAUSAL:
         if offset + BLOCK - 1 < -shift:
             last = first

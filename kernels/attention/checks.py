@@ -1,4 +1,4 @@
-"""What attention takes: shapes and types that fit, and why an implementation can't do a call."""
+"""Check what a call of `attention` is given, and say why an implementation can't do it."""
 
 from typing import Literal
 
@@ -6,27 +6,26 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.attention.launch import HEAD_DIMS
-from trans4init.kernels.attention.reference import RelativeBias
+from trans4init.kernels.attention.reference import Options, RelativeBias
 from trans4init.kernels.availability import DTYPES, HAS_TRITON, dtype_names
 
 __all__ = ["IMPLEMENTATIONS", "STREAMED_FROM", "Implementation", "check_call", "refusals", "streams"]
 
 Implementation = Literal["auto", "reference", "sdpa", "flex", "triton"]
-
-
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sdpa", "flex", "triton")
 
+STREAMED_FROM = 2**19
+"""From more query-key pairs than this, over all heads, `streams` says yes; with fewer, streaming costs more time."""
 
-STREAMED_FROM = 2**19  # query-key pairs over all heads
 
+def streams(q: Tensor, k: Tensor, options: Options, return_lse: bool) -> bool:
+    """Say whether "auto" computes a relative bias by `streamed_attention`: on a CPU, where scores outgrow the cache.
 
-def streams(q: Tensor, k: Tensor, dropout_p: float, return_lse: bool) -> bool:
-    """Whether `auto` takes a relative bias a few queries at a time: on a CPU, where the scores outgrow the cache.
-
-    Below that its launches cost more than they save. With dropout it can't, and memory is quadratic in the lengths.
+    With fewer scores, starting an operation per chunk costs more than it saves. Dropout can't be streamed: memory is
+    quadratic in the lengths then.
     """
     pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
-    return q.device.type == "cpu" and dropout_p == 0 and (pairs > STREAMED_FROM or return_lse)
+    return q.device.type == "cpu" and options.dropout_p == 0 and (pairs > STREAMED_FROM or return_lse)
 
 
 def refusals(
@@ -34,21 +33,20 @@ def refusals(
     k: Tensor,
     v: Tensor,
     bias: RelativeBias | Tensor | None,
-    dropout_p: float,
-    deterministic: bool,
+    options: Options,
     return_lse: bool,
 ) -> dict[Implementation, str]:
-    """Why an implementation can't do a call, for those that can't."""
+    """Return the reason why it can't do the call, for each implementation that can't."""
     refusal: dict[Implementation, str] = {}
     learned = bias.table if isinstance(bias, RelativeBias) else bias
     on_gpu = q.device.type == "cuda"
-    atomics = on_gpu and deterministic and learned is not None and learned.requires_grad
+    atomics = on_gpu and options.deterministic and learned is not None and learned.requires_grad
 
     if return_lse:
         refusal["sdpa"] = refusal["flex"] = "doesn't return the log-sum-exp; 'reference' and 'triton' do"
     if atomics:
         refusal["sdpa"] = refusal["flex"] = "sums a bias gradient in no fixed order; 'triton' can be deterministic"
-    if dropout_p > 0:
+    if options.dropout_p > 0:
         refusal["flex"] = "has no dropout"
     if q.shape[-1] < 16 and on_gpu:
         refusal["flex"] = f"needs a head dim of at least 16 on a GPU, and {q.shape[-1]} was given"
@@ -62,7 +60,7 @@ def refusals(
     if not HAS_TRITON:
         refusal["triton"] = "needs Triton, which is not installed here"
     if isinstance(bias, Tensor):
-        refusal["triton"] = "takes a bias as a RelativeBias alone; a dense one goes to 'reference' or 'sdpa'"
+        refusal["triton"] = "takes a bias only as a RelativeBias; 'reference' and 'sdpa' take a dense one"
     elif isinstance(bias, RelativeBias) and bias.table.dtype != torch.float32:
         refusal["triton"] = f"takes a float32 bias table, and {bias.table.dtype} was given"
     return refusal

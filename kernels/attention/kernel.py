@@ -1,8 +1,8 @@
-"""The Triton kernels: the forward pass, and what every pass shares about one tile of scores.
+"""The Triton kernel of the forward pass, and the functions for one tile of scores that all passes share.
 
 A tile holds BLOCK_M queries by BLOCK_N keys, or its transpose. Scores are kept in units of log 2, so that exp2 is the
 only exponential. `README.md` derives each step; `backward_kernel.py` holds the gradients. Reductions go through
-`tl.reduce`, since the interpreter knows it whether or not Triton itself was imported for interpretation.
+`tl.reduce`, for the reason that `kernels/interpretation.py` gives.
 """
 # ruff: noqa: N803, N806, SIM108  (constants are upper case; Triton compiles only part of Python)
 # mypy: ignore-errors
@@ -15,19 +15,21 @@ __all__ = ["forward_kernel"]
 
 @triton.jit
 def row_maximum(x):
-    """The largest entry of each row."""
+    """Return the largest entry of each row."""
     return tl.reduce(x, 1, tl.standard._elementwise_max)
 
 
 @triton.jit
 def row_sum(x):
-    """The sum of each row."""
+    """Return the sum of each row."""
     return tl.reduce(x, 1, tl.standard._sum_combine)
 
 
 @triton.jit
 def multiply(a, b, UPCAST: tl.constexpr):
-    """a @ b in float32, without rounding float32 operands to TF32. UPCAST: the interpreter multiplies no bfloat16."""
+    """Return a @ b in float32, exact in float32 operands (no TF32). UPCAST: for bfloat16 in the interpreter, which
+    multiplies it wrongly.
+    """
     if UPCAST:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     return tl.dot(a, b, input_precision="ieee")
@@ -35,7 +37,7 @@ def multiply(a, b, UPCAST: tl.constexpr):
 
 @triton.jit
 def load_rows(base, start, limit, stride, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows [start, start + ROWS) of a [limit, HEAD_DIM] matrix -> [ROWS, BLOCK_D], 0 outside of it."""
+    """Load rows [start, start + ROWS) of a [limit, HEAD_DIM] matrix as [ROWS, BLOCK_D], 0 outside of it."""
     row = tl.arange(0, ROWS)
     dim = tl.arange(0, BLOCK_D)
     here = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + dim[None, :]
@@ -47,7 +49,7 @@ def load_rows(base, start, limit, stride, ROWS: tl.constexpr, HEAD_DIM: tl.const
 
 @triton.jit
 def store_rows(base, start, limit, stride, values, ROWS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Write [ROWS, BLOCK_D] values to the rows of a [limit, HEAD_DIM] matrix from `start` on."""
+    """Store [ROWS, BLOCK_D] values to the rows of a [limit, HEAD_DIM] matrix from `start` on."""
     row = tl.arange(0, ROWS)
     dim = tl.arange(0, BLOCK_D)
     here = base + tl.cast(start, tl.int64) * stride + row[:, None] * stride + dim[None, :]
@@ -57,7 +59,7 @@ def store_rows(base, start, limit, stride, values, ROWS: tl.constexpr, HEAD_DIM:
 
 @triton.jit
 def mix(x):
-    """A bijection of uint32 that leaves no trace of its input (C. Wellons: lowbias32)."""
+    """Hash a uint32 by the bijection lowbias32 (C. Wellons)."""
     x = x ^ (x >> 16)
     x = x * 0x7FEB352D
     x = x ^ (x >> 15)
@@ -67,14 +69,14 @@ def mix(x):
 
 @triton.jit
 def kept(seed, plane, rows, columns, threshold):
-    """Which weights dropout keeps: a function of seed, batch entry and head (`plane`), query and key alone."""
+    """Return which weights dropout keeps: a function of seed, batch entry and head (`plane`), query and key alone."""
     key = mix(mix(seed ^ mix(tl.cast(plane, tl.uint32))) + rows.to(tl.uint32))
     return (mix(key ^ mix(columns.to(tl.uint32))) >> 8) >= tl.cast(threshold, tl.uint32)
 
 
 @triton.jit
 def visible(rows, columns, shift, key_count, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
-    """Which query (`rows`) sees which key (`columns`); query i stands at key position i + shift."""
+    """Return which query (`rows`) sees which key (`columns`); query i stands at key position i + shift."""
     seen = columns < key_count
     if CAUSAL:
         seen = seen & (columns <= rows + shift)
@@ -85,7 +87,7 @@ def visible(rows, columns, shift, key_count, window, CAUSAL: tl.constexpr, WINDO
 
 @triton.jit
 def load_strip(table, row_start, column_start, queries, keys, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The BLOCK_M + BLOCK_N - 1 table values that a tile needs, in units of log 2, first the most negative i - j."""
+    """Load the BLOCK_M + BLOCK_N - 1 table values that a tile needs, by ascending i - j, in units of log 2."""
     WIDTH: tl.constexpr = 2 * BLOCK_M if BLOCK_M > BLOCK_N else 2 * BLOCK_N
     entry = row_start - column_start + keys - BLOCK_N + tl.arange(0, WIDTH)
     inside = (entry >= 0) & (entry < queries + keys - 1)
@@ -94,7 +96,7 @@ def load_strip(table, row_start, column_start, queries, keys, BLOCK_M: tl.conste
 
 @triton.jit
 def spread(strip, FIRST: tl.constexpr, SECOND: tl.constexpr, TRANSPOSED: tl.constexpr):
-    """The strip's value for each entry of a tile: [BLOCK_M, BLOCK_N], or transposed [BLOCK_N, BLOCK_M]."""
+    """Return the strip's value for each entry of a tile: [BLOCK_M, BLOCK_N], or transposed [BLOCK_N, BLOCK_M]."""
     first = tl.arange(0, FIRST)[:, None]
     second = tl.arange(0, SECOND)[None, :]
     if TRANSPOSED:
@@ -106,7 +108,10 @@ def spread(strip, FIRST: tl.constexpr, SECOND: tl.constexpr, TRANSPOSED: tl.cons
 
 @triton.jit
 def block_of_queries(heads, queries, BLOCK_M: tl.constexpr):
-    """A program's batch entry and head (`plane`, `batch`, `head`) and first query; the longest rows of a head first."""
+    """Return a program's plane (batch entry and head), batch entry, head and first query.
+
+    The blocks of a head come from its last query to its first: under a causal mask those have the most keys.
+    """
     blocks = (queries + BLOCK_M - 1) // BLOCK_M
     plane = tl.program_id(0) // blocks
     row_start = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_M
@@ -115,13 +120,13 @@ def block_of_queries(heads, queries, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def matrix_of(base, batch, head, batch_stride, head_stride):
-    """Where the rows of a batch entry's head begin: by 64 bits, since head · length · dim can pass 2³¹."""
+    """Return where the rows of a batch entry's head begin, in 64 bits, since head · length · dim can pass 2³¹."""
     return base + tl.cast(batch, tl.int64) * batch_stride + tl.cast(head, tl.int64) * head_stride
 
 
 @triton.jit
 def table_of(base, batch, head, heads, queries, keys, table_batches, BIAS: tl.constexpr):
-    """Where the table of a batch entry's head begins; `table_batches` entries share one."""
+    """Return where the table of a batch entry's head begins; `table_batches` entries share a table."""
     if BIAS:
         base = base + (tl.cast(batch, tl.int64) // table_batches * heads + head) * (queries + keys - 1)
     return base
@@ -129,7 +134,7 @@ def table_of(base, batch, head, heads, queries, keys, table_batches, BIAS: tl.co
 
 @triton.jit
 def real_keys(lengths_ptr, batch, keys, LENGTHS: tl.constexpr):
-    """How many keys of a batch entry are real."""
+    """Return how many keys of a batch entry are real."""
     count = keys
     if LENGTHS:
         count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch), 0), keys).to(tl.int32)
@@ -138,7 +143,7 @@ def real_keys(lengths_ptr, batch, keys, LENGTHS: tl.constexpr):
 
 @triton.jit
 def dropout_seed(seed_ptr, batch, seed_batches, DROPOUT: tl.constexpr):
-    """The seed of a batch entry; `seed_batches` entries share one."""
+    """Return the seed of a batch entry; `seed_batches` entries share a seed."""
     seed = 0
     if DROPOUT:
         seed = tl.load(seed_ptr + batch // seed_batches).to(tl.uint32)
@@ -150,7 +155,7 @@ def keys_of_block(
     row_start, queries, keys, key_count, window,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """What a block of queries sees: keys [start, stop), and of them [first, last) by every query: they need no mask."""
+    """Return the keys [start, stop) that a block of queries sees; every query sees [first, last): no mask there."""
     shift = keys - queries
     start = 0
     first = 0
@@ -194,10 +199,10 @@ def forward_span(
                 seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
                 scores = tl.where(seen, scores, float("-inf"))
             highest = tl.maximum(peak, row_maximum(scores))
-        else:  # one product a row in place of one a score; the other becomes part of the subtraction below
+        else:  # scale the row's maximum; the product per score fuses with the subtraction below
             highest = tl.maximum(peak, row_maximum(scores) * scale)
             scores *= scale
-        level = tl.where(highest == float("-inf"), 0.0, highest)  # a row that has seen nothing yet stays at 0
+        level = tl.where(highest == float("-inf"), 0.0, highest)  # before a row's first key, -inf - -inf would be NaN
         weights = tl.math.exp2(scores - level[:, None])
         shrink = tl.math.exp2(peak - level)
         norm = norm * shrink + row_sum(weights)
@@ -218,7 +223,7 @@ def forward_kernel(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
     DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """out and log-sum-exp of one block of queries of one head. One program each.
+    """Compute out and log-sum-exp of one block of queries of one head.
 
     `groups` query heads share a key head; `table_batches` and `seed_batches` batch entries share a table and a seed;
     `scale` is not negative.
@@ -234,13 +239,13 @@ def forward_kernel(
     k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
     v_here = matrix_of(v_ptr, batch, head // groups, v_batch, v_head)
     SINGLE: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
-    if SINGLE:  # one masked loop: a mask is nothing beside products off the matrix units, and fewer registers live
+    if SINGLE:  # one masked loop: without matrix units a mask costs nothing in comparison, and fewer registers are live
         last = start
     q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     acc = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
     norm = tl.full([BLOCK_M], 0.0, tl.float32)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    # The keys of the window's border, those that all see, the others.
+    # Part 0: the keys at the window's border; part 1: those that every query sees; part 2: the rest.
     for part in tl.static_range(2 if SINGLE else (0 if WINDOW else 1), 3):
         acc, norm, peak = forward_span(
             acc, norm, peak, q, k_here, v_here, table, seed, batch % seed_batches * heads + head, row_start,
@@ -250,7 +255,8 @@ def forward_kernel(
             HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, part != 1, UPCAST,
         )  # fmt: skip
 
-    some = norm != 0.0  # of a row that is no number it is none either, and so is what is kept for the way back
+    # NaN != 0 is true: a NaN row stays NaN, in the output and in the log-sum-exp that the backward pass reads.
+    some = norm != 0.0
     acc = acc / tl.where(some, norm, 1.0)[:, None]
     if DROPOUT:
         acc *= keep_scale

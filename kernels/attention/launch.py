@@ -1,98 +1,43 @@
-"""Launching the Triton kernels on tensors, compiled on a GPU and interpreted on a CPU.
+"""Launch the Triton kernels of attention on tensors: tiles, arguments, and the order of the backward pass.
 
-Triton decides at decoration whether a kernel is compiled or interpreted, by an environment variable read when it is
-imported. Here each kernel file is loaded once for each way: both live in one process and nobody sets a variable.
+B batch, H query heads, Hkv key heads, Lq queries, Lk keys, D head dimension; M tables and S dropout seeds serve B/M and
+B/S consecutive batch entries each.
 """
 
-import contextlib
-import functools
-import importlib
-import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trans4init.kernels.ahead_of_time import CODE_OPTIONS
 from trans4init.kernels.attention.configurations import INTERPRETED, ROW_TERMS, Case, Pass, Tile, choose
+from trans4init.kernels.attention.reference import Options
+from trans4init.kernels.interpretation import KernelFiles
 
-__all__ = ["HEAD_DIMS", "Options", "block_dim", "launch_backward", "launch_forward"]
+__all__ = ["HEAD_DIMS", "KERNELS", "Choose", "Inputs", "block_dim", "launch_backward", "launch_forward"]
+
+KERNELS = KernelFiles("trans4init.kernels.attention", ("kernel", "backward_kernel"))
 
 HEAD_DIMS = (16, 32, 64, 80, 96, 128, 256)
-WIDEST = 256  # rows of the largest block, with room to spare
+"""The head dimensions that the kernels are compiled and tested for; `refusals` refuses others."""
+WIDEST = 256
+"""An upper bound on the rows of a block, with room to spare: `dense_rows` checks with it that offsets fit 32 bits."""
 
-
-@dataclass(frozen=True)
-class Options:
-    """What a call asks for beyond its tensors; window None is no window."""
-
-    causal: bool
-    window: int | None
-    scale: float
-    dropout_p: float
-    deterministic: bool
+Choose = Callable[[Case, torch.device], Tile]
 
 
 def block_dim(head_dim: int) -> int:
-    """The width of a tile that holds `head_dim`: the next power of two."""
+    """Return the width of a tile that holds `head_dim`: the next power of two, 16 at least."""
     return max(16, 1 << (head_dim - 1).bit_length())
-
-
-@functools.cache
-def kernels(interpreted: bool) -> dict[str, Any]:
-    """The kernels by name, compiled or interpreted."""
-    names = ("kernel", "backward_kernel")
-    package = __name__.rpartition(".")[0]
-    # Also before interpretation: the copies import from these, which must not be decorated then.
-    modules = [importlib.import_module(f"{package}.{name}") for name in names]
-    if not interpreted:
-        return {name: kernel for module in modules for name, kernel in vars(module).items()}
-    copies: dict[str, Any] = {}
-    with interpretation():
-        for name in names:
-            copy = _load_copy(f"{package}.interpreted_{name}", Path(__file__).parent / f"{name}.py")
-            vars(copy).update({key: value for key, value in copies.items() if key in vars(copy) and key[:2] != "__"})
-            copies |= vars(copy)
-    return copies
-
-
-def _load_copy(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def interpretation() -> Iterator[None]:
-    """Triton interprets what is decorated and run inside."""
-    import triton
-
-    with triton.knobs.runtime.scope():
-        triton.knobs.runtime.interpret = True
-        yield
-
-
-def _run(name: str, programs: int, device: torch.device, tile: Tile, arguments: dict[str, Any]) -> None:
-    interpreted = device.type == "cpu"
-    kernel = kernels(interpreted)[name]
-    if interpreted:
-        with interpretation():
-            kernel[(programs,)](**arguments)
-        return
-    with torch.cuda.device(device):
-        kernel[(programs,)](**arguments, num_warps=tile.warps, num_stages=tile.stages, **CODE_OPTIONS)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The tensors of a call, with unit stride along the head dimension, and what every kernel is told about them."""
+    """What a call is given: q [B, H, Lq, D], k and v [B, Hkv, Lk, D], and its options.
+
+    table: [M, H, Lq + Lk - 1] float32. key_lengths: [B]. seed: [S] int64.
+    """
 
     q: Tensor
     k: Tensor
@@ -102,8 +47,16 @@ class Inputs:
     seed: Tensor | None
     options: Options
 
-    def tile(self, which: Pass) -> Tile:
-        """The block sizes of one pass."""
+    def dense(self) -> "Inputs":
+        """Return the same inputs with strides that the kernels can read."""
+        table, key_lengths, seed = (
+            None if tensor is None else tensor.contiguous() for tensor in (self.table, self.key_lengths, self.seed)
+        )
+        q, k, v = dense_rows(self.q), dense_rows(self.k), dense_rows(self.v)
+        return Inputs(q, k, v, table, key_lengths, seed, self.options)
+
+    def tile(self, which: Pass, choose: Choose) -> Tile:
+        """Return the block sizes of one pass; the interpreter has its own."""
         if self.q.device.type == "cpu":
             return INTERPRETED
         options = self.options
@@ -119,7 +72,7 @@ class Inputs:
         return choose(case, self.q.device)
 
     def arguments(self) -> dict[str, Any]:
-        """What the kernels that touch scores have in common."""
+        """Return the arguments that all kernels which compute scores have in common."""
         q, k, v, options = self.q, self.k, self.v, self.options
         batch, heads, queries, head_dim = q.shape
         members = 1 if self.table is None else self.table.shape[0]
@@ -156,58 +109,33 @@ class Inputs:
 
 
 def strides(name: str, tensor: Tensor) -> dict[str, int]:
-    """A tensor's batch, head and row strides under the names that kernels give them."""
+    """Return a tensor's batch, head and row strides under the names that the kernels give them."""
     return {f"{name}_{axis}": tensor.stride(place) for place, axis in enumerate(("batch", "head", "row"))}
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself where its head dimension is contiguous, else a contiguous copy.
+    """Return the tensor itself where its head dimension is contiguous, else a contiguous copy.
 
-    Also a copy where rows lie so far apart that a block of them spans 2³¹ entries: within a block, offsets are 32 bits.
+    Rows that lie so far apart that a block of them spans 2³¹ entries are copied too: within a block, offsets are 32
+    bits.
     """
     return tensor if tensor.stride(-1) == 1 and tensor.stride(-2) < 2**31 // WIDEST else tensor.contiguous()
 
 
-def _inputs(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor | None,
-    key_lengths: Tensor | None,
-    seed: Tensor | None,
-    options: Options,
-) -> Inputs:
-    q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
-    table, key_lengths, seed = (
-        None if tensor is None else tensor.contiguous() for tensor in (table, key_lengths, seed)
-    )
-    return Inputs(q, k, v, table, key_lengths, seed, options)
-
-
-def launch_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor | None,
-    key_lengths: Tensor | None,
-    seed: Tensor | None,
-    options: Options,
-) -> tuple[Tensor, Tensor]:
-    """q [B, H, Lq, D]; k, v [B, Hkv, Lk, D]; table [M, H, Lq + Lk - 1] and seed [S] -> out, float32 lse [B, H, Lq].
-
-    M tables and S seeds serve B/M and B/S consecutive batch entries each.
-    """
-    if options.scale < 0:  # the kernel takes the largest product for the largest score
-        q, options = -q, replace(options, scale=-options.scale)
-    inputs = _inputs(q, k, v, table, key_lengths, seed, options)
+def launch_forward(inputs: Inputs, choose: Choose = choose) -> tuple[Tensor, Tensor]:
+    """Return out [B, H, Lq, D] and the log-sum-exp of the scores [B, H, Lq], float32."""
+    if inputs.options.scale < 0:  # the kernel takes the largest product for the largest score
+        inputs = replace(inputs, q=-inputs.q, options=replace(inputs.options, scale=-inputs.options.scale))
+    inputs = inputs.dense()
+    q = inputs.q
     batch, heads, queries, _ = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    tile = inputs.tile("forward")
+    tile = inputs.tile("forward", choose)
     arguments = inputs.arguments() | strides("out", out)
-    arguments |= {"out_ptr": out, "lse_ptr": lse, "BIAS": table is not None}
+    arguments |= {"out_ptr": out, "lse_ptr": lse, "BIAS": inputs.table is not None}
     arguments |= {"BLOCK_M": tile.queries, "BLOCK_N": tile.keys}
-    _run("forward_kernel", batch * heads * -(-queries // tile.queries), q.device, tile, arguments)
+    _launch("forward_kernel", batch * heads * -(-queries // tile.queries), q.device, tile, arguments)
     return out, lse
 
 
@@ -216,23 +144,19 @@ def launch_backward(
     lse_grad: Tensor,
     out: Tensor,
     lse: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor | None,
-    key_lengths: Tensor | None,
-    seed: Tensor | None,
-    options: Options,
+    inputs: Inputs,
     table_needs_grad: bool,
+    choose: Choose = choose,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v and, float32, of the table (empty unless it is needed), from those of out and lse."""
-    inputs = _inputs(q, k, v, table, key_lengths, seed, options)
+    """Return the gradients of q, k, v and, float32, of the table (empty unless it is needed)."""
+    inputs = inputs.dense()
+    q, k, v, table, deterministic = inputs.q, inputs.k, inputs.v, inputs.table, inputs.options.deterministic
     out_grad, out = dense_rows(out_grad), dense_rows(out)
     batch, heads, queries, head_dim = q.shape
     key_heads, keys = k.shape[1:3]
     delta, level = torch.empty_like(lse), torch.empty_like(lse)
     rows = ROW_TERMS.queries
-    _run(
+    _launch(
         "row_terms_kernel",
         batch * heads * -(-queries // rows),
         q.device,
@@ -249,22 +173,26 @@ def launch_backward(
 
     q_grad, k_grad, v_grad = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     table_grad = torch.zeros(table.shape if table is not None and table_needs_grad else (0,), device=q.device)
-    fused = table_needs_grad and not options.deterministic
+    fused = table_needs_grad and not deterministic
 
-    tile = inputs.tile("query_gradient")
+    tile = inputs.tile("query_gradient", choose)
     blocks = {"BLOCK_M": tile.queries, "BLOCK_N": tile.keys, "BIAS": table is not None, "TABLE": fused}
     arguments = shared | strides("q_grad", q_grad) | {"q_grad_ptr": q_grad, "table_grad_ptr": table_grad} | blocks
-    _run("query_gradient_kernel", batch * heads * -(-queries // tile.queries), q.device, tile, arguments)
+    _launch("query_gradient_kernel", batch * heads * -(-queries // tile.queries), q.device, tile, arguments)
 
-    tile = inputs.tile("key_gradient")
+    tile = inputs.tile("key_gradient", choose)
     blocks = {"BLOCK_M": tile.queries, "BLOCK_N": tile.keys, "BIAS": table is not None}
     blocks |= {"GROUPED": heads != key_heads}
     arguments = shared | strides("k_grad", k_grad) | {"k_grad_ptr": k_grad, "v_grad_ptr": v_grad} | blocks
-    _run("key_gradient_kernel", batch * key_heads * -(-keys // tile.keys), q.device, tile, arguments)
+    _launch("key_gradient_kernel", batch * key_heads * -(-keys // tile.keys), q.device, tile, arguments)
 
-    if table is not None and table_needs_grad and options.deterministic:
-        tile = inputs.tile("table_gradient")
+    if table is not None and table_needs_grad and deterministic:
+        tile = inputs.tile("table_gradient", choose)
         diagonals = -(-queries // tile.queries) - (-keys // tile.queries) - 1
         arguments = shared | {"table_grad_ptr": table_grad, "BLOCK": tile.queries}
-        _run("table_gradient_kernel", table.shape[0] * heads * diagonals, q.device, tile, arguments)
+        _launch("table_gradient_kernel", table.shape[0] * heads * diagonals, q.device, tile, arguments)
     return q_grad, k_grad, v_grad, table_grad
+
+
+def _launch(name: str, programs: int, device: torch.device, tile: Tile, arguments: dict[str, Any]) -> None:
+    KERNELS.launch(name, (programs,), device, arguments, warps=tile.warps, stages=tile.stages)

@@ -1,4 +1,4 @@
-"""One attention function for every model of the project; `impl` says which code computes it."""
+"""Compute attention with an optional relative bias; `impl` says which code does it."""
 
 import math
 from typing import Literal, overload
@@ -6,9 +6,9 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from trans4init.kernels.attention import pytorch as peers
 from trans4init.kernels.attention.checks import Implementation, check_call, refusals, streams
-from trans4init.kernels.attention.reference import RelativeBias, draw_seed, reference_attention
+from trans4init.kernels.attention.pytorch import flex, sdpa
+from trans4init.kernels.attention.reference import Options, RelativeBias, draw_seed, reference_attention
 from trans4init.kernels.attention.registration import fused_attention
 from trans4init.kernels.attention.streamed import streamed_attention
 from trans4init.kernels.availability import DTYPES
@@ -67,54 +67,41 @@ def attention(
     impl: Implementation = "auto",
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """softmax(scale · q kᵀ + bias) v.
+    """Return softmax(scale · q kᵀ + bias) v.
 
     q [B, H, Lq, D]; k, v [B, Hkv, Lk, D], H a multiple of Hkv (grouped queries) -> [B, H, Lq, D].
-    bias: `RelativeBias`, or a float tensor broadcastable to [B, H, Lq, Lk]. causal: query i sees keys
-    j <= i + Lk - Lq (the ends are aligned). window w: and i + Lk - Lq - w < j. key_lengths: [B] integers, the keys of
-    each batch entry that are real. scale: 1/√D unless given. dropout_p: the share of weights that is dropped, by a
-    seed drawn from PyTorch's generator. deterministic: the same gradients to the last bit in every run. return_lse:
-    also the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key, or all of them with a
-    bias of -inf, gives 0 (and -inf). Under autocast q, k and v are cast to its type.
+    bias: `RelativeBias`, or a float tensor broadcastable to [B, H, Lq, Lk]. causal: query i sees only keys
+    j <= i + Lk - Lq (the ends are aligned). window w: query i sees only keys j > i + Lk - Lq - w. key_lengths: [B]
+    integers, how many keys of each batch entry are real. scale: 1/√D unless given. dropout_p: the share of weights that
+    is dropped, by a seed drawn from PyTorch's generator. deterministic: gradients are the same to the last bit in every
+    run. return_lse: also return the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key,
+    or only keys with a bias of -inf, gives 0 (and a log-sum-exp of -inf). Under autocast q, k and v are cast to
+    autocast's dtype.
 
     impl: "reference" is the eager specification; "triton" the kernels, compiled on a GPU and interpreted (slowly, for
-    tests) on a CPU; "sdpa" and "flex" are PyTorch's; "auto" is the fastest of them that can do the call right.
+    tests) on a CPU; "sdpa" and "flex" are PyTorch's functions; "auto" is the fastest one that can do the call right.
     Raises ValueError, in one sentence and before any computation, for shapes that don't fit and for a combination
     that the implementation can't do.
     """
     q, k, v = _autocast(q, k, v)
     check_call(q, k, v, bias, window, key_lengths, dropout_p, impl)
     if window is not None and window >= k.shape[2]:
-        window = None  # it hides no key, and as a number it might pass 2³¹ in a kernel
-    refusal = refusals(q, k, v, bias, dropout_p, deterministic, return_lse)
+        window = None  # it hides no key, and in a kernel a large one could overflow 32 bits
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    options = Options(causal, window, scale, dropout_p, deterministic)
+    refusal = refusals(q, k, v, bias, options, return_lse)
     if impl == "auto":
-        if isinstance(bias, RelativeBias) and streams(q, k, dropout_p, return_lse):
-            out, lse = streamed_attention(q, k, v, bias.table, key_lengths, causal, window, scale)
+        if isinstance(bias, RelativeBias) and streams(q, k, options, return_lse):
+            out, lse = streamed_attention(q, k, v, bias.table, key_lengths, options)
             return (out, lse) if return_lse else out
         impl = next(name for name in _preference(q) if name not in refusal)
     elif impl in refusal:
         raise ValueError(f"impl {impl!r} {refusal[impl]}.")
-    if impl == "sdpa":
-        return peers.sdpa(
-            q, k, v, bias=bias, causal=causal, window=window, key_lengths=key_lengths, scale=scale, dropout_p=dropout_p
-        )
-    if impl == "flex":
-        return peers.flex(q, k, v, bias=bias, causal=causal, window=window, key_lengths=key_lengths, scale=scale)
+    if impl in ("sdpa", "flex"):
+        return (sdpa if impl == "sdpa" else flex)(q, k, v, bias, key_lengths, options)
     seed = draw_seed(q.device) if dropout_p > 0 else None
     if impl == "reference":
-        out, lse = reference_attention(
-            q,
-            k,
-            v,
-            bias=bias,
-            causal=causal,
-            window=window,
-            key_lengths=key_lengths,
-            scale=scale,
-            dropout_p=dropout_p,
-            seed=seed,
-        )
+        out, lse = reference_attention(q, k, v, bias, key_lengths, seed, options)
     else:
         table = bias.table[None] if isinstance(bias, RelativeBias) else None
         out, lse = fused_attention(q, k, v, table, key_lengths, seed, causal, window, scale, dropout_p, deterministic)
@@ -130,5 +117,5 @@ def _autocast(*tensors: Tensor) -> list[Tensor]:
 
 
 def _preference(q: Tensor) -> tuple[Implementation, ...]:
-    """The implementations in order of speed on this machine."""
+    """Return the implementations that "auto" chooses from on the device of q, the fastest first."""
     return ("triton", "sdpa", "reference") if q.device.type == "cuda" else ("sdpa", "reference")

@@ -1,4 +1,4 @@
-"""Attention in eager PyTorch: the specification that every other implementation is held against.
+"""Attention in eager PyTorch: the specification that every other implementation is tested against.
 
 B batch, H query heads, Hkv key/value heads, Lq queries, Lk keys, D head dimension.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["RelativeBias", "draw_seed", "kept", "reference_attention", "visible"]
+__all__ = ["Options", "RelativeBias", "draw_seed", "kept", "reference_attention", "visible"]
 
 
 @dataclass(frozen=True)
 class RelativeBias:
-    """A bias on attention scores that depends on the head and on i - j alone.
+    """A bias on attention scores that depends only on the head and on i - j.
 
     table: [H, Lq + Lk - 1] float32; entry [h, i - j + Lk - 1] is added to the scaled score of query i and key j,
     both counted from 0. T5, ALiBi, KERPLE and any network of i - j are such tables.
@@ -23,50 +23,64 @@ class RelativeBias:
     table: Tensor
 
     def dense(self, queries: int, keys: int) -> Tensor:
-        """The bias of every pair, [H, Lq, Lk]."""
+        """Return the bias of every pair, [H, Lq, Lk]."""
         offset = torch.arange(queries, device=self.table.device)[:, None]
         offset = offset - torch.arange(keys, device=self.table.device) + keys - 1
         return self.table[:, offset]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call asks for besides its tensors.
+
+    causal, window: which keys a query sees, as `visible` says; window None is no window. scale: the factor of q kᵀ.
+    dropout_p: the share of weights that is dropped. deterministic: the same gradients to the last bit in every run.
+    """
+
+    causal: bool
+    window: int | None
+    scale: float
+    dropout_p: float = 0.0
+    deterministic: bool = False
 
 
 def reference_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
     bias: RelativeBias | Tensor | None,
-    causal: bool,
-    window: int | None,
     key_lengths: Tensor | None,
-    scale: float,
-    dropout_p: float,
-    seed: Tensor | None = None,
+    seed: Tensor | None,
+    options: Options,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
+    """Compute softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
 
     q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq],
     float32 or better. A row that sees no key, or all of them with a bias of -inf, gives 0 and -inf. `seed` [1] int64
-    decides what dropout keeps.
+    decides what dropout keeps; without one nothing is dropped.
     """
     queries, keys = q.shape[-2], k.shape[-2]
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = scale * (q @ k.transpose(-1, -2))  # [B, H, Lq, Lk]
+    scores = options.scale * (q @ k.transpose(-1, -2))  # [B, H, Lq, Lk]
     if isinstance(bias, RelativeBias):
         scores = scores + bias.dense(queries, keys).to(scores.dtype)
     elif bias is not None:
         scores = scores + bias.to(scores.dtype)
-    seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
-    scores = scores.masked_fill(~seen, -math.inf)
-    some = scores.detach().amax(dim=-1, keepdim=True) != -math.inf
-    scores = scores.masked_fill(~some, 0.0)  # a row of -inf alone would make NaN, here and in the gradient
+    mask = visible(
+        queries, keys, causal=options.causal, window=options.window, key_lengths=key_lengths, device=q.device
+    )
+    scores = scores.masked_fill(~mask, -math.inf)
+    sees_any = scores.detach().amax(dim=-1, keepdim=True) != -math.inf
+    scores = scores.masked_fill(~sees_any, 0.0)  # a row that is all -inf would give NaN, here and in the gradient
     weights = scores.softmax(dim=-1)
-    if seed is not None and dropout_p > 0:
-        keep = kept(seed, q.shape[0], q.shape[1], queries, keys, dropout_p)
-        weights = (weights / (1 - dropout_p) if dropout_p < 1 else weights).masked_fill(~keep, 0.0)
+    dropped = options.dropout_p
+    if seed is not None and dropped > 0:
+        keep = kept(seed, q.shape[0], q.shape[1], queries, keys, dropped)
+        weights = (weights / (1 - dropped) if dropped < 1 else weights).masked_fill(~keep, 0.0)
     wide = torch.promote_types(scores.dtype, torch.float32)
-    lse = scores.to(wide).logsumexp(dim=-1).masked_fill(~some[..., 0], -math.inf)
-    return (weights @ v).masked_fill(~some, 0.0), lse
+    lse = scores.to(wide).logsumexp(dim=-1).masked_fill(~sees_any[..., 0], -math.inf)
+    return (weights @ v).masked_fill(~sees_any, 0.0), lse
 
 
 def visible(
@@ -78,32 +92,33 @@ def visible(
     key_lengths: Tensor | None,
     device: torch.device,
 ) -> Tensor:
-    """Which query sees which key: bool, broadcastable to [B, H, Lq, Lk].
+    """Return which query sees which key: bool, broadcastable to [B, H, Lq, Lk].
 
-    Query i stands at key position i + Lk - Lq: the ends are aligned. Causal, it sees j up to there; with a window w,
-    only keys with i + Lk - Lq - w < j. `key_lengths` [B] hides keys at and beyond each length.
+    Query i stands at key position i + Lk - Lq: the ends are aligned. With `causal` it sees no key j after that; with a
+    window w only keys with i + Lk - Lq - w < j. `key_lengths` [B] hides keys at and beyond each length.
     """
     position = torch.arange(queries, device=device)[:, None] + keys - queries
     key = torch.arange(keys, device=device)
-    seen = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
     if causal:
-        seen = seen & (key <= position)
+        mask = mask & (key <= position)
     if window is not None:
-        seen = seen & (key > position - window)
+        mask = mask & (key > position - window)
     if key_lengths is not None:
-        return seen & (key < key_lengths[:, None, None, None])
-    return seen
+        return mask & (key < key_lengths[:, None, None, None])
+    return mask
 
 
 def draw_seed(device: torch.device) -> Tensor:
-    """A dropout seed from PyTorch's generator of that device: [1] int64, never read by the host."""
+    """Draw a dropout seed from PyTorch's generator of that device: [1] int64, which the host never reads."""
     return torch.randint(0, 2**31 - 1, (1,), device=device)
 
 
 def kept(seed: Tensor, batch: int, heads: int, queries: int, keys: int, dropout_p: float) -> Tensor:
-    """Which weights dropout keeps, bool [B, H, Lq, Lk]: a function of the seed and of each weight's place alone.
+    """Return which weights dropout keeps, bool [B, H, Lq, Lk]: a function of the seed and each weight's place alone.
 
-    A weight is kept where 24 hashed bits reach dropout_p · 2²⁴, so that any code that knows the place can ask again.
+    A weight is kept where 24 bits of a hash reach dropout_p · 2²⁴, so that any code that knows the place can compute
+    the same answer.
     """
     device = seed.device
     planes = torch.arange(batch * heads, device=device).view(batch, heads, 1, 1)
@@ -114,7 +129,7 @@ def kept(seed: Tensor, batch: int, heads: int, queries: int, keys: int, dropout_
 
 
 def _mix(x: Tensor) -> Tensor:
-    """lowbias32 (C. Wellons, "Prospecting for hash functions") on uint32 values kept in int64."""
+    """Hash uint32 values that are held in int64, by lowbias32 (C. Wellons, "Prospecting for hash functions")."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & 0xFFFFFFFF
     x = x ^ (x >> 15)

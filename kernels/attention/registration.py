@@ -1,4 +1,4 @@
-"""Attention as PyTorch operators: shapes for the compiler, gradients, and a vmap that folds members into the batch.
+"""Register the Triton kernels of attention with PyTorch: result shapes for the compiler, gradients, vmap.
 
 B batch, H query heads, Hkv key heads, Lq queries, Lk keys, D head dimension; M tables and S dropout seeds serve B/M and
 B/S consecutive batch entries each.
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.attention import launch
-from trans4init.kernels.attention.launch import Options
-from trans4init.kernels.torch_operators import followed
+from trans4init.kernels.attention.launch import Inputs
+from trans4init.kernels.attention.reference import Options
+from trans4init.kernels.torch_operators import differentiable_operator
 
 __all__ = ["attention_backward", "attention_forward", "fused_attention"]
 
@@ -31,9 +32,12 @@ def attention_forward(
     dropout_p: float,
     deterministic: bool,
 ) -> tuple[Tensor, Tensor]:
-    """table [M, H, Lq + Lk - 1] float32; seed [S] int64 -> out [B, H, Lq, D] and float32 lse [B, H, Lq]."""
+    """Return out [B, H, Lq, D] and float32 log-sum-exp [B, H, Lq].
+
+    The arguments are the fields of `Inputs` and `Options`, one by one, since an operator takes no dataclass.
+    """
     options = Options(causal, window, scale, dropout_p, deterministic)
-    return launch.launch_forward(q, k, v, table, key_lengths, seed, options)
+    return launch.launch_forward(Inputs(q, k, v, table, key_lengths, seed, options))
 
 
 @torch.library.custom_op("trans4init::attention_backward", mutates_args=())
@@ -55,11 +59,10 @@ def attention_backward(
     deterministic: bool,
     table_needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v and table, the last one empty unless it is needed."""
+    """Return the gradients of q, k, v and table, the last one empty unless it is needed."""
     options = Options(causal, window, scale, dropout_p, deterministic)
-    return launch.launch_backward(
-        out_grad, lse_grad, out, lse, q, k, v, table, key_lengths, seed, options, table_needs_grad
-    )
+    inputs = Inputs(q, k, v, table, key_lengths, seed, options)
+    return launch.launch_backward(out_grad, lse_grad, out, lse, inputs, table_needs_grad)
 
 
 @attention_forward.register_fake
@@ -97,7 +100,7 @@ def _differentiate(
 
 
 def _fold(tensor: Tensor | None, dim: int | None, members: int) -> Tensor | None:
-    """The vmapped dimension in front of the batch: [members · batch, ...]."""
+    """Fold the vmapped dimension `dim` into the batch: [members · batch, ...]."""
     if tensor is None:
         return None
     tensor = tensor.unsqueeze(0).expand(members, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
@@ -127,4 +130,6 @@ def _backward_members(
     return (*split, table_grad), (0, 0, 0, None)
 
 
-fused_attention = followed(attention_forward, attention_backward, _remember, _differentiate, "The fused attention")
+fused_attention = differentiable_operator(
+    attention_forward, attention_backward, _remember, _differentiate, "The fused attention"
+)

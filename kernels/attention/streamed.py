@@ -1,8 +1,8 @@
-"""Attention with a relative bias on a CPU, a few queries at a time: PyTorch operations, memory linear in the lengths.
+"""Attend with a relative bias on a CPU, a few queries at a time: PyTorch operations, memory linear in the lengths.
 
-Keys and values are turned round once, jj = Lk - 1 - j. Then the table's entry for query i and key jj is i + jj, the
-bias of all pairs is the view `table.unfold(-1, Lk, 1)` of the table itself, and what a causal mask or a window hides is
-a range of the table as well.
+The order of keys and values is reversed once, jj = Lk - 1 - j. Then the table's entry for query i and key jj is i + jj,
+the bias of all pairs is the view `table.unfold(-1, Lk, 1)` of the table itself, and what a causal mask or a window
+hides is a range of the table as well.
 """
 
 import math
@@ -13,24 +13,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trans4init.kernels.attention.reference import Options
+
 __all__ = ["streamed_attention"]
 
-SCORES_AT_ONCE = 2**18  # scores of a chunk over all heads: a MiB of float32, which stays in the cache
+SCORES_AT_ONCE = 2**18
+"""How many scores a chunk has over all heads: a MiB of float32, which stays in the cache."""
 
 
-def streamed_attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """(q, k, v, table, key_lengths, causal, window, scale) -> out and log-sum-exp, as `reference_attention` gives them.
+def streamed_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_lengths: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Return out and log-sum-exp as `reference_attention` does, for options without dropout.
 
-    table [H, Lq + Lk - 1]; key_lengths [B] or None. Sums are float32, or float64 for float64 inputs;
-    autocast changes nothing.
+    table [H, Lq + Lk - 1]; key_lengths [B] or None. Sums are float32, or float64 for float64 inputs; autocast has no
+    effect.
     """
     attend: Callable[..., tuple[Tensor, Tensor]] = StreamedAttention.apply
     with torch.autocast("cpu", enabled=False):
-        return attend(*arguments)
+        return attend(q, k, v, table, key_lengths, options)
 
 
 class StreamedAttention(torch.autograd.Function):
-    """`streamed_attention`, which keeps no weights for its gradient."""
+    """Compute `streamed_attention`; the backward pass computes the weights again instead of keeping them."""
 
     generate_vmap_rule = True
 
@@ -41,15 +46,13 @@ class StreamedAttention(torch.autograd.Function):
         v: Tensor,
         table: Tensor,
         key_lengths: Tensor | None,
-        causal: bool,
-        window: int | None,
-        scale: float,
+        options: Options,
     ) -> tuple[Tensor, Tensor]:
-        """out [B, H, Lq, D] and its log-sum-exp [B, H, Lq]."""
+        """Return out [B, H, Lq, D] and its log-sum-exp [B, H, Lq]."""
         wide = torch.promote_types(q.dtype, torch.float32)
-        queries, keys, values, masked = _turned(q, k, v, table, causal, window, scale, wide)
+        queries, keys, values, masked = _turned(q, k, v, table, options, wide)
         outs, levels = [], []
-        for start, stop, first, last in _chunks(q, k, causal, window):
+        for start, stop, first, last in _chunks(q, k, options):
             scores = _scores(queries, keys, masked, key_lengths, start, stop, first, last)
             peak = scores.amax(dim=-1, keepdim=True)
             peak = peak.masked_fill(peak == -math.inf, 0.0)
@@ -62,28 +65,27 @@ class StreamedAttention(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep inputs and outputs: the weights are computed again."""
-        ctx.save_for_backward(*output, *inputs[:5])
-        ctx.options = inputs[5:]
+        """Save inputs and outputs, and no weights."""
+        *tensors, ctx.options = inputs
+        ctx.save_for_backward(*output, *tensors)
 
     @staticmethod
     def backward(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k, v and table, in the same chunks."""
+        """Return the gradients of q, k, v and table, computed in the same chunks."""
         with torch.autocast("cpu", enabled=False):
             return _gradients(ctx, out_grad, lse_grad)
 
 
 def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
     out, lse, q, k, v, table, key_lengths = ctx.saved_tensors
-    causal, window, scale = ctx.options
     wide = lse.dtype
-    queries, keys, values, masked = _turned(q, k, v, table, causal, window, scale, wide)
+    queries, keys, values, masked = _turned(q, k, v, table, ctx.options, wide)
     out_grad = out_grad.to(wide)
     delta = (out.to(wide) * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
     level = lse.masked_fill(lse == -math.inf, math.inf)
     q_grads = []
     k_grad, v_grad, table_grad = torch.zeros_like(keys), torch.zeros_like(values), torch.zeros_like(masked)
-    for start, stop, first, last in _chunks(q, k, causal, window):
+    for start, stop, first, last in _chunks(q, k, ctx.options):
         scores = _scores(queries, keys, masked, key_lengths, start, stop, first, last)
         weights = scores.sub_(level[:, :, start:stop, None]).exp_()
         grad = _grouped(out_grad[:, :, start:stop], v)
@@ -95,32 +97,37 @@ def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | N
         grouped = _grouped(scores_grad, k)
         q_grads.append(_ungrouped(grouped @ keys[:, :, first:last], weights))
         k_grad[:, :, first:last] += grouped.transpose(-1, -2) @ _grouped(queries[:, :, start:stop], k)
-    q_grad = (torch.cat(q_grads, dim=2) * scale).to(q.dtype)
+    q_grad = (torch.cat(q_grads, dim=2) * ctx.options.scale).to(q.dtype)
     gradients = q_grad, k_grad.flip(2).to(k.dtype), v_grad.flip(2).to(v.dtype), table_grad.to(table.dtype)
-    return (*gradients, None, None, None, None)
+    return (*gradients, None, None)
 
 
 def _turned(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, causal: bool, window: int | None, scale: float, wide: torch.dtype
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, options: Options, wide: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scaled queries, keys and values in reversed order, and the table with -inf where nothing is seen."""
+    """Return scaled queries, keys and values in reversed order, and the table with -inf where no query sees a key."""
     entry = torch.arange(table.shape[-1], device=table.device) - (q.shape[2] - 1)  # how far a key lies back
-    hidden = entry < 0 if causal else entry < -table.shape[-1]
-    if window is not None:
-        hidden = hidden | (entry >= window)
-    return q.to(wide) * scale, k.to(wide).flip(2), v.to(wide).flip(2), table.to(wide).masked_fill(hidden, -math.inf)
+    hidden = entry < 0 if options.causal else entry < -table.shape[-1]
+    if options.window is not None:
+        hidden = hidden | (entry >= options.window)
+    return (
+        q.to(wide) * options.scale,
+        k.to(wide).flip(2),
+        v.to(wide).flip(2),
+        table.to(wide).masked_fill(hidden, -math.inf),
+    )
 
 
-def _chunks(q: Tensor, k: Tensor, causal: bool, window: int | None) -> list[tuple[int, int, int, int]]:
-    """Queries [start, stop) and the reversed keys [first, last) that they may see; at least one key."""
+def _chunks(q: Tensor, k: Tensor, options: Options) -> list[tuple[int, int, int, int]]:
+    """Return queries [start, stop) and the reversed keys [first, last) that they may see, at least one key."""
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     step = max(16, SCORES_AT_ONCE // (batch * heads * keys))
     chunks = []
     for start in range(0, queries, step):
         stop = min(start + step, queries)
-        first = min(max(0, queries - stop), keys - 1) if causal else 0
-        last = keys if window is None else min(keys, queries - 1 + window - start)
+        first = min(max(0, queries - stop), keys - 1) if options.causal else 0
+        last = keys if options.window is None else min(keys, queries - 1 + options.window - start)
         chunks.append((start, stop, first, max(last, first + 1)))
     return chunks
 
@@ -135,7 +142,7 @@ def _scores(
     first: int,
     last: int,
 ) -> Tensor:
-    """Biased scores [B, H, stop - start, last - first], -inf where a key is not seen."""
+    """Return the biased scores [B, H, stop - start, last - first], -inf where a key is not seen."""
     chunk = queries[:, :, start:stop]
     scores = _ungrouped(_grouped(chunk, keys) @ keys[:, :, first:last].transpose(-1, -2), chunk)
     scores += masked[:, start + first : stop + last - 1].unfold(-1, last - first, 1)
@@ -146,19 +153,19 @@ def _scores(
 
 
 def _diagonal_sums(tile: Tensor) -> Tensor:
-    """[H, m, n] -> [H, m + n - 1], entry t the sum over i + j = t: each padded row is read one place on."""
+    """Sum [H, m, n] over i + j = t into [H, m + n - 1]: padded by m, each row is read one place further on."""
     rows, columns = tile.shape[-2:]
     padded = F.pad(tile, (0, rows)).flatten(-2)
     return padded[:, : rows * (rows + columns - 1)].reshape(-1, rows, rows + columns - 1).sum(dim=-2)
 
 
 def _grouped(x: Tensor, shared: Tensor) -> Tensor:
-    """[B, H, m, n] -> [B, Hkv, H / Hkv · m, n]: the rows that meet the same keys, in one matrix."""
+    """Reshape [B, H, m, n] to [B, Hkv, H / Hkv · m, n]: the rows that see the same keys, in one matrix."""
     groups = x.shape[1] // shared.shape[1]
     return x if groups == 1 else x.reshape(x.shape[0], shared.shape[1], groups * x.shape[2], x.shape[3])
 
 
 def _ungrouped(x: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_grouped`, with as many heads and rows as `like` has."""
+    """Undo `_grouped`, to as many heads and rows as `like` has."""
     groups = like.shape[1] // x.shape[1]
     return x if groups == 1 else x.reshape(x.shape[0], like.shape[1], like.shape[2], x.shape[3])

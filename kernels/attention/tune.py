@@ -1,44 +1,45 @@
-"""`python -m trans4init.kernels.attention.tune`: measure the candidate tiles on this GPU and record the winners."""
+"""Measure the candidate tiles on this GPU and record the winners: `python -m trans4init.kernels.attention.tune`."""
 
 import itertools
 import json
 import sys
-from unittest import mock
 
 import torch
 
 from trans4init.kernels.attention import launch
 from trans4init.kernels.attention.configurations import PASSES, WINNERS, Case, Room, Tile, candidates, choose
-from trans4init.kernels.attention.launch import Options
+from trans4init.kernels.attention.launch import Inputs
+from trans4init.kernels.attention.reference import Options
 
 __all__ = ["main", "milliseconds"]
 
 LENGTH, HEADS, BATCH = 4096, 16, 4
+"""The size of the calls that are timed."""
 
 
 def milliseconds(case: Case, tile: Tile) -> float:
-    """The time of the forward or backward pass with this tile, the other kernels at their defaults; needs a GPU."""
+    """Time the forward or the backward pass with this tile, all other kernels with the tiles that `choose` says."""
     from triton.testing import do_bench
 
     dtype = torch.float32 if case.itemsize == 4 else torch.bfloat16
     heads = (HEADS, HEADS // 4 if case.grouped else HEADS, HEADS // 4 if case.grouped else HEADS)
     q, k, v = (torch.randn(BATCH, h, LENGTH, case.head_dim, device="cuda", dtype=dtype) for h in heads)
     table = torch.randn(1, HEADS, 2 * LENGTH - 1, device="cuda") if case.bias else None
-    options = Options(case.causal, None, case.head_dim**-0.5, 0.0, case.which == "table_gradient")
+    options = Options(case.causal, None, case.head_dim**-0.5, deterministic=case.which == "table_gradient")
+    inputs = Inputs(q, k, v, table, None, None, options)
 
     def tiles(other: Case, device: torch.device) -> Tile:
         return tile if other.which == case.which else choose(other, device)
 
-    with mock.patch("trans4init.kernels.attention.launch.choose", tiles):
-        out, lse = launch.launch_forward(q, k, v, table, None, None, options)
-        if case.which == "forward":
-            return float(do_bench(lambda: launch.launch_forward(q, k, v, table, None, None, options)))
-        saved = (torch.randn_like(out), torch.zeros_like(lse), out, lse, q, k, v, table, None, None, options, case.bias)
-        return float(do_bench(lambda: launch.launch_backward(*saved)))
+    out, lse = launch.launch_forward(inputs, tiles)
+    if case.which == "forward":
+        return float(do_bench(lambda: launch.launch_forward(inputs, tiles)))
+    saved = (torch.randn_like(out), torch.zeros_like(lse), out, lse, inputs, case.bias)
+    return float(do_bench(lambda: launch.launch_backward(*saved, tiles)))
 
 
 def main() -> None:
-    """Time every candidate of every common case and write the winners beside what other GPUs won."""
+    """Time every candidate of every common case; add this GPU's winners to those recorded for other GPUs."""
     if not torch.cuda.is_available():
         sys.exit("Tuning measures kernels on a GPU, and this machine has none.")
     properties = torch.cuda.get_device_properties(torch.device("cuda"))

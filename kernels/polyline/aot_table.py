@@ -1,19 +1,21 @@
-"""`python -m trans4init.kernels.polyline.aot_table TABLE`: compile what is shipped and write what each takes.
+"""Compile the polyline's kernel for GPUs that need not be there, and write a table of what each variant uses.
+
+`python -m trans4init.kernels.polyline.aot_table TABLE` writes the table; `--usage NAME` prints what the variants use
+whose names begin with NAME, `--sass NAME` the instructions of their loops.
 
 The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review.
 """
 
 import itertools
-import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from trans4init.kernels.ahead_of_time import Job, Usage, compile_job, usage_of, write_table
-from trans4init.kernels.polyline.launch import WARPS, constants_of
+from trans4init.kernels.ahead_of_time import Job, Usage, compile_job, run_command, usage_of
+from trans4init.kernels.polyline.launch import KERNELS, WARPS, constants_of
 
-__all__ = ["SOURCES", "Variant", "job_of", "main", "measure", "shipped"]
+__all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
 
-SOURCES = [Path(__file__).with_name("kernel.py")]
+SOURCES = KERNELS.paths
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 
@@ -27,39 +29,35 @@ class Variant:
     pieces: int
 
     def __str__(self) -> str:
-        """The name of its row."""
+        """Return the name of its row: GPU, pass, dtype and lines."""
         return f"{self.target} {'backward' if self.backward else 'forward'} {self.dtype} {self.pieces} lines"
 
 
 def shipped() -> dict[str, Variant]:
-    """Value and gradient for each GPU and precision, with few and with many lines."""
-    made = itertools.starmap(Variant, itertools.product(TARGETS, (False, True), ("fp32", "bf16"), (8, 16, 256)))
-    return {str(variant): variant for variant in made}
+    """Return the table's variants by name: value and gradient for each GPU and dtype, with few and with many lines."""
+    variants = itertools.starmap(Variant, itertools.product(TARGETS, (False, True), ("fp32", "bf16"), (8, 16, 256)))
+    return {str(variant): variant for variant in variants}
 
 
 def job_of(variant: Variant) -> Job:
-    """What to compile, with the arguments as launched for aligned tensors of a multiple of 16 numbers."""
-    from trans4init.kernels.polyline.kernel import polyline_kernel
-
-    table = dict.fromkeys(("kinks", "lines"), "*fp32")
-    given = dict.fromkeys(("inputs", "upstream", "out"), f"*{variant.dtype}")
-    types = table | given | {"count": "i32"}
+    """Return what to compile, with arguments as the launcher passes them for aligned tensors of 16 n inputs."""
+    kernel = KERNELS.kernels(interpreted=False)["polyline_kernel"]
+    pointers = dict.fromkeys(("kinks", "lines"), "*fp32")
+    pointers |= dict.fromkeys(("inputs", "upstream", "out"), f"*{variant.dtype}")
+    types = pointers | {"count": "i32"}
     constants = constants_of(variant.pieces, slope=variant.backward)
-    aligned = [*table, *given, "count"]
-    return Job(variant.target, polyline_kernel, types, constants, aligned, WARPS, stages=1)
+    return Job(variant.target, kernel, types, constants, list(types), WARPS, stages=1)
+
+
+def build(name: str) -> Any:
+    """Compile the variant of that name."""
+    return compile_job(job_of(shipped()[name]))
 
 
 def measure(name: str) -> Usage:
-    """What the variant of that name takes."""
-    return usage_of(compile_job(job_of(shipped()[name])))
-
-
-def main() -> None:
-    """Compile everything that is shipped and write the table to the path that is given."""
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m trans4init.kernels.polyline.aot_table TABLE, the JSON file to write.")
-    write_table(list(shipped()), measure, SOURCES, Path(sys.argv[1]))
+    """Compile the variant of that name and return what it uses."""
+    return usage_of(build(name))
 
 
 if __name__ == "__main__":
-    main()
+    run_command("trans4init.kernels.polyline.aot_table", shipped(), build, measure, SOURCES)

@@ -1,4 +1,4 @@
-"""The polyline as one Triton kernel: a number is read once, its value or its gradient written once."""
+"""The Triton kernel of the polyline: it reads each input once and writes its value or its gradient once."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
 # Triton reads these functions, Python doesn't run them.
@@ -22,14 +22,15 @@ def polyline_kernel(
     SLOPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out [count] = the line of each input at it, or `upstream` times its slope; kinks [K − 1], lines [2, K] float32.
+    """Compute out [count]: the value of each input's line, or with SLOPE `upstream` times the line's slope.
 
-    The bisection takes LEVELS = ⌈log2 K⌉ loads, which hit the cache: the table is a few lines of it.
+    kinks [K − 1] and lines [2, K] are float32. The bisection takes LEVELS = ⌈log2 K⌉ loads, which hit the cache: the
+    kinks and lines take a few cache lines.
     """
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
     inside = at < count
     x = tl.load(inputs + at, mask=inside, other=0.0).to(tl.float32)
-    piece = tl.zeros([BLOCK], dtype=tl.int32)  # how many kinks are known to be below x
+    piece = tl.full([BLOCK], 0, tl.int32)  # how many kinks are below x, as far as is known
     for level in tl.static_range(LEVELS):
         further = piece + (1 << (LEVELS - 1 - level))
         kink = tl.load(kinks + further - 1, mask=further < PIECES, other=float("inf"))

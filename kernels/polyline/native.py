@@ -1,4 +1,4 @@
-"""The polyline in C: compiled once by the machine's own compiler, kept in the user's cache, called through ctypes."""
+"""Evaluate a polyline in C, compiled once by this machine's compiler, kept in the user's cache, called by ctypes."""
 
 import ctypes
 import functools
@@ -18,25 +18,25 @@ from torch import Tensor
 __all__ = ["MAX_PIECES", "native_polyline", "native_refusal"]
 
 MAX_PIECES = 256
-"""As in native.c; a bisection is faster long before."""
+"""The most lines that native.c has room for; with far fewer, a bisection is already faster."""
 
 _SOURCE = Path(__file__).with_name("native.c")
 _VECTORS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
-"""What the compiler may use where PyTorch finds it; other processors have one instruction set, or none of these."""
+"""Compiler flags by the instruction set that PyTorch finds; on other processors the compiler gets none."""
 
 
 class _UnavailableError(Exception):
-    """Why the C code can't be had on this machine, in a few words."""
+    """The C code can't be compiled or loaded on this machine; the message says why, in a few words."""
 
 
 def native_refusal() -> str | None:
-    """Why `native_polyline` can't be called on this machine, in a few words; None where it can."""
-    found = _library()
-    return found if isinstance(found, str) else None
+    """Return why `native_polyline` can't be called on this machine, in a few words; None where it can."""
+    library = _library()
+    return library if isinstance(library, str) else None
 
 
 def native_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """`reference_polyline` for float32 on a CPU and at most MAX_PIECES lines; not to be differentiated twice."""
+    """Compute `reference_polyline` for float32 on a CPU and at most MAX_PIECES lines; it has no second derivative."""
     kinks, lines = kinks.float().contiguous(), lines.float().contiguous()
     if torch.is_grad_enabled() and inputs.requires_grad:
         value: Tensor = _Native.apply(inputs, kinks, lines)  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ def native_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
 
 
 class _Native(torch.autograd.Function):
-    """One pass forward, one pass back."""
+    """Calls the C code once forward and once backward."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
@@ -95,14 +95,14 @@ def _gradient(inputs: Tensor, kinks: Tensor, lines: Tensor, upstream: Tensor) ->
 
 
 def _loaded() -> ctypes.CDLL:
-    found = _library()
-    assert not isinstance(found, str)  # who calls has asked `native_refusal`
-    return found
+    library = _library()
+    assert not isinstance(library, str)  # callers have asked `native_refusal`
+    return library
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | str:
-    """The compiled code, or why there is none; looked for once in a process."""
+    """Return the loaded C code, or why there is none; each process compiles or loads it once."""
     try:
         library = ctypes.CDLL(str(_built()))
     except (_UnavailableError, OSError) as error:
@@ -115,26 +115,26 @@ def _library() -> ctypes.CDLL | str:
 
 
 def _built() -> Path:
-    """The shared library, compiled where this source hasn't been compiled for this processor before."""
+    """Return the shared library, compiling it unless the same source was compiled for this processor before."""
     compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), "")
     if not compiler:
-        raise _UnavailableError("no C compiler is here (cc, gcc or clang)")
+        raise _UnavailableError("this machine has no C compiler (cc, gcc or clang)")
     threads = () if sys.platform == "darwin" else ("-fopenmp",)  # Apple's compiler has no OpenMP
     vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
     command = [*compiler.split(), "-O3", "-shared", "-fPIC", *vectors, *threads]
     source = _SOURCE.read_bytes()
-    words = repr((source, command, platform.machine())).encode()
+    identity = repr((source, command, platform.machine())).encode()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trans4init"
-    library = folder / f"polyline-{hashlib.sha256(words).hexdigest()[:16]}.so"
+    library = folder / f"polyline-{hashlib.sha256(identity).hexdigest()[:16]}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as own:  # whole or not there, whoever else compiles it now
-        made = Path(own) / library.name
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # so that other processes never see half a file
+        compiled = Path(scratch) / library.name
         try:
-            subprocess.run([*command, str(_SOURCE), "-o", str(made)], capture_output=True, check=True, text=True)
+            subprocess.run([*command, str(_SOURCE), "-o", str(compiled)], capture_output=True, check=True, text=True)
         except subprocess.CalledProcessError as error:
-            said = [line for line in error.stderr.splitlines() if "error" in line] or ["it says nothing"]
-            raise _UnavailableError(f"{compiler} doesn't compile native.c: {said[0][:200]}") from None
-        os.replace(made, library)
+            errors = [line for line in error.stderr.splitlines() if "error" in line] or ["it gives no reason"]
+            raise _UnavailableError(f"{compiler} doesn't compile native.c: {errors[0][:200]}") from None
+        os.replace(compiled, library)
     return library

@@ -1,55 +1,55 @@
-"""One function for a polyline at many numbers; `impl` says which code computes it."""
+"""Evaluate a polyline at many numbers; `impl` says which code computes it."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from trans4init.kernels.polyline.launch import triton_polyline, triton_refusal
+from trans4init.kernels.polyline.checks import Implementation, check_call, refusal, triton_refusal
 from trans4init.kernels.polyline.native import MAX_PIECES, native_polyline, native_refusal
 from trans4init.kernels.polyline.reference import reference_polyline
+from trans4init.kernels.polyline.registration import fused_polyline
 from trans4init.kernels.polyline.summed import summed_polyline
-from trans4init.kernels.polyline.unrolled import compiled_polyline, unrolled_polyline
+from trans4init.kernels.polyline.unrolled import compiled_polyline
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "chosen", "polyline"]
-
-Implementation = Literal["auto", "reference", "sum", "compile", "native", "triton"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "sum", "compile", "native", "triton")
+__all__ = ["chosen", "polyline"]
 
 _FEW_KINKS, _MANY_NUMBERS = 128, 4096
-"""Up to so many kinks, and from so many numbers on, the eager sum is faster than the bisection on a CPU."""
+"""On a CPU the eager sum is faster than the bisection up to so many kinks and from so many numbers on."""
 _UNROLLED = 64
-"""Up to so many pieces a compiled model is given an expression over all kinks."""
+"""Up to so many pieces, a model that is being compiled gets one expression over all kinks; the expression grows with
+the pieces, and with it the time to compile."""
 
 
 def polyline(inputs: Tensor, kinks: Tensor, lines: Tensor, *, impl: Implementation = "auto") -> Tensor:
-    """K lines: inputs [...], kinks [K − 1] ascending, slopes and intercepts lines [2, K]; to [...], of their dtype.
+    """Return the value of K lines, joined at K − 1 kinks, at each input.
 
-    Floating-point inputs, on the polyline's device; computed in float32 at least. Differentiable in the inputs alone;
-    the slope at a kink is that of the line to its left. NaN stays NaN. That the kinks ascend and the lines meet is not
-    looked at.
+    inputs [...], floating-point; kinks [K − 1] ascending and lines [2, K], slopes and intercepts, on the same device;
+    the result is [...] in the inputs' dtype, computed in float32 at least. The gradient goes to the inputs alone; the
+    slope at a kink is that of the line to its left. NaN stays NaN. Whether the kinks ascend and the lines meet is not
+    checked.
 
     impl: "reference" is the eager specification, a bisection; "sum" eager too, in vectorised passes; "native" one pass
     in C, compiled by this machine's compiler when it is first needed (a CPU, float32, up to 256 lines); "triton" one
-    kernel (float32, bfloat16, float16); "compile" an expression through `torch.compile`; "auto" what `chosen` says.
-    Raises ValueError, in one sentence and before any computation, for what doesn't fit or can't be done here.
+    kernel (float32, bfloat16, float16), interpreted on a CPU; "compile" an expression through `torch.compile`; "auto"
+    what `chosen` says.
+    Raises ValueError, in one sentence, for what doesn't fit or can't be done here; before any computation, except
+    that "compile" learns from `torch.compile` itself that it fails on this machine (`UnavailableError`).
     """
-    _check(inputs, kinks, lines)
+    check_call(inputs, kinks, lines, impl)
     if impl == "auto":
         impl = chosen(inputs, lines.shape[1])
-    elif impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
-    elif (refusal := _refusal(impl, inputs, lines.shape[1])) is not None:
-        raise ValueError(refusal)
+    elif (reason := refusal(impl, inputs, lines.shape[1])) is not None:
+        raise ValueError(reason)
     return _IMPLEMENTATIONS[impl](inputs, kinks, lines)
 
 
 def chosen(inputs: Tensor, pieces: int) -> Implementation:
-    """The implementation that "auto" takes for such inputs and so many lines on this machine.
+    """Return the implementation that "auto" takes for such inputs and so many lines on this machine.
 
-    On a GPU "triton". On a CPU "native" where there is a compiler, else "sum" for few kinks at many numbers. Inside a
-    model that is being compiled an expression that the compiler makes its own. Else "reference".
+    On a GPU that is "triton"; on a CPU "native" where there is a C compiler, else "sum" for few kinks at many numbers.
+    Inside a model that is being compiled it is "compile", an expression that becomes part of the model's graph. In all
+    other cases it is "reference".
     """
     if torch.compiler.is_compiling():
         return "compile" if pieces <= _UNROLLED else "reference"
@@ -65,46 +65,10 @@ def chosen(inputs: Tensor, pieces: int) -> Implementation:
     return "sum" if few else "reference"
 
 
-def _check(inputs: Tensor, kinks: Tensor, lines: Tensor) -> None:
-    if not inputs.is_floating_point():
-        raise ValueError(f"a polyline takes floating-point inputs, and got {inputs.dtype}.")
-    if kinks.dim() != 1 or lines.shape != (2, kinks.shape[0] + 1):
-        raise ValueError(
-            f"a polyline of K lines has kinks [K - 1] and lines [2, K], and got {list(kinks.shape)} and "
-            f"{list(lines.shape)}."
-        )
-    if kinks.device != inputs.device or lines.device != inputs.device:
-        raise ValueError(f"the inputs are on {inputs.device}, and the polyline on {kinks.device} and {lines.device}.")
-    if kinks.requires_grad or lines.requires_grad:
-        raise ValueError("a polyline has no gradient to its kinks and lines, and they require one.")
-
-
-def _refusal(impl: Implementation, inputs: Tensor, pieces: int) -> str | None:
-    """Why an implementation that was asked for by name can't do the call; None where it can."""
-    if impl == "triton":
-        return triton_refusal(inputs)
-    if impl == "sum" and inputs.dtype not in (torch.float32, torch.float64):
-        return f"impl 'sum' takes float32 and float64, and got {inputs.dtype}."
-    if impl != "native":
-        return None
-    if not inputs.is_cpu or inputs.dtype != torch.float32 or pieces > MAX_PIECES:
-        return (
-            f"impl 'native' takes float32 on a CPU and at most {MAX_PIECES} lines, and got {inputs.dtype} on "
-            f"{inputs.device} and {pieces}."
-        )
-    reason = native_refusal()
-    return None if reason is None else f"impl 'native' can't be had here: {reason}."
-
-
-def _compile(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    compute = unrolled_polyline if torch.compiler.is_compiling() else compiled_polyline
-    return compute(inputs, kinks, lines)
-
-
 _IMPLEMENTATIONS: dict[Implementation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "reference": reference_polyline,
     "sum": summed_polyline,
-    "compile": _compile,
+    "compile": compiled_polyline,
     "native": native_polyline,
-    "triton": triton_polyline,
+    "triton": fused_polyline,
 }

@@ -1,4 +1,4 @@
-"""A polyline as one expression over its kinks, for `torch.compile`: a single pass where it makes a loop of it."""
+"""Write a polyline as one expression over its kinks, which `torch.compile` turns into a loop with a single pass."""
 
 import functools
 from collections.abc import Callable
@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trans4init.kernels.torch_compile import compile_function
+
 __all__ = ["compiled_polyline", "unrolled_polyline"]
 
 
 def unrolled_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """`reference_polyline` as c + s x + Σ Δ_k max(x, t_k), an operation a kink: slow in eager PyTorch."""
+    """Compute `reference_polyline` as c + s x + Σ Δ_k max(x, t_k), one operation per kink: slow in eager PyTorch."""
     exact = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
     value: Tensor = _Unrolled.apply(exact, kinks.to(exact.dtype), lines.to(exact.dtype))  # type: ignore[no-untyped-call]
     return value.to(inputs.dtype)
 
 
 class _Unrolled(torch.autograd.Function):
-    """The slope is an expression of its own: what autograd makes of the sum is 100 times slower, compiled."""
+    """Writes the slope as an expression too: the one that autograd derives, compiled, is 100 times slower."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
@@ -42,10 +44,14 @@ class _Unrolled(torch.autograd.Function):
 
 @functools.cache
 def _compiled() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The compiler's import alone takes a second."""
-    return torch.compile(unrolled_polyline, fullgraph=True, dynamic=True)
+    """Made when it is first needed: the import of PyTorch's compiler alone takes a second."""
+    return compile_function(unrolled_polyline, dynamic=True)
 
 
 def compiled_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """`unrolled_polyline`, compiled when it is first asked for."""
-    return _compiled()(inputs, kinks, lines)
+    """Compute `unrolled_polyline` compiled; in a model that is being compiled, as a part of the model's graph.
+
+    Raises UnavailableError where `torch.compile` fails on this machine.
+    """
+    compute = unrolled_polyline if torch.compiler.is_compiling() else _compiled()
+    return compute(inputs, kinks, lines)

@@ -1,37 +1,38 @@
-"""`python -m trans4init.kernels.positional_mlp.aot_table TABLE`: compile the shipped kernels and write what each takes.
+"""Compile the positional MLP's kernels for GPUs that need not be there, and write a table of what each one uses.
 
-`--sass NAME` prints the instructions of their loops instead.
+`python -m trans4init.kernels.positional_mlp.aot_table TABLE` writes the table; `--usage NAME` prints what the kernels
+use whose names begin with NAME, `--sass NAME` the instructions of their loops.
 
 The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. For each GPU,
-forward and backward, in float32 or bfloat16 by turns (float16 compiles as that does), it holds each activation and each
-kind of features, at widths from 16 to 256 and 1 to 1024 outputs. In both dtypes it holds three hidden layers, on sm_90
-smaller and larger nets too, with all that can be asked for: sines and cosines, `add_to`, frequencies that are trained.
+forward and backward, it holds each activation and each kind of features, at widths from 16 to 256 and 1 to 1024
+outputs, alternately in float32 and bfloat16 (float16 compiles as bfloat16 does). In both dtypes it holds three hidden
+layers, and on sm_90 smaller and larger nets too, with everything switched on: sines and cosines, `add_to`, trained
+frequencies.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from trans4init.kernels.ahead_of_time import Job, Usage, compile_job, run_command, usage_of
-from trans4init.kernels.positional_mlp.launch import BACKWARD_REGISTERS, Tiling, constants_of, tiling
+from trans4init.kernels.positional_mlp.launch import BACKWARD_REGISTERS, KERNELS, Tiling, constants_of, tiling
 from trans4init.kernels.positional_mlp.reference import ACTIVATIONS, FEATURES
 
 __all__ = ["SOURCES", "Variant", "build", "job_of", "measure", "shipped"]
 
-SOURCES = [Path(__file__).parent / name for name in ("functions.py", "kernel.py", "backward_kernel.py")]
+SOURCES = KERNELS.paths
 TARGETS = ("sm_90", "sm_80", "sm_100", "gfx942")
 DTYPES = ("fp32", "bf16")
 DEEP = (128, 128, 128)
 HIDDEN = ((32,), (128,), DEEP, (256, 256, 256))
 NETS = (((16,), 1, 1), ((48, 20), 32, 64), ((64, 64), 16, 16), ((128, 128), 1, 1), ((256,), 32, 1024))
-"""Hidden widths, frequencies and outputs that an activation each is compiled with."""
+"""Hidden widths, frequencies and outputs of the nets that the activations are compiled with, one net each."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One specialisation of a kernel for one GPU. plain: without add_to, or the gradient of the frequencies."""
+    """One specialisation of a kernel for one GPU. plain: without add_to, or without a gradient of the frequencies."""
 
     target: str
     backward: bool
@@ -46,16 +47,16 @@ class Variant:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Frequencies, hidden, outputs."""
+        """Frequencies, hidden widths and outputs."""
         return (self.frequencies, *self.hidden, self.outputs)
 
     @property
     def tiles(self) -> Tiling:
-        """As the launcher chooses them."""
+        """The tiles that the launcher chooses."""
         return tiling(self.widths, 4 if self.dtype == "fp32" else 2, backward=self.backward)
 
     def __str__(self) -> str:
-        """The name of its row: GPU, pass, dtype, products in float32, widths, features, activation and tiles."""
+        """Return the name of its row: GPU, pass, dtype, products in float32, widths, features, activation and tiles."""
         kernel = "backward" if self.backward else "forward"
         products = [self.precision] if self.dtype == "fp32" else []
         widths = "-".join(map(str, self.widths))
@@ -65,7 +66,7 @@ class Variant:
 
 
 def shipped() -> dict[str, Variant]:
-    """Every variant by its name; the module says how they are chosen."""
+    """Return the table's variants by name; the module's docstring says which they are."""
     return {str(variant): variant for variant in _variants()}
 
 
@@ -86,31 +87,28 @@ def _variants() -> Iterator[Variant]:
 
 
 def job_of(variant: Variant) -> Job:
-    """What to compile, with the arguments as the launcher gives them for aligned tensors."""
-    from trans4init.kernels.positional_mlp.backward_kernel import backward_kernel
-    from trans4init.kernels.positional_mlp.kernel import forward_kernel
-
-    kernel = backward_kernel if variant.backward else forward_kernel
+    """Return what to compile, with arguments as the launcher passes them for aligned tensors."""
+    kernel = KERNELS.kernels(interpreted=False)["backward_kernel" if variant.backward else "forward_kernel"]
     tiles = variant.tiles
     constants = constants_of(variant.widths, variant.features, variant.activation, tiles)
     constants |= {"PRECISION": variant.precision if variant.dtype == "fp32" else "ieee"}
     constants |= {"ADD": not variant.plain, "TRAIN_FREQUENCIES": not variant.plain}
     constants |= {"IN_REGISTERS": max(variant.hidden) <= tiles.chunk}
     single = dict.fromkeys(("positions", "frequencies", "partials", "workspace"), "*fp32")
-    given = dict.fromkeys(("parameters", "add_to", "out", "upstream"), f"*{variant.dtype}")
-    types = {name: (single | given).get(name, "i32") for name in kernel.arg_names}
-    aligned = [name for name in types if name in single | given]
+    pointers = single | dict.fromkeys(("parameters", "add_to", "out", "upstream"), f"*{variant.dtype}")
+    types = {name: pointers.get(name, "i32") for name in kernel.arg_names}
+    aligned = [name for name in types if name in pointers]
     registers = BACKWARD_REGISTERS if variant.backward else None
     return Job(variant.target, kernel, types, constants, aligned, tiles.warps, stages=1, registers=registers)
 
 
 def build(name: str) -> Any:
-    """The variant of that name, compiled."""
+    """Compile the variant of that name."""
     return compile_job(job_of(shipped()[name]))
 
 
 def measure(name: str) -> Usage:
-    """What the variant of that name takes."""
+    """Compile the variant of that name and return what it uses."""
     return usage_of(build(name))
 
 

@@ -1,6 +1,7 @@
-"""The backward pass of the batched positional MLP in Triton: hidden layers made again, then gradients, the top first.
+"""The backward kernel of the batched positional MLP: it recomputes hidden layers, then differentiates the top first.
 
-`README.md` derives it; `kernel.py` holds the forward pass, and says what a program and its workspace are.
+It is in a file of its own because a call without gradients needs none of it. `README.md` derives it; `kernel.py` says
+what a program and its workspace are.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
@@ -14,6 +15,7 @@ from trans4init.kernels.positional_mlp.kernel import (
     feature_tiles,
     fill_workspace,
     frequency_chunk,
+    tiles_over,
     weight_tile,
     workspace_tile,
 )
@@ -23,7 +25,7 @@ __all__ = ["backward_kernel"]
 
 @triton.jit
 def _accumulate(places, values, real, fresh):
-    """Add to a place that only this program writes; the first time, what lies there doesn't count."""
+    """Add values to places that only this program writes; `fresh`, the first time, it overwrites what lies there."""
     before = tl.load(places, mask=real, other=0.0)
     tl.store(places, tl.where(fresh, values, before + values), mask=real)
 
@@ -31,7 +33,7 @@ def _accumulate(places, values, real, fresh):
 @triton.jit
 def _accumulate_sum(partial, column, gradient, fresh, OUT: tl.constexpr, COLUMNS: tl.constexpr):
     columns = column + tl.arange(0, COLUMNS)
-    _accumulate(partial + columns, tl.sum(gradient, axis=0), columns < OUT, fresh)
+    _accumulate(partial + columns, tl.reduce(gradient, 0, tl.standard._sum_combine), columns < OUT, fresh)
 
 
 @triton.jit
@@ -50,7 +52,7 @@ def _weight_backward(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of a weight: its gradient into `partial`, and what it adds to the gradient of its inputs."""
+    """Add one weight tile's gradient to `partial`; return `total` plus its part in the gradient of its inputs."""
     places, real = weight_tile(layer, row, column, end, OUT, TALL, COLUMNS)
     weight = tl.load(places, mask=real, other=0.0)
     gradient = gradient.to(weight.dtype)
@@ -78,8 +80,8 @@ def _output_backward(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The last layer; the states below it are replaced by their gradients."""
-    for i in tl.range(0, tl.cdiv(IN, CHUNK) + zero, disable_licm=True):
+    """Differentiate the last layer; the states below it are replaced by their gradients."""
+    for i in tl.range(0, tiles_over(IN, CHUNK) + zero, disable_licm=True):
         z = tl.load(workspace_tile(workspace, i, ROWS, CHUNK))
         active = activate(z, ACTIVATION)
         total = tl.full([ROWS, CHUNK], 0.0, tl.float32)
@@ -111,12 +113,12 @@ def _layer_backward(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A hidden layer that is not the first; the states below it are replaced by their gradients."""
-    for i in tl.range(0, tl.cdiv(IN, CHUNK) + zero, disable_licm=True):
+    """Differentiate a hidden layer that is not the first; the states below it are replaced by their gradients."""
+    for i in tl.range(0, tiles_over(IN, CHUNK) + zero, disable_licm=True):
         z = tl.load(workspace_tile(states, i, ROWS, CHUNK))
         active = activate(z, ACTIVATION)
         total = tl.full([ROWS, CHUNK], 0.0, tl.float32)
-        for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
+        for j in tl.range(0, tiles_over(OUT, CHUNK) + zero, disable_licm=True):
             gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
             if i == 0:
                 _accumulate_sum(partial + IN * OUT, j * CHUNK, gradient, fresh, OUT, CHUNK)
@@ -129,7 +131,7 @@ def _layer_backward(
 
 @triton.jit
 def _by_frequency(p, w, first, second, half, FEATURES: tl.constexpr):
-    """The derivative of features by their frequencies; `first` and `second` are the features of both halves."""
+    """Return the derivative of features by their frequencies; `first` and `second`: what `feature_tiles` returned."""
     if FEATURES == "fourier":  # d sin(p w) = p cos(p w) dw, d cos(p w) = -p sin(p w) dw
         change = tl.where(half == 0, second, -first) * p[:, None]
     elif FEATURES == "log":  # d log(1 + w |p|) = |p| / (1 + w |p|) dw
@@ -159,17 +161,17 @@ def _first_backward(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The first layer and the frequencies; sines and then cosines, since both at once take twice the registers."""
+    """Differentiate the first layer and the frequencies: sines, then cosines; both at once take twice the registers."""
     IN: tl.constexpr = 2 * F if FEATURES == "fourier" else F
     HALVES: tl.constexpr = 2 if FEATURES == "fourier" else 1
-    for i in tl.range(0, tl.cdiv(F, TALL) + zero, disable_licm=True):
+    for i in tl.range(0, tiles_over(F, TALL) + zero, disable_licm=True):
         w = frequency_chunk(frequencies, i, F, TALL)
         first, second = feature_tiles(p, w, FEATURES)
         of_frequencies = tl.full([ROWS, TALL], 0.0, tl.float32)
         for half in tl.range(0, HALVES + zero, disable_licm=True):
             inputs = tl.where(half == 0, first, second)
             d_inputs = tl.full([ROWS, TALL], 0.0, tl.float32)
-            for j in tl.range(0, tl.cdiv(OUT, CHUNK) + zero, disable_licm=True):
+            for j in tl.range(0, tiles_over(OUT, CHUNK) + zero, disable_licm=True):
                 column = j * CHUNK
                 gradient = tl.load(workspace_tile(gradients, j, ROWS, CHUNK))
                 if i + half == 0:
@@ -213,7 +215,7 @@ def backward_kernel(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program: `blocks_per_program` blocks of ROWS positions of one net, in order, into one row of `partials`.
+    """Differentiate `blocks_per_program` blocks of one net's positions in each program, into one row of `partials`.
 
     Nothing is added atomically: the sum over positions is taken in the same order every time.
     """
@@ -222,8 +224,8 @@ def backward_kernel(
     net, split = program % G, program // G
     partial = partials + program * (P + F)
     first = workspace + program * workspace_stride
-    second = first + tl.cdiv(W1, CHUNK) * (ROWS * CHUNK)
-    third = second + tl.cdiv(W2, CHUNK) * (ROWS * CHUNK)
+    second = first + tiles_over(W1, CHUNK) * (ROWS * CHUNK)
+    third = second + tiles_over(W2, CHUNK) * (ROWS * CHUNK)
     w = frequencies + net * frequencies_stride
     IN: tl.constexpr = 2 * F if FEATURES == "fourier" else F
     LAST: tl.constexpr = W3 if W3 else (W2 if W2 else W1)
@@ -233,7 +235,7 @@ def backward_kernel(
     layer = parameters + net * P
     upstream += net * N * OUT
     start = split * blocks_per_program
-    for block in tl.range(start, tl.minimum(start + blocks_per_program, tl.cdiv(N, ROWS)), disable_licm=True):
+    for block in tl.range(start, tl.minimum(start + blocks_per_program, tiles_over(N, ROWS)), disable_licm=True):
         fresh = block == start
         rows = block * ROWS + tl.arange(0, ROWS)
         p = tl.load(positions + net * positions_stride + rows, mask=rows < N, other=0.0).to(tl.float32)
@@ -255,4 +257,4 @@ def backward_kernel(
             first, p, w, layer, partial, partial + P, fresh, zero,
             F, W1, FEATURES, TRAIN_FREQUENCIES, ROWS, TALL, CHUNK, PRECISION,
         )  # fmt: skip
-        tl.debug_barrier()  # the next block reads and replaces what other threads of this program have written
+        tl.debug_barrier()  # the next block reads and replaces what other threads of this program wrote

@@ -1,13 +1,19 @@
-"""What a call of `positional_mlp` must fulfil, looked at before anything is computed."""
+"""Check what a call of `positional_mlp` is given, and say why the Triton kernels can't do it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal
+from trans4init.kernels.positional_mlp.launch import MAX_OUTPUTS, MAX_WIDTH
 from trans4init.kernels.positional_mlp.reference import ACTIVATIONS, FEATURES
 
-__all__ = ["check_call"]
+__all__ = ["IMPLEMENTATIONS", "Implementation", "check_call", "triton_refusal"]
+
+Implementation = Literal["auto", "reference", "bmm", "compile", "triton"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "bmm", "compile", "triton")
 
 
 def check_call(
@@ -18,8 +24,11 @@ def check_call(
     features: str,
     activation: str,
     add_to: Tensor | None,
+    impl: str,
 ) -> None:
     """Raise ValueError, in one sentence, for the first thing that doesn't fit."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
     if features not in FEATURES:
         raise ValueError(f"features {features!r} is not one of {', '.join(FEATURES)}.")
     if activation not in ACTIVATIONS:
@@ -42,6 +51,31 @@ def check_call(
         raise ValueError(f"all tensors must be on one device, and are on {', '.join(sorted(devices))}.")
     if _readable(positions) and not bool(positions.isfinite().all()):
         raise ValueError("positions must be finite, and hold infinity or NaN.")
+
+
+def triton_refusal(
+    positions: Tensor, frequencies: Tensor, weights: Sequence[Tensor], add_to: Tensor | None
+) -> str | None:
+    """Return why the Triton kernels can't do a call, in one sentence; None where they can."""
+    if (refusal := machine_refusal(positions)) is not None:
+        return refusal
+    dtypes = [tensor.dtype for tensor in (weights[0], add_to) if tensor is not None]
+    if any(dtype not in DTYPES for dtype in dtypes):
+        names = ", ".join(map(str, dtypes))
+        return f"impl 'triton' takes weights and add_to in {dtype_names()}, and got {names}."
+    if weights[0].dtype == torch.bfloat16 and not positions.is_cuda:
+        return "impl 'triton' takes no bfloat16 weights on a CPU, since Triton's interpreter multiplies them wrongly."
+    if torch.promote_types(positions.dtype, frequencies.dtype) not in DTYPES:
+        return "impl 'triton' computes features in float32, and positions or frequencies are float64."
+    if positions.requires_grad:
+        return "impl 'triton' has no gradient to positions, and they require one."
+    widest, outputs = max(weight.shape[2] for weight in weights[:-1]), weights[-1].shape[2]
+    if widest > MAX_WIDTH or outputs > MAX_OUTPUTS:
+        return (
+            f"impl 'triton' goes to width {MAX_WIDTH} and {MAX_OUTPUTS} outputs, "
+            f"and {widest} and {outputs} were asked for."
+        )
+    return None
 
 
 def _check_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
@@ -81,10 +115,10 @@ def _check_add_to(add_to: Tensor, groups: int, positions: int, outputs: int) -> 
         expected = f"[{groups}, B, {positions}, {outputs}]"
         raise ValueError(f"add_to must be floating-point and {expected}, and is {add_to.dtype} {list(add_to.shape)}.")
     if add_to.dim() == 3 and groups != 1:
-        raise ValueError(f"add_to without an axis for the nets is for one net, and there are {groups}.")
+        raise ValueError(f"add_to without an axis for the nets is for one net, and there are {groups} nets.")
 
 
 def _readable(values: Tensor) -> bool:
-    """Whether values can be looked at here: on a GPU that would wait for it, and a trace has none to look at."""
+    """Say whether values can be read here: on a GPU that would wait for it, and a trace has no values."""
     plain = type(values) in (Tensor, torch.nn.Parameter) and values.device.type == "cpu"
     return plain and not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(values)

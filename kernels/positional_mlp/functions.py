@@ -1,4 +1,4 @@
-"""The elementwise functions of the kernels: features, activations and their derivatives, in float32."""
+"""Elementwise functions that both kernels call: features, activations and their derivatives, in float32."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
 # Triton reads these functions, Python doesn't run them.
@@ -11,10 +11,12 @@ __all__ = ["activate", "log1p", "sine_and_cosine", "slope"]
 
 @triton.jit
 def sine_and_cosine(x):
-    """Both within 1e-7 to 1e4 radians, 1e-6 to 1e5: reduction by π/2 in three parts (Cody, Waite), Cephes' polynomials.
+    """Return sin and cos of x: right within 1e-7 up to 1e4 radians, 1e-6 up to 1e5.
 
-    libdevice's sinf and cosf would each reduce the angle again, with a path for huge ones through local memory. Beyond
-    1e5 the error stays about that of the product position · frequency in float32.
+    x is reduced by π/2 in three parts (Cody and Waite), then Cephes' polynomials are evaluated.
+
+    libdevice's sinf and cosf would each reduce the angle again, with a path for huge angles through local memory.
+    Beyond 1e5 the error stays about that of the product position · frequency in float32.
     """
     quarter = tl.floor(x * 0.6366197723675814 + 0.5)
     r = ((x - quarter * 1.5703125) - quarter * 4.837512969970703e-4) - quarter * 7.549790126404332e-8
@@ -36,7 +38,7 @@ def _logistic(x):
 
 @triton.jit
 def _tanh(x):
-    """tanh from one exponential of a negative number; a series near 0, where the quotient would cancel."""
+    """Return tanh from one exponential of a negative number; near 0, where the quotient would cancel, from a series."""
     size = tl.abs(x)
     decay = tl.exp(-2.0 * size)
     quotient = (1.0 - decay) / (1.0 + decay)
@@ -48,7 +50,7 @@ def _tanh(x):
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
-    """The activation of the hidden layers, 0 at 0."""
+    """Return the activation of the hidden layers; it is 0 at 0."""
     if ACTIVATION == "gelu":
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     elif ACTIVATION == "relu":
@@ -64,7 +66,7 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def slope(x, ACTIVATION: tl.constexpr):
-    """The derivative of the activation."""
+    """Return the derivative of the activation."""
     if ACTIVATION == "gelu":
         y = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
     elif ACTIVATION == "relu":
@@ -82,6 +84,6 @@ def slope(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x >= 0, right near 0 too: the rounding of 1 + x is divided out (Goldberg 1991, theorem 4)."""
+    """Return log(1 + x) for x >= 0, also right near 0: 1 + x's rounding is divided out (Goldberg 1991, theorem 4)."""
     y = 1.0 + x
     return tl.where(y == 1.0, x, tl.log(y) * (x / tl.where(y == 1.0, 1.0, y - 1.0)))

@@ -1,14 +1,14 @@
-"""The batched positional MLP in Triton, forward, and what both passes share about a block of positions.
+"""The forward kernel of the batched positional MLP, and the functions on a block of positions that both passes share.
 
-A program works on ROWS positions of one net, in tiles of CHUNK columns; a width need not be a power of two, only
+A program works on ROWS positions of one net, in tiles of CHUNK columns. Widths need not be powers of two: they are
 padded to whole tiles. Padding is harmless: padded weights are loaded as 0, and every activation is 0 at 0.
 
 A net's parameters are one row: for each layer the weight [in, out] and then the bias [out]. Where each hidden layer is
-one tile, forward keeps it in registers. Else, and in the backward, its tiles lie in a workspace of the program's own
-that is used anew for every block of positions, so that it stays in the cache whatever N is.
+one tile, the forward kernel keeps it in registers. Otherwise, and in the backward kernel, its tiles lie in a workspace
+that belongs to the program and is used again for every block of positions, so that it stays in the cache whatever N is.
 
-`zero` is a 0 that the compiler can't see through: it keeps loops over tiles rolled. Unrolled, the addresses of every
-tile are alive at once and spill.
+`zero` is a 0 whose value the compiler doesn't know: it keeps loops over tiles rolled. If they are unrolled, the
+addresses of all tiles are live at once and spill.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,attr-defined"
@@ -23,6 +23,12 @@ __all__ = ["forward_kernel"]
 
 
 @triton.jit
+def tiles_over(size, tile):
+    """Return how many tiles cover `size` entries: `tl.cdiv`, which an interpreted kernel can't call."""
+    return (size + tile - 1) // tile
+
+
+@triton.jit
 def frequency_chunk(frequencies, i, F: tl.constexpr, TALL: tl.constexpr):
     f = i * TALL + tl.arange(0, TALL)
     return tl.load(frequencies + f, mask=f < F, other=0.0).to(tl.float32)
@@ -30,7 +36,7 @@ def frequency_chunk(frequencies, i, F: tl.constexpr, TALL: tl.constexpr):
 
 @triton.jit
 def feature_tiles(p, w, FEATURES: tl.constexpr):
-    """Features of positions p [ROWS] at frequencies w [TALL]: one tile, or for "fourier" the sines and the cosines."""
+    """Return features of positions p [ROWS] at frequencies w [TALL]: sines and cosines, or one tile twice."""
     x = p[:, None] * w[None, :]
     if FEATURES == "fourier":
         first, second = sine_and_cosine(x)
@@ -45,7 +51,7 @@ def feature_tiles(p, w, FEATURES: tl.constexpr):
 
 @triton.jit
 def weight_tile(layer, row, column, end, OUT: tl.constexpr, TALL: tl.constexpr, COLUMNS: tl.constexpr):
-    """Pointers to [TALL, COLUMNS] of a weight from (row, column) on, and which of it is real: rows below `end`."""
+    """Return pointers to [TALL, COLUMNS] of a weight from (row, column) on, and which are in it: rows below `end`."""
     rows = row + tl.arange(0, TALL)
     columns = column + tl.arange(0, COLUMNS)
     return layer + rows[:, None] * OUT + columns[None, :], (rows < end)[:, None] & (columns < OUT)[None, :]
@@ -91,9 +97,9 @@ def _first_layer(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """CHUNK columns of the first layer before its activation, [ROWS, CHUNK]."""
+    """Return CHUNK columns of the first layer before its activation, [ROWS, CHUNK]."""
     total = _bias(layer, column, 2 * F if FEATURES == "fourier" else F, OUT, ROWS, CHUNK)
-    for i in tl.range(0, tl.cdiv(F, TALL) + zero, disable_licm=True):
+    for i in tl.range(0, tiles_over(F, TALL) + zero, disable_licm=True):
         first, second = feature_tiles(p, frequency_chunk(frequencies, i, F, TALL), FEATURES)
         total = _times_weight(total, first, layer, i * TALL, column, F, OUT, TALL, CHUNK, PRECISION)
         if FEATURES == "fourier":
@@ -103,7 +109,7 @@ def _first_layer(
 
 @triton.jit
 def workspace_tile(workspace, i, ROWS: tl.constexpr, CHUNK: tl.constexpr):
-    """Pointers to tile i of a hidden layer, [ROWS, CHUNK]."""
+    """Return pointers to tile i of a hidden layer, [ROWS, CHUNK]."""
     return workspace + i * (ROWS * CHUNK) + tl.arange(0, ROWS)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
 
 
@@ -121,9 +127,9 @@ def _next_layer(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """COLUMNS columns of activation(states in the workspace) @ W + b, [ROWS, COLUMNS]."""
+    """Return COLUMNS columns of activation(states in the workspace) @ W + b, [ROWS, COLUMNS]."""
     total = _bias(layer, column, IN, OUT, ROWS, COLUMNS)
-    for i in tl.range(0, tl.cdiv(IN, CHUNK) + zero, disable_licm=True):
+    for i in tl.range(0, tiles_over(IN, CHUNK) + zero, disable_licm=True):
         state = activate(tl.load(workspace_tile(workspace, i, ROWS, CHUNK)), ACTIVATION)
         total = _times_weight(total, state, layer, i * CHUNK, column, IN, OUT, CHUNK, COLUMNS, PRECISION)
     return total
@@ -147,22 +153,22 @@ def fill_workspace(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Every hidden layer before its activation, one after the other."""
-    for j in tl.range(0, tl.cdiv(W1, CHUNK) + zero, disable_licm=True):
+    """Write every hidden layer, before its activation, to the workspace, one layer after the other."""
+    for j in tl.range(0, tiles_over(W1, CHUNK) + zero, disable_licm=True):
         z = _first_layer(p, frequencies, layer, j * CHUNK, zero, F, W1, FEATURES, ROWS, TALL, CHUNK, PRECISION)
         tl.store(workspace_tile(workspace, j, ROWS, CHUNK), z)
     layer += ((2 * F if FEATURES == "fourier" else F) + 1) * W1
-    tl.debug_barrier()  # other threads of this program read what this one wrote
+    tl.debug_barrier()  # other threads of this program read what this thread wrote
     if W2:
-        second = workspace + tl.cdiv(W1, CHUNK) * (ROWS * CHUNK)
-        for j in tl.range(0, tl.cdiv(W2, CHUNK) + zero, disable_licm=True):
+        second = workspace + tiles_over(W1, CHUNK) * (ROWS * CHUNK)
+        for j in tl.range(0, tiles_over(W2, CHUNK) + zero, disable_licm=True):
             z = _next_layer(workspace, layer, j * CHUNK, zero, W1, W2, ACTIVATION, ROWS, CHUNK, CHUNK, PRECISION)
             tl.store(workspace_tile(second, j, ROWS, CHUNK), z)
         layer += (W1 + 1) * W2
         tl.debug_barrier()
         if W3:
-            third = second + tl.cdiv(W2, CHUNK) * (ROWS * CHUNK)
-            for j in tl.range(0, tl.cdiv(W3, CHUNK) + zero, disable_licm=True):
+            third = second + tiles_over(W2, CHUNK) * (ROWS * CHUNK)
+            for j in tl.range(0, tiles_over(W3, CHUNK) + zero, disable_licm=True):
                 z = _next_layer(second, layer, j * CHUNK, zero, W2, W3, ACTIVATION, ROWS, CHUNK, CHUNK, PRECISION)
                 tl.store(workspace_tile(third, j, ROWS, CHUNK), z)
             tl.debug_barrier()
@@ -185,7 +191,7 @@ def _state_in_registers(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The last hidden layer, active, for nets whose hidden layers are one tile each."""
+    """Return the last hidden layer after its activation, for nets whose hidden layers are one tile each."""
     z = _first_layer(p, frequencies, layer, 0, zero, F, W1, FEATURES, ROWS, TALL, CHUNK, PRECISION)
     state = activate(z, ACTIVATION)
     layer += ((2 * F if FEATURES == "fourier" else F) + 1) * W1
@@ -216,7 +222,7 @@ def forward_kernel(
     P: tl.constexpr,
     F: tl.constexpr,
     W1: tl.constexpr,
-    W2: tl.constexpr,  # 0 where there is no such layer
+    W2: tl.constexpr,  # 0 where there is no such layer; W3 too
     W3: tl.constexpr,
     OUT: tl.constexpr,
     FEATURES: tl.constexpr,
@@ -229,11 +235,11 @@ def forward_kernel(
     COLUMNS: tl.constexpr,  # outputs in a tile
     PRECISION: tl.constexpr,
 ):
-    """One program: ROWS positions of one net, added to `batch_per_program` entries of `add_to`."""
+    """Compute ROWS positions of one net in each program, and add them to `batch_per_program` entries of `add_to`."""
     zero = tl.minimum(N, 0)
     program = tl.program_id(0).to(tl.int64)
-    net = program // tl.cdiv(N, ROWS)
-    rows = (program % tl.cdiv(N, ROWS)) * ROWS + tl.arange(0, ROWS)
+    net = program // tiles_over(N, ROWS)
+    rows = (program % tiles_over(N, ROWS)) * ROWS + tl.arange(0, ROWS)
     p = tl.load(positions + net * positions_stride + rows, mask=rows < N, other=0.0).to(tl.float32)
     w = frequencies + net * frequencies_stride
     layer = parameters + net * P
@@ -246,9 +252,9 @@ def forward_kernel(
     else:
         fill_workspace(workspace, p, w, layer, zero, F, W1, W2, W3, FEATURES, ACTIVATION, ROWS, TALL, CHUNK, PRECISION)
         if W2:
-            workspace += tl.cdiv(W1, CHUNK) * (ROWS * CHUNK)
+            workspace += tiles_over(W1, CHUNK) * (ROWS * CHUNK)
         if W3:
-            workspace += tl.cdiv(W2, CHUNK) * (ROWS * CHUNK)
+            workspace += tiles_over(W2, CHUNK) * (ROWS * CHUNK)
     first = tl.program_id(1) * batch_per_program
     for column in tl.range(0, OUT + zero, COLUMNS, disable_licm=True):
         if IN_REGISTERS:

@@ -1,16 +1,14 @@
-"""One function for many small networks of positions; `impl` says which code computes it."""
+"""Evaluate many small networks of positions at once; `impl` says which code computes it."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trans4init.kernels.availability import DTYPES
 from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, undifferentiated
-from trans4init.kernels.positional_mlp.checks import check_call
-from trans4init.kernels.positional_mlp.launch import triton_positional_mlp, triton_refusal
+from trans4init.kernels.positional_mlp.checks import Implementation, check_call, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
     ACTIVATIONS,
     FEATURES,
@@ -18,11 +16,10 @@ from trans4init.kernels.positional_mlp.reference import (
     feature_dtype,
     reference_positional_mlp,
 )
+from trans4init.kernels.positional_mlp.registration import fused_positional_mlp
+from trans4init.kernels.torch_compile import compile_function
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "positional_mlp"]
-
-Implementation = Literal["auto", "reference", "bmm", "compile", "triton"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "reference", "bmm", "compile", "triton")
+__all__ = ["positional_mlp"]
 
 
 def positional_mlp(
@@ -36,7 +33,7 @@ def positional_mlp(
     add_to: Tensor | None = None,
     impl: Implementation = "auto",
 ) -> Tensor:
-    """G small networks of one scalar: features -> 1 to 3 hidden layers -> a linear last layer.
+    """Evaluate G small networks of one scalar: features -> 1 to 3 hidden layers -> a linear last layer.
 
     positions: [N], shared by the nets, or [G, N]; floating-point and finite. frequencies w: [F] or [G, F], with
     features "fourier" [sin(p w), cos(p w)] (2F inputs), "log" log(1 + w |p|) (w >= 0, F inputs) or "linear" p w
@@ -50,35 +47,37 @@ def positional_mlp(
 
     impl: "reference" is the eager specification; "bmm" a chain of `torch.baddbmm`; "compile" that chain through
     `torch.compile`; "triton" one fused kernel (float32, bfloat16 or float16, widths to 256, 1024 outputs, no gradient
-    to positions); "auto" is "triton" on a GPU where that can do the call, and else "bmm", on a CPU a few nets at a time
-    where there are several and nothing is differentiated.
-    Raises ValueError, in one sentence and before any computation, for what doesn't fit. Positions on a GPU are not
-    looked at, since reading them would wait for it: one that is not finite makes its own row NaN.
+    to positions), interpreted on a CPU (slowly, for tests, without bfloat16); "auto" is "triton" on a GPU where that
+    can do the call, and "bmm" otherwise, on a CPU a few nets at a time where there are several and nothing is
+    differentiated.
+    Raises ValueError, in one sentence, for what doesn't fit or can't be done here; before any computation, except that
+    "compile" learns from `torch.compile` itself that it fails on this machine (`UnavailableError`). Positions on a GPU
+    are not checked, since reading them would wait for the GPU: a position that is not finite makes its own row NaN.
     """
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl {impl!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
-    check_call(positions, frequencies, weights, biases, features, activation, add_to)
+    check_call(positions, frequencies, weights, biases, features, activation, add_to, impl)
     device = positions.device.type
-    # meta has no autocast to ask for, and float64 is none of its dtypes
+    # the meta device has no autocast, and autocast doesn't cast float64
     if device != "meta" and weights[0].dtype in DTYPES and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         weights, biases = [weight.to(dtype) for weight in weights], [bias.to(dtype) for bias in biases]
     chosen = _chosen(impl, positions, frequencies, weights, add_to)
     compute = _IMPLEMENTATIONS[chosen]
     if impl == "auto" and device == "cpu" and weights[0].shape[0] > 1:
-        given = (positions, frequencies, *weights, *biases, *(() if add_to is None else (add_to,)))
-        compute = blocked_chain if undifferentiated(given) else compute
+        tensors = (positions, frequencies, *weights, *biases, *(() if add_to is None else (add_to,)))
+        compute = blocked_chain if undifferentiated(tensors) else compute
     return compute(positions, frequencies, weights, biases, features=features, activation=activation, add_to=add_to)
 
 
 def _chosen(
     impl: Implementation, positions: Tensor, frequencies: Tensor, weights: Sequence[Tensor], add_to: Tensor | None
 ) -> Implementation:
-    """The implementation that does the call; raises ValueError where the one asked for can't."""
+    """Return the implementation that does the call; raise ValueError where the one that was asked for can't."""
     if impl == "auto" and not positions.is_cuda:
         return "bmm"
     if impl == "compile" and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        raise ValueError("impl 'compile' can't be called inside torch.func's transformations; compile what they give.")
+        raise ValueError(
+            "impl 'compile' can't be called inside torch.func's transformations; compile the transformed function."
+        )
     if impl not in ("auto", "triton"):
         return impl
     refusal = triton_refusal(positions, frequencies, weights, add_to)
@@ -97,7 +96,7 @@ def bmm_chain(
     activation: str,
     add_to: Tensor | None,
 ) -> Tensor:
-    """`reference_positional_mlp` with each layer as one `torch.baddbmm`."""
+    """Compute `reference_positional_mlp` with each layer as one `torch.baddbmm`."""
     exact = feature_dtype(positions, frequencies, weights[0])
     state = FEATURES[features](positions.to(exact), frequencies.to(exact)).to(weights[0].dtype)
     state = state.expand(weights[0].shape[0], *state.shape[-2:])  # [G, N, inputs]
@@ -108,12 +107,15 @@ def bmm_chain(
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    """The chain through the compiler, whose import alone takes a second."""
-    return torch.compile(bmm_chain, fullgraph=True)
+    """Made when it is first needed: the import of PyTorch's compiler alone takes a second."""
+    return compile_function(bmm_chain)
 
 
 def compiled_chain(*arguments: Tensor | Sequence[Tensor], **options: str | Tensor | None) -> Tensor:
-    """`bmm_chain`, compiled when it is first asked for; where a compiler is at work already, its part of that graph."""
+    """Compute `bmm_chain` compiled; in a model that is being compiled, as a part of the model's graph.
+
+    Raises UnavailableError where `torch.compile` fails on this machine.
+    """
     chain: Callable[..., Tensor] = bmm_chain if torch.compiler.is_compiling() else _compiled()
     return chain(*arguments, **options)
 
@@ -122,5 +124,5 @@ _IMPLEMENTATIONS: dict[Implementation, Callable[..., Tensor]] = {
     "reference": reference_positional_mlp,
     "bmm": bmm_chain,
     "compile": compiled_chain,
-    "triton": triton_positional_mlp,
+    "triton": fused_positional_mlp,
 }

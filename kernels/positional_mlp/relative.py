@@ -1,4 +1,4 @@
-"""Attention whose relative bias is a network of i - j: network, table and attention in one call."""
+"""Compute attention whose relative bias is a network of i - j: network, table and attention in one call."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.attention import RelativeBias, attention
-from trans4init.kernels.positional_mlp.op import Implementation, positional_mlp
+from trans4init.kernels.positional_mlp.checks import Implementation
+from trans4init.kernels.positional_mlp.op import positional_mlp
 
 __all__ = ["relative_mlp_attention"]
 
@@ -26,20 +27,20 @@ def relative_mlp_attention(
     mlp_impl: Implementation = "auto",
     **attention_options: Any,
 ) -> Tensor:
-    """softmax(scale · q kᵀ + net((i - j) / unit)) v, with exact gradients to the network.
+    """Return softmax(scale · q kᵀ + net((i - j) / unit)) v, with exact gradients to the network.
 
     q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> [B, H, Lq, D]. frequencies, weights, biases, features, activation: as for
-    `positional_mlp`; the G nets with `out` outputs each make the biases of the H = G · out heads, net by net.
+    `positional_mlp`; the G nets with `out` outputs each give the biases of the H = G · out heads, net by net.
     unit: the distance that counts as 1, such as the context length for "linear". attention_options: as for
     `attention`, without `bias`.
 
-    The networks are evaluated at the Lq + Lk - 1 distances, not at the Lq · Lk pairs. "log" features make KERPLE
+    The networks are evaluated at the Lq + Lk - 1 distances, not at the Lq · Lk pairs. "log" features give KERPLE
     (Chi et al. 2022) and FIRE below its threshold (Li et al. 2024, with a constant normaliser): FIRE's division by
     the query's position is not a function of i - j and is not covered.
-    Raises ValueError where the networks' outputs are not one per head, and as the two functions do.
+    Raises ValueError where the networks don't have one output per head, and where the two functions do.
     """
     if "bias" in attention_options:
-        raise ValueError("the bias is the network's; a second one can't be given.")
+        raise ValueError("the networks give the bias: a second one can't be given as `bias`.")
     heads = weights[0].shape[0] * weights[-1].shape[2]
     if heads != q.shape[1]:
         raise ValueError(f"the networks have {heads} outputs, and there are {q.shape[1]} query heads.")

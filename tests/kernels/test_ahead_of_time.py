@@ -1,8 +1,8 @@
-"""Every kernel that is shipped, compiled for GPUs that are not there.
+"""Tests of the shipped kernels, compiled for GPUs that need not be there.
 
 `python -m trans4init.kernels.attention.aot_table tests/kernels/attention/aot_table.json`, and the same with
-`positional_mlp` and `polyline`, write the tables; the tests hold a table to its limits and to today's source, and
-compile some of its rows again.
+`positional_mlp` and `polyline`, write the tables; the tests check that a table keeps its limits and is of today's
+source, and compile some of its rows again.
 """
 
 import json
@@ -21,9 +21,9 @@ from trans4init.kernels.positional_mlp import aot_table as positional_mlp
 triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 
 PACKAGES = {"attention": attention, "polyline": polyline, "positional_mlp": positional_mlp}
-WIDE = 256  # the head dim, and the width of a hidden layer, that may spill
+WIDE = 256  # at this head dim, or width of a hidden layer, kernels may spill
 
-AGAIN = {  # what is compiled anew: the most common kernels, and each option and GPU once
+AGAIN = {  # the rows that are compiled again: the most common kernels, and each option and GPU once
     "attention": [
         "sm_90 forward D64 16-bit bias causal 128x128x8x3",
         "sm_90 forward D128 16-bit bias causal 128x64x8x3",
@@ -71,7 +71,7 @@ def test_the_table_is_of_these_kernels_and_these_variants(package, table):
 
 
 def test_the_table_of_attention_sees_every_switch_on_and_off_at_every_size_it_shows():
-    seen = {}
+    switch_values = {}
     for variant in attention.shipped().values():
         case = variant.case
         switches = {"causal": case.causal, "window": variant.window, "lengths": variant.lengths}
@@ -79,9 +79,9 @@ def test_the_table_of_attention_sees_every_switch_on_and_off_at_every_size_it_sh
         switches |= {"grouped": case.grouped} if case.which == "key_gradient" else {}
         switches |= {"bias": case.bias} if case.which != "table_gradient" else {}
         for name, on in switches.items():
-            seen.setdefault((variant.target, case.which, case.head_dim, case.itemsize, name), set()).add(on)
-    assert {size for size, values in seen.items() if values != {True, False}} == set()
-    hopper = {size[1:4] for size in seen if size[0] == "sm_90"}
+            switch_values.setdefault((variant.target, case.which, case.head_dim, case.itemsize, name), set()).add(on)
+    assert {size for size, values in switch_values.items() if values != {True, False}} == set()
+    hopper = {size[1:4] for size in switch_values if size[0] == "sm_90"}
     assert hopper >= {(which, head_dim, 2) for which in PASSES for head_dim in HEAD_DIMS}
 
 
@@ -89,8 +89,8 @@ def test_the_table_of_attention_holds_every_tile_that_a_call_can_be_given():
     tiles = {}
     for name, variant in [*attention.every().items(), *attention.shipped().items()]:
         case = variant.case
-        held = tiles.setdefault((variant.target, case.which, case.head_dim, case.itemsize), ({}, {}))
-        held[name in attention.shipped()].setdefault(variant.tile, name)
+        asked_and_shown = tiles.setdefault((variant.target, case.which, case.head_dim, case.itemsize), ({}, {}))
+        asked_and_shown[name in attention.shipped()].setdefault(variant.tile, name)
     for (target, _, head_dim, itemsize), (asked, shown) in tiles.items():
         if head_dim in attention.SHOWN[target].get(itemsize, ()):
             assert set(asked) <= set(shown), [asked[tile] for tile in set(asked) - set(shown)]
@@ -111,10 +111,10 @@ def test_the_table_of_the_positional_mlp_sees_every_activation_and_feature_on_ev
 
 
 def test_the_hot_loop_on_hopper_takes_one_exponential_a_score_and_spills_nothing():
-    """128 queries by 64 keys on 256 threads: 32 scores each, and the factor by which each of its two rows shrinks."""
+    """128 queries by 64 keys on 256 threads: each has 32 scores, and two rows with a factor by which they shrink."""
     [loop, *_] = inner_loops(attention.build("sm_90 forward D128 16-bit 128x64x8x3"))
     assert loop["MUFU.EX2"] == 32 + 2
-    assert loop["HGMMA"] == 12  # 8 of 16 of the head dim, and 4 of 16 keys
+    assert loop["HGMMA"] == 12  # 8 blocks of 16 of the head dim, and 4 of 16 keys
     assert loop["LDL"] == loop["STL"] == 0
 
 
@@ -152,7 +152,7 @@ def test_the_polyline_spills_no_registers():
 
 
 def test_the_polyline_reads_and_writes_each_number_once_16_bytes_at_a_time():
-    """Eight numbers a thread: of float32 two loads and two stores; the bisection's loads are of 4 bytes."""
+    """Each thread has eight numbers: two loads and two stores in float32; the bisection's loads have 4 bytes."""
     ptx = compile_job(polyline.job_of(polyline.shipped()["sm_90 forward fp32 16 lines"])).asm["ptx"]
     assert (ptx.count("ld.global.v4.b32"), ptx.count("st.global.v4.b32")) == (2, 2)
     assert ptx.count("st.global") == 2
@@ -160,7 +160,7 @@ def test_the_polyline_reads_and_writes_each_number_once_16_bytes_at_a_time():
 
 @pytest.mark.parametrize(("package", "name"), ROWS)
 def test_a_compilation_of_today_agrees_with_the_table(package, name):
-    """To the last number with the table's Triton; with another, as far as spills and matrix instructions go."""
+    """In every number with the table's version of Triton; with another, in spills and matrix instructions."""
     then, row = read_table(package), PACKAGES[package].measure(name)
     print(name, row)
     expected = then["rows"][name]

@@ -1,4 +1,4 @@
-"""The attention function: its specification against a loop in words, and its implementations against each other."""
+"""Tests of `attention`: the specification against plain loops, and the implementations against each other."""
 
 import itertools
 import math
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trans4init.kernels.attention import RelativeBias, attention, launch
-from trans4init.kernels.attention.reference import visible
+from trans4init.kernels.attention.reference import Options, visible
 from trans4init.kernels.attention.streamed import streamed_attention
 
 LENGTHS = st.integers(1, 9)
 
 
 def by_the_book(q, k, v, bias, causal, window, key_lengths, scale):
-    """The definition, entry by entry, in float64."""
+    """Compute attention by its definition, entry by entry, in float64."""
     batch, heads, queries, width = q.shape
     keys, groups = k.shape[2], heads // k.shape[1]
     out = torch.zeros(batch, heads, queries, width, dtype=torch.float64)
@@ -27,24 +27,24 @@ def by_the_book(q, k, v, bias, causal, window, key_lengths, scale):
         for h in range(heads):
             for i in range(queries):
                 end = i + keys - queries
-                seen = [
+                visible_keys = [
                     j
                     for j in range(keys)
                     if (not causal or j <= end)
                     and (window is None or end - window < j)
                     and (key_lengths is None or j < key_lengths[b])
                 ]
-                if not seen:
+                if not visible_keys:
                     continue
                 scores = torch.stack(
                     [
                         scale * (q[b, h, i] * k[b, h // groups, j]).sum()
                         + (bias.table[h, i - j + keys - 1] if bias is not None else 0.0)
-                        for j in seen
+                        for j in visible_keys
                     ]
                 )
                 weights = scores.softmax(0)
-                out[b, h, i] = sum(w * v[b, h // groups, j] for w, j in zip(weights, seen, strict=True))
+                out[b, h, i] = sum(w * v[b, h // groups, j] for w, j in zip(weights, visible_keys, strict=True))
     return out
 
 
@@ -73,8 +73,8 @@ def calls(draw):
 @given(calls())
 def test_reference_is_the_definition(call):
     q, k, v, bias, options = call
-    found = attention(q, k, v, bias=bias, impl="reference", **options)
-    torch.testing.assert_close(found, by_the_book(q, k, v, bias, **options), rtol=1e-10, atol=1e-12)
+    actual = attention(q, k, v, bias=bias, impl="reference", **options)
+    torch.testing.assert_close(actual, by_the_book(q, k, v, bias, **options), rtol=1e-10, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=40)
@@ -111,39 +111,39 @@ def test_flex_without_a_gradient_is_refused_by_name(which):
 @settings(deadline=None, max_examples=15)
 @given(call=calls())
 def test_streamed_attention_and_its_gradients_are_the_reference(scores_at_once, call):
-    """In chunks of 16 queries and in one; lengths are up to 36 here, to need several."""
+    """In chunks of 16 queries, and in a single chunk; lengths go up to 36, so that several chunks are needed."""
     q, k, v, _, options = call
     q, k, v = (tensor.repeat(1, 1, 4, 1).requires_grad_() for tensor in (q, k, v))
     table = torch.randn(q.shape[1], q.shape[2] + k.shape[2] - 1, dtype=torch.float64, requires_grad=True)
-    streamed = (options["key_lengths"], options["causal"], options["window"], options["scale"])
+    asked = Options(options["causal"], options["window"], options["scale"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trans4init.kernels.attention.streamed.SCORES_AT_ONCE", scores_at_once)
-        results = [streamed_attention(q, k, v, table, *streamed)]
+        results = [streamed_attention(q, k, v, table, options["key_lengths"], asked)]
         results.append(attention(q, k, v, bias=RelativeBias(table), impl="reference", return_lse=True, **options))
         weight = torch.randn_like(results[0][0])
         losses = [(out * weight).sum() + lse.clamp(min=-1e3).sum() for out, lse in results]
         gradients = [torch.autograd.grad(loss, (q, k, v, table)) for loss in losses]
-    for found, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    for actual, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 def test_streamed_attention_is_as_exact_under_autocast():
-    """The products of a chunk, forward and backward, are none that autocast may round."""
+    """Autocast must not round the products of a chunk, forward or backward."""
     generator = torch.Generator().manual_seed(0)
-    given = [torch.randn(1, 2, 40, 16, generator=generator).bfloat16() for _ in range(3)]
-    given.append(torch.randn(2, 79, generator=generator))
+    inputs = [torch.randn(1, 2, 40, 16, generator=generator).bfloat16() for _ in range(3)]
+    inputs.append(torch.randn(2, 79, generator=generator))
     results = []
     for enabled in (False, True):
-        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out, lse = streamed_attention(*leaves, None, True, None, 0.25)
+            out, lse = streamed_attention(*leaves, None, Options(True, None, 0.25))
             results.append([out, lse, *torch.autograd.grad(out.float().square().sum() + lse.sum(), leaves)])
     for plain, autocast in zip(*results, strict=True):
         assert torch.equal(plain, autocast)
 
 
 class Largest(TorchDispatchMode):
-    """The entries of the largest storage that anything made."""
+    """Records how many entries the largest storage has that any operation allocates."""
 
     def __init__(self):
         super().__init__()
@@ -171,7 +171,7 @@ def test_a_biased_training_step_on_a_cpu_takes_memory_linear_in_the_lengths(opti
 
 
 class Allocated(TorchDispatchMode):
-    """The bytes of all storages that anything made."""
+    """Records the bytes of all storages that operations allocate."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,7 @@ class Allocated(TorchDispatchMode):
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                self.storages[storage.data_ptr()] = storage  # held, so that no address comes twice
+                self.storages[storage.data_ptr()] = storage  # referenced, so that no address is used twice
         return result
 
     @property
@@ -193,30 +193,30 @@ class Allocated(TorchDispatchMode):
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("length", [8192, 131_072])
 def test_the_kernels_take_eight_bytes_a_head_and_position_for_a_bias(length, deterministic, monkeypatch):
-    """64 KiB a head at 8k: what a launch allocates, forward and backward, with a bias and without, kernels left out."""
-    monkeypatch.setattr(launch, "_run", lambda *_: None)
-    heads, options = 2, launch.Options(True, None, 0.25, 0.0, deterministic)
+    """64 KiB per head at length 8k: what a launch allocates, forward and backward, more with a bias than without."""
+    monkeypatch.setattr(launch, "_launch", lambda *_: None)
+    heads, options = 2, Options(True, None, 0.25, 0.0, deterministic)
     q, k, v, out_grad = (torch.empty(1, heads, length, 16, dtype=torch.float16) for _ in range(4))
     table = torch.empty(1, heads, 2 * length - 1)
     taken = []
     for bias in (None, table):
         with Allocated() as allocated:
-            out, lse = launch.launch_forward(q, k, v, bias, None, None, options)
-            gradients = out_grad, torch.zeros_like(lse)
-            launch.launch_backward(*gradients, out, lse, q, k, v, bias, None, None, options, bias is not None)
+            inputs = launch.Inputs(q, k, v, bias, None, None, options)
+            out, lse = launch.launch_forward(inputs)
+            launch.launch_backward(out_grad, torch.zeros_like(lse), out, lse, inputs, bias is not None)
         taken.append(allocated.bytes)
     assert 0 < taken[1] - taken[0] <= 8 * length * heads
 
 
 def peak_bytes(call):
-    """The most bytes that a call holds at a time."""
+    """Return the most bytes that a call has allocated at a time."""
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         call()
-    held = most = 0
+    allocated = most = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
+            allocated += event.nbytes()
+            most = max(most, allocated)
     return most
 
 
@@ -235,18 +235,18 @@ def test_streamed_members_of_a_vmap_have_tables_of_their_own():
     tables = torch.randn(2, 3, 39, dtype=torch.float64)
 
     def loss(q, k, v, table):
-        return streamed_attention(q, k, v, table, None, True, None, 0.5)[0].square().sum()
+        return streamed_attention(q, k, v, table, None, Options(True, None, 0.5))[0].square().sum()
 
     derive = torch.func.grad(loss, argnums=(0, 3))
-    found = torch.func.vmap(derive)(q, k, v, tables)
+    actual = torch.func.vmap(derive)(q, k, v, tables)
     for member in range(2):
         alone = derive(q[member], k[member], v[member], tables[member])
-        for a, b in zip(found, alone, strict=True):
+        for a, b in zip(actual, alone, strict=True):
             torch.testing.assert_close(a[member], b)
 
 
 def test_gradients_of_the_specification_agree_with_finite_differences():
-    """With everything that can be asked for at once: groups, unequal lengths, a window, padding and dropout."""
+    """With all options at once: grouped heads, unequal lengths, a window, padding and dropout."""
     generator = torch.Generator().manual_seed(0)
 
     def leaf(*shape):
@@ -270,9 +270,9 @@ def test_gradients_reach_the_table_and_are_exact():
 @pytest.mark.parametrize("impl", ["reference", "sdpa"])
 def test_a_query_without_keys_gives_zero_and_finite_gradients(impl):
     q, k, v = (torch.randn(2, 1, 4, 3, requires_grad=True) for _ in range(3))
-    found = attention(q, k, v, key_lengths=torch.tensor([4, 0]), impl=impl)
-    assert found[1].abs().max() == 0
-    found.sum().backward()
+    actual = attention(q, k, v, key_lengths=torch.tensor([4, 0]), impl=impl)
+    assert actual[1].abs().max() == 0
+    actual.sum().backward()
     assert all(torch.isfinite(tensor.grad).all() for tensor in (q, k, v))
 
 
@@ -282,25 +282,25 @@ def test_a_bias_of_minus_infinity_hides_a_query_from_all_keys(impl):
     table = torch.zeros(1, 7)
     table[:, 3:] = -math.inf  # i >= j: the last query sees nothing
     table.requires_grad_()
-    found = attention(q, k, v, bias=RelativeBias(table), impl=impl)
-    assert found[0, 0, 3].abs().max() == 0
-    assert found[0, 0, :3].abs().min() > 0
-    found.sum().backward()
+    actual = attention(q, k, v, bias=RelativeBias(table), impl=impl)
+    assert actual[0, 0, 3].abs().max() == 0
+    assert actual[0, 0, :3].abs().min() > 0
+    actual.sum().backward()
     assert all(torch.isfinite(tensor.grad).all() for tensor in (q, k, v, table))
 
 
 @pytest.mark.parametrize("impl", ["reference", "sdpa", "auto", "triton"])
 @pytest.mark.parametrize("window", [12, 2**31 - 1, sys.maxsize])
 def test_a_window_as_wide_as_the_keys_hides_nothing(impl, window):
-    """However wide: no sum of it and a position passes an integer's range."""
-    given = [torch.randn(1, 1, length, 16) for length in (20, 12, 12)]
+    """However wide it is: its sum with a position must not overflow an integer."""
+    inputs = [torch.randn(1, 1, length, 16) for length in (20, 12, 12)]
     results = []
     for wide in (None, window):
-        leaves = [tensor.detach().requires_grad_() for tensor in given]
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         out = attention(*leaves, causal=True, window=wide, impl=impl)
         results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("impl", ["reference", "sdpa", "auto"])
@@ -311,13 +311,26 @@ def test_a_call_compiles_once_for_all_lengths_without_a_graph_break(impl, biased
 
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
     for queries, keys in ((9, 11), (13, 7)):
-        given = [torch.randn(2, heads, length, 8) for heads, length in ((4, queries), (2, keys), (2, keys))]
-        given.append(torch.randn(4, queries + keys - 1))
-        torch.testing.assert_close(compiled(*given), call(*given))
+        inputs = [torch.randn(2, heads, length, 8) for heads, length in ((4, queries), (2, keys), (2, keys))]
+        inputs.append(torch.randn(4, queries + keys - 1))
+        torch.testing.assert_close(compiled(*inputs), call(*inputs))
+
+
+def test_a_call_that_is_streamed_compiles_without_a_graph_break(monkeypatch):
+    monkeypatch.setattr("trans4init.kernels.attention.checks.STREAMED_FROM", 0)
+
+    def call(q, k, v, table):
+        return attention(q, k, v, bias=RelativeBias(table), window=5, causal=True)
+
+    inputs = [torch.randn(2, heads, length, 8, requires_grad=True) for heads, length in ((4, 9), (2, 11), (2, 11))]
+    inputs.append(torch.randn(4, 19, requires_grad=True))
+    results = [function(*inputs) for function in (call, torch.compile(call, fullgraph=True, backend="aot_eager"))]
+    gradients = [torch.autograd.grad(result.square().sum(), inputs) for result in results]
+    torch.testing.assert_close([results[1], *gradients[1]], [results[0], *gradients[0]])
 
 
 def test_causal_aligns_the_ends():
-    """One query on many keys is the last position: it sees them all."""
+    """One query on many keys stands at the last position, and sees all of them."""
     q, k, v = torch.randn(1, 1, 1, 4), torch.randn(1, 1, 6, 4), torch.randn(1, 1, 6, 4)
     torch.testing.assert_close(attention(q, k, v, causal=True), attention(q, k, v, causal=False))
 
@@ -336,7 +349,7 @@ def test_causal_aligns_the_ends():
         ({"dropout_p": 1.5}, "dropout_p must be from 0 to 1"),
         ({"q": torch.zeros(1, 2, 0, 8)}, "q must not be empty"),
         ({"q": torch.zeros(1, 2, 4, 8, device="meta")}, "must be on one device"),
-        ({"bias": torch.zeros(4, 4), "impl": "triton"}, "a dense one goes to 'reference' or 'sdpa'"),
+        ({"bias": torch.zeros(4, 4), "impl": "triton"}, "'reference' and 'sdpa' take a dense one"),
         ({"bias": RelativeBias(torch.zeros(2, 7).double()), "impl": "triton"}, "float32 bias table"),
         ({"impl": "triton"}, "impl 'triton' takes a head dim of 16, 32, 64, 80, 96, 128, 256, and 8 was given."),
         ({"impl": "flex", "dropout_p": 0.5}, "impl 'flex' has no dropout."),
@@ -358,9 +371,9 @@ def test_scale_is_one_over_root_of_head_dim():
 
 @pytest.mark.parametrize(("name", "side", "step"), [("keys_of_block", 4, 2), ("queries_of_block", 2, 4)])
 def test_a_block_meets_once_all_that_it_sees_and_leaves_out_the_mask_where_all_is_seen(name, side, step):
-    """In every small case. A program owns `side` rows of the mask (or of its transpose) and walks along its columns."""
-    # Told integers, these functions need no Triton but its max and min.
-    code = launch.kernels(False)[name].fn.__code__
+    """In every small case. A program has `side` rows of the mask (or of its transpose) and walks along its columns."""
+    # Called with integers, these functions need nothing of Triton but its maximum and minimum.
+    code = launch.KERNELS.kernels(interpreted=False)[name].fn.__code__
     ranges = FunctionType(code, {"tl": SimpleNamespace(maximum=max, minimum=min)})
     cases = itertools.product(range(1, 10), range(1, 10), (False, True), (None, *range(1, 9)), (0, 1, 2, 5))
     for queries, keys, causal, window, hidden in cases:
@@ -373,12 +386,12 @@ def test_a_block_meets_once_all_that_it_sees_and_leaves_out_the_mask_where_all_i
                 row, queries, keys, real, window or 0, BLOCK_M=4, BLOCK_N=2, CAUSAL=causal, WINDOW=window is not None
             )
             case = (queries, keys, real, causal, window), row, (start, first, last, stop)
-            seen = mask[row : row + side]
+            rows = mask[row : row + side]
             before, unmasked, after = range(start, first, step), range(first, last, step), range(last, stop, step)
             met = [tile + place for tile in (*before, *unmasked, *after) for place in range(step)]
             assert len(met) == len(set(met)), case
             assert min(met, default=0) >= 0, case
-            assert set(seen.any(0).nonzero().flatten().tolist()) <= set(met) & set(range(start, stop)), case
-            assert all(seen[:, tile : tile + step].all() for tile in unmasked), case
-            if name == "keys_of_block":  # a query that is none may be met, a key may not
+            assert set(rows.any(0).nonzero().flatten().tolist()) <= set(met) & set(range(start, stop)), case
+            assert all(rows[:, tile : tile + step].all() for tile in unmasked), case
+            if name == "keys_of_block":  # queries beyond the last one may be met, keys beyond the last one may not
                 assert all(tile + step <= real for tile in unmasked), case

@@ -1,4 +1,4 @@
-"""Polylines: the same value and slope by every way of computing them, whatever the inputs look like."""
+"""Tests of `polyline`: every implementation has the same value and slope, for all kinds of inputs."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trans4init.kernels.polyline import chosen, native, native_refusal, op, polyline
+from trans4init.kernels.polyline import IMPLEMENTATIONS, chosen, native, native_refusal, op, polyline
 
 EPS = torch.finfo(torch.float32).eps
-needs_native = pytest.mark.skipif(native_refusal() is not None, reason=f"the C code can't be had: {native_refusal()}")
+needs_native = pytest.mark.skipif(native_refusal() is not None, reason=f"the C code can't be used: {native_refusal()}")
 HERE = [
     pytest.param("reference"),
     pytest.param("sum"),
@@ -22,7 +22,7 @@ HERE = [
 
 
 def drawn(kinks, seed):
-    """A continuous polyline of so many kinks: kinks [K − 1], lines [2, K], float64."""
+    """Draw a continuous polyline with so many kinks: kinks [K − 1], lines [2, K], float64."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(kinks, generator=generator, dtype=torch.float64).sort().values
     slopes = torch.randn(kinks + 1, generator=generator, dtype=torch.float64)
@@ -31,7 +31,7 @@ def drawn(kinks, seed):
 
 
 def places(kinks, shape, seed):
-    """Numbers among the kinks, on them, right beside them, and far outside."""
+    """Return inputs between the kinks, on them, right beside them, and far outside."""
     generator = torch.Generator().manual_seed(seed)
     inputs = (3 * torch.randn(shape, generator=generator)).flatten()
     near = torch.cat([kinks.float(), torch.nextafter(kinks.float(), torch.tensor(9.0)), torch.tensor([-1e4, 1e4])])
@@ -41,9 +41,9 @@ def places(kinks, shape, seed):
 
 
 def value_and_slope(impl, inputs, kinks, lines, upstream=None):
-    own = inputs.clone().requires_grad_()
-    value = polyline(own, kinks, lines, impl=impl)
-    [slope] = torch.autograd.grad(value, own, torch.ones_like(value) if upstream is None else upstream)
+    leaf = inputs.clone().requires_grad_()
+    value = polyline(leaf, kinks, lines, impl=impl)
+    [slope] = torch.autograd.grad(value, leaf, torch.ones_like(value) if upstream is None else upstream)
     return value.detach(), slope
 
 
@@ -64,8 +64,8 @@ def test_value_and_slope_are_right_to_rounding_at_and_between_the_kinks_and_far_
     assert value.dtype == gradient.dtype == torch.float32
     steepest, reach = exact_lines[0].abs().max(), exact_kinks.abs().max() if kinks else 0
     bends = exact_lines[0].diff().abs()
-    allowed = 1 + steepest * (inputs.double().abs() + reach) + (bends * exact_kinks.abs()).sum()  # what is added up
-    if impl == "sum":  # far outside it adds up what each kink has changed since
+    allowed = 1 + steepest * (inputs.double().abs() + reach) + (bends * exact_kinks.abs()).sum()  # all terms
+    if impl == "sum":  # far outside, it adds up every kink's change
         allowed = allowed + inputs.double().abs() * bends.sum()
     assert ((value - truth).abs() <= 3 * EPS * allowed).all()
     rounded = EPS * bends.sum().item() * 10 if impl == "sum" else 0
@@ -77,13 +77,13 @@ def test_value_and_slope_are_right_to_rounding_at_and_between_the_kinks_and_far_
 def test_the_sum_and_the_bisection_are_the_same_polyline_in_float64(kinks, seed, shape):
     x, lines = drawn(kinks, seed)
     inputs = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = [value_and_slope(impl, inputs, x, lines) for impl in ("reference", "sum")]
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
+    actual = [value_and_slope(impl, inputs, x, lines) for impl in ("reference", "sum")]
+    for by_bisection, by_sum in zip(*actual, strict=True):
+        torch.testing.assert_close(by_bisection, by_sum, rtol=1e-12, atol=1e-11)
     corners = np.concatenate([[-100], x.numpy(), [100]])
     heights = polyline(torch.from_numpy(corners), x, lines).numpy()
     expected = torch.as_tensor(np.interp(inputs.numpy(), corners, heights))
-    torch.testing.assert_close(found[0][0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(actual[0][0], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("impl", HERE)
@@ -103,19 +103,19 @@ def test_the_slope_is_the_same_forward_as_backward():
 
 @pytest.mark.parametrize("impl", HERE)
 @pytest.mark.parametrize("count", [5, 64, 5000])
-def test_what_is_no_number_stays_none_and_strides_do_not_matter(impl, count):
+def test_nan_stays_nan_and_strides_do_not_matter(impl, count):
     x, lines = (part.float() for part in drawn(7, 1))
     inputs = torch.full((count,), torch.nan)
     inputs[0] = 1.0
     assert polyline(inputs, x, lines, impl=impl).isnan().sum() == count - 1
     strided = torch.randn(113, 203).T
-    one, other = (value_and_slope(impl, z, x, lines) for z in (strided, strided.contiguous()))
-    torch.testing.assert_close(one, other)
+    actual, expected = (value_and_slope(impl, z, x, lines) for z in (strided, strided.contiguous()))
+    torch.testing.assert_close(actual, expected)
 
 
 @needs_native
 def test_the_native_code_writes_all_that_is_asked_for_and_nothing_else():
-    """Its results lie in poisoned memory, between guards."""
+    """Its results lie between guards, in memory that holds NaN."""
     x, lines = (part.float() for part in drawn(7, 1))
     library, pointer = native._loaded(), lines.data_ptr()
     for count in (0, 1, 63, 64, 65, 200):
@@ -135,12 +135,12 @@ def test_the_native_code_writes_all_that_is_asked_for_and_nothing_else():
 @needs_native
 def test_the_native_code_gives_the_same_bits_on_any_number_of_threads():
     x, lines = (part.float() for part in drawn(15, 2))
-    inputs, found, before = torch.randn(100_001), [], torch.get_num_threads()
+    inputs, actual, before = torch.randn(100_001), [], torch.get_num_threads()
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append(value_and_slope("native", inputs, x, lines))
+        actual.append(value_and_slope("native", inputs, x, lines))
     torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert all(torch.equal(a, b) for other in actual[1:] for a, b in zip(actual[0], other, strict=True))
 
 
 @needs_native
@@ -148,13 +148,13 @@ def test_auto_is_native_on_a_cpu_and_what_is_exact_or_transformed_is_not():
     assert chosen(torch.zeros(5), 16) == "native"
     assert chosen(torch.zeros(5), 257) == chosen(torch.zeros(5).double(), 16) == "reference"
     assert chosen(torch.zeros(5000).double(), 16) == "sum"
-    seen = []
-    torch.func.vmap(lambda z: (seen.append(chosen(z, 16)), z)[1])(torch.zeros(2, 3))
-    assert seen == ["reference"]
+    under_vmap = []
+    torch.func.vmap(lambda z: (under_vmap.append(chosen(z, 16)), z)[1])(torch.zeros(2, 3))
+    assert under_vmap == ["reference"]
 
 
 def without_a_compiler(tmp_path, **variables):
-    """What another process says of the C code, its own cache empty."""
+    """Return what another process, with an empty cache, prints about the C code."""
     program = (
         "import torch; from trans4init.kernels.polyline import chosen, native_refusal, polyline\n"
         "print(native_refusal(), '|', chosen(torch.zeros(5000), 16), '|', chosen(torch.zeros(5), 16), '|',\n"
@@ -166,13 +166,13 @@ def without_a_compiler(tmp_path, **variables):
 
 
 def test_without_a_compiler_the_sum_is_taken_and_the_reason_said(tmp_path):
-    said = without_a_compiler(tmp_path, PATH=str(tmp_path), CC="")
-    assert said == "no C compiler is here (cc, gcc or clang) | sum | reference | [2.0, 2.0, 2.0]"
+    printed = without_a_compiler(tmp_path, PATH=str(tmp_path), CC="")
+    assert printed == "this machine has no C compiler (cc, gcc or clang) | sum | reference | [2.0, 2.0, 2.0]"
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho 'error: out of order' >&2\nexit 1\n")
     broken.chmod(0o755)
-    said = without_a_compiler(tmp_path, CC=str(broken))
-    assert said.startswith(f"{broken} doesn't compile native.c: error: out of order | sum |")
+    printed = without_a_compiler(tmp_path, CC=str(broken))
+    assert printed.startswith(f"{broken} doesn't compile native.c: error: out of order | sum |")
     (tmp_path / "file").write_text("")
     assert "| sum |" in without_a_compiler(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))
 
@@ -180,19 +180,19 @@ def test_without_a_compiler_the_sum_is_taken_and_the_reason_said(tmp_path):
 @needs_native
 def test_it_is_compiled_once_for_all_processes(tmp_path):
     assert without_a_compiler(tmp_path).startswith("None | native")
-    [made] = (tmp_path / "trans4init").iterdir()
-    then = made.stat().st_mtime_ns
+    [library] = (tmp_path / "trans4init").iterdir()
+    then = library.stat().st_mtime_ns
     assert without_a_compiler(tmp_path).startswith("None | native")
-    assert made.stat().st_mtime_ns == then
+    assert library.stat().st_mtime_ns == then
 
 
 def test_a_model_compiles_without_a_graph_break_and_has_the_same_gradient():
     x, lines = (part.float() for part in drawn(7, 3))
     inputs = places(x, (300,), 0)
     compiled = torch.compile(lambda z: polyline(z, x, lines) * 2, fullgraph=True, backend="aot_eager")
-    own = inputs.clone().requires_grad_()
-    value = compiled(own)
-    [gradient] = torch.autograd.grad(value.sum(), own)
+    leaf = inputs.clone().requires_grad_()
+    value = compiled(leaf)
+    [gradient] = torch.autograd.grad(value.sum(), leaf)
     truth, slope = value_and_slope("reference", inputs, x, lines)
     torch.testing.assert_close(value, 2 * truth, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, 2 * slope, rtol=1e-5, atol=1e-5)
@@ -211,9 +211,9 @@ def test_a_model_compiles_without_a_graph_break_and_has_the_same_gradient():
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(call, sentence):
-    given = {"inputs": torch.zeros(3), "kinks": torch.zeros(3), "lines": torch.zeros(2, 4)} | call
+    arguments = {"inputs": torch.zeros(3), "kinks": torch.zeros(3), "lines": torch.zeros(2, 4)} | call
     with pytest.raises(ValueError, match=rf"^[^\n]*{sentence}[^\n]*\.$"):
-        polyline(**given)
+        polyline(**arguments)
 
 
 @pytest.mark.parametrize("impl", HERE)
@@ -233,4 +233,4 @@ def test_half_precision_is_computed_in_float32():
 
 
 def test_every_implementation_has_its_name():
-    assert set(op._IMPLEMENTATIONS) | {"auto"} == set(op.IMPLEMENTATIONS)
+    assert set(op._IMPLEMENTATIONS) | {"auto"} == set(IMPLEMENTATIONS)

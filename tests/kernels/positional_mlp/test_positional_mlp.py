@@ -1,4 +1,4 @@
-"""The positional MLP: its specification against a loop in words, the plain implementations, and its refusals."""
+"""Tests of `positional_mlp`: the specification against plain loops, the eager implementations, and the refusals."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ WIDTHS = st.lists(st.integers(1, 9), min_size=1, max_size=3)
 
 
 def make_call(nets, positions, frequencies, hidden, outputs, *, own=False, batch=0, seed=0, **options):
-    """Arguments of a call in float64; `own`: positions and frequencies of each net's own."""
+    """Return arguments of a call in float64; `own`: each net has positions and frequencies of its own."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -69,7 +69,7 @@ def run(call, **options):
 
 
 def by_the_book(positions, frequencies, weights, biases, features, activation, add_to):
-    """The definition, net by net and position by position."""
+    """Compute the nets by their definition, net by net and position by position."""
     activate = {
         "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
         "relu": lambda x: max(x, 0.0),
@@ -109,7 +109,7 @@ def test_reference_and_bmm_are_the_definition(call):
 @settings(deadline=None, max_examples=30)
 @given(calls())
 def test_auto_a_few_nets_and_positions_at_a_time_is_the_definition(at_once, call):
-    """Without gradients: one net and position at a time, and several of which the last are fewer."""
+    """Without gradients: one net and position at a time, and several at a time, with fewer in the last step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trans4init.kernels.positional_mlp.blocked.AT_ONCE", at_once)
         torch.testing.assert_close(blocked_chain(**call), by_the_book(**call), rtol=1e-9, atol=1e-11)
@@ -138,8 +138,8 @@ def test_gradients_are_exact(features, impl):
     leaves = [call["positions"], call["frequencies"], call["add_to"], *call["weights"], *call["biases"]]
 
     def function(positions, frequencies, add_to, *layers):
-        given = {"positions": positions, "frequencies": frequencies, "add_to": add_to}
-        return run(call | given | {"weights": list(layers[:depth]), "biases": list(layers[depth:])}, impl=impl)
+        inputs = {"positions": positions, "frequencies": frequencies, "add_to": add_to}
+        return run(call | inputs | {"weights": list(layers[:depth]), "biases": list(layers[depth:])}, impl=impl)
 
     assert torch.autograd.gradcheck(function, [leaf.requires_grad_() for leaf in leaves])
 
@@ -165,7 +165,7 @@ def test_the_result_has_the_dtype_of_the_weights_or_of_add_to(impl):
 
 
 def test_features_are_exact_at_far_positions_in_low_precision():
-    """Position 4097 is 4096 in bfloat16: angles are never taken in the dtype of the weights."""
+    """Position 4097 is 4096 in bfloat16: angles are never computed in the dtype of the weights."""
     call = make_call(1, 1, 1, [8], 4)
     call["positions"], call["frequencies"] = torch.tensor([4097.0]), torch.tensor([1.0])
     expected = run(call | {"positions": call["positions"].double(), "frequencies": call["frequencies"].double()})
@@ -178,11 +178,11 @@ def test_vmap_over_nets_is_the_batch_of_nets(impl):
     call = make_call(3, 5, 2, [4, 3], 2)
     weights, biases = call["weights"], call["biases"]
 
-    def one(weights, biases):
+    def single_net(weights, biases):
         single = {"weights": [w[None] for w in weights], "biases": [b[None] for b in biases]}
         return run(call | single, impl=impl)[0]
 
-    torch.testing.assert_close(torch.func.vmap(one)(weights, biases), run(call))
+    torch.testing.assert_close(torch.func.vmap(single_net)(weights, biases), run(call))
 
 
 @pytest.mark.parametrize("impl", ["reference", "bmm", "auto", "compile"])
@@ -197,9 +197,9 @@ def test_autocast_takes_the_nets_in_its_dtype_and_the_features_in_float32(impl):
     call = as_dtype(make_call(2, 5, 2, [4], 3), torch.float32)
     low = {name: [value.bfloat16() for value in call[name]] for name in ("weights", "biases")}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = run(call, impl=impl)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found, run(call | low, impl=impl), rtol=0, atol=0)
+        actual = run(call, impl=impl)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, run(call | low, impl=impl), rtol=0, atol=0)
 
 
 def test_autocast_leaves_float64_alone():

@@ -1,4 +1,4 @@
-"""A network of i - j as the bias of attention: one call, exact gradients, and it learns a known bias."""
+"""Tests of a network of i - j as the bias of attention: its call, exact gradients, and that it learns a known bias."""
 
 import math
 
@@ -9,11 +9,11 @@ from trans4init.kernels.attention import RelativeBias, attention
 from trans4init.kernels.positional_mlp import positional_mlp, relative_mlp_attention
 
 FAR = 16
-"""Distances from which on T5's buckets of this test are one."""
+"""All distances from this one on share T5's last bucket in this test."""
 
 
 def alibi_and_t5(heads, length, generator):
-    """The table of a bias of i - j >= 0: ALiBi's slope (Press et al. 2022) plus T5's buckets (Raffel et al. 2020)."""
+    """Return a table for i - j >= 0: ALiBi's slope (Press et al. 2022) plus T5's buckets (Raffel et al. 2020)."""
     distance = torch.arange(1 - length, length).clamp(min=0)
     exact, buckets = 4, 8
     larger = exact + (distance.clamp(min=1) / exact).log() / math.log(FAR / exact) * (buckets - exact)
@@ -34,13 +34,13 @@ def test_the_networks_outputs_are_the_heads_net_by_net(nets, outputs):
     generator = torch.Generator().manual_seed(0)
     frequencies, *layers = make_net(nets, torch.tensor([0.3, 0.7]), 5, outputs, generator)
     q, k, v = (torch.randn(2, 4, length, 8, generator=generator) for length in (5, 7, 7))
-    found = relative_mlp_attention(
+    actual = relative_mlp_attention(
         q, k, v, frequencies, layers[:2], layers[2:], features="fourier", unit=10.0, causal=True
     )
     distances = (torch.arange(5)[:, None] - torch.arange(7)).flatten() / 10
     pairs = positional_mlp(distances, frequencies, layers[:2], layers[2:], features="fourier", impl="reference")
     bias = pairs.transpose(1, 2).reshape(4, 5, 7)
-    torch.testing.assert_close(found, attention(q, k, v, bias=bias, causal=True))
+    torch.testing.assert_close(actual, attention(q, k, v, bias=bias, causal=True))
 
 
 def test_gradients_to_the_network_are_exact():
@@ -55,7 +55,7 @@ def test_gradients_to_the_network_are_exact():
 
 
 def test_training_recovers_a_mixture_of_alibi_and_t5():
-    """From attention's outputs alone. A constant per head is left: softmax doesn't see it."""
+    """From attention's outputs alone; up to a constant per head, on which softmax doesn't depend."""
     heads, length = 4, 32
     generator = torch.Generator().manual_seed(0)
     truth = alibi_and_t5(heads, length, generator)
@@ -66,8 +66,8 @@ def test_training_recovers_a_mixture_of_alibi_and_t5():
     for _ in range(500):
         q, k, v = (torch.randn(4, heads, length, 16, generator=generator) for _ in range(3))
         target = attention(q, k, v, bias=RelativeBias(truth), causal=True)
-        found = relative_mlp_attention(q, k, v, net[0], net[1:3], net[3:], features="fourier", causal=True)
-        loss = (found - target).square().mean()
+        actual = relative_mlp_attention(q, k, v, net[0], net[1:3], net[3:], features="fourier", causal=True)
+        loss = (actual - target).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -77,7 +77,7 @@ def test_training_recovers_a_mixture_of_alibi_and_t5():
     error = learned - truth[:, length - 1 :]
     error = error - error[:, : length // 2].mean(dim=1, keepdim=True)
     spread = truth[:, length - 1 :].std(dim=1)
-    # Far keys are met by few queries, and where ALiBi is steep their weight is small: near ones are what is known.
+    # Few queries see far keys, and where ALiBi is steep their weight is small: only near distances are learned well.
     assert error[:, : length // 2].abs().max() < 0.15
     assert (error.square().mean(dim=1).sqrt() / spread).max() < 0.25
 
