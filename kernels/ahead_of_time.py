@@ -1,4 +1,4 @@
-"""Compiling Triton kernels for GPUs that are not there, and what a compilation says of a kernel's cost."""
+"""Compile Triton kernels ahead of time, for GPUs that need not be there, and read what each kernel uses."""
 
 import argparse
 import hashlib
@@ -31,14 +31,15 @@ SHARED_LIMIT = {"sm_80": 166_912, "sm_86": 101_376, "sm_90": 232_448, "sm_100": 
 """Bytes of shared memory that a program may have (CUDA C++ Programming Guide, table 21; CDNA 3 ISA, section 2.1)."""
 
 CODE_OPTIONS = {"enable_fp_fusion": True}
-"""What our kernels are compiled with, here and at their launch; Triton's default for it changes between versions."""
+"""Options that all our kernels are compiled with, here and when they are launched; Triton's default changes between
+versions."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One specialisation of a kernel for one GPU.
 
-    types: of the arguments that are not constants, as Triton writes them. aligned: those known to be multiples of 16.
+    types: of the arguments that are not constants, in Triton's notation. aligned: arguments that are multiples of 16.
     """
 
     target: str
@@ -49,24 +50,27 @@ class Job:
     warps: int
     stages: int
     registers: int | None = None
-    """The most that a thread may have on an NVIDIA GPU, where the assembler is to be told."""
+    """The most registers that the assembler may give a thread on an NVIDIA GPU; None leaves it to the assembler."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a compiled kernel takes. spilled: bytes a thread on the stack, which is where spilled registers lie."""
+    """What a kernel uses: bytes of shared memory, registers per thread, bytes per thread on the stack.
+
+    The stack (`spilled`) is where spilled registers lie.
+    """
 
     shared: int
     registers: int
     spilled: int
     matrix: int
-    """Matrix instructions in the assembly, asynchronous ones among them."""
+    """Matrix instructions in the assembly, including asynchronous ones."""
     wgmma: int
-    """Hopper's asynchronous ones among them."""
+    """How many of the matrix instructions are Hopper's asynchronous ones."""
 
 
 def compile_job(job: Job) -> Any:
-    """The kernel as Triton compiles it; needs no GPU."""
+    """Compile a kernel with Triton; needs no GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -85,7 +89,7 @@ def compile_job(job: Job) -> Any:
 
 
 def usage_of(compiled: Any) -> Usage:
-    """Registers, spills, shared memory and matrix instructions of a compiled kernel."""
+    """Return registers, spills, shared memory and matrix instructions of a compiled kernel."""
     shared = int(compiled.metadata.shared)
     if "amdgcn" in compiled.asm:
         assembly = compiled.asm["amdgcn"]
@@ -96,22 +100,22 @@ def usage_of(compiled: Any) -> Usage:
             matrix=assembly.count("v_mfma"),
             wgmma=0,
         )
-    said = _cuobjdump(compiled.asm["cubin"], "-res-usage")
+    report = _cuobjdump(compiled.asm["cubin"], "-res-usage")
     ptx = compiled.asm["ptx"]
     return Usage(
         shared,
-        registers=_number(r"REG:(\d+)", said),
-        spilled=_number(r"STACK:(\d+)", said),
+        registers=_number(r"REG:(\d+)", report),
+        spilled=_number(r"STACK:(\d+)", report),
         matrix=sum(ptx.count(name) for name in ("wgmma.mma_async", "mma.sync", "tcgen05.mma")),
         wgmma=ptx.count("wgmma.mma_async"),
     )
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    if found is None:
-        raise RuntimeError(f"the compiler says nothing of {pattern!r}: {text[:200]!r}")
-    return int(found[1])
+    match = re.search(pattern, text)
+    if match is None:
+        raise RuntimeError(f"the compiler's output has no {pattern!r}: {text[:200]!r}")
+    return int(match[1])
 
 
 def _cuobjdump(binary: bytes, option: str) -> str:
@@ -125,23 +129,26 @@ def _cuobjdump(binary: bytes, option: str) -> str:
 
 
 def inner_loops(compiled: Any) -> list[Counter[str]]:
-    """How many of each instruction the innermost loops of an NVIDIA GPU's machine code hold, in order.
+    """Count the instructions of each innermost loop in an NVIDIA GPU's machine code, loops in order.
 
-    Named without modifiers, but for the function that MUFU computes. LDL and STL are spilled registers.
+    Instructions are named without modifiers, except for the function that MUFU computes. LDL and STL load and store
+    spilled registers.
     """
     line = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)(\.\w+)?(.*?);", re.MULTILINE)
-    found = line.findall(_cuobjdump(compiled.asm["cubin"], "-sass"))
-    code = [(int(place, 16), name + kind * (name == "MUFU"), rest) for place, name, kind, rest in found]
+    lines = line.findall(_cuobjdump(compiled.asm["cubin"], "-sass"))
+    code = [(int(place, 16), name + kind * (name == "MUFU"), rest) for place, name, kind, rest in lines]
     jumps = [(re.search(r"0x([0-9a-f]+)", rest), end) for end, name, rest in code if name == "BRA"]
     loops = [(start, end) for target, end in jumps if target and (start := int(target[1], 16)) < end]
     inner = [
-        one for one in loops if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in loops)
+        loop
+        for loop in loops
+        if not any(loop != other and loop[0] <= other[0] and other[1] <= loop[1] for other in loops)
     ]
     return [Counter(name for place, name, _ in code if start <= place <= end) for start, end in sorted(inner)]
 
 
 def source_hash(files: Sequence[Path]) -> str:
-    """Of the kernels' source: a table of other kernels says nothing."""
+    """Hash the kernels' source, so that a table can be recognised as one of other kernels."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -153,21 +160,17 @@ def run_command(
     sources: Sequence[Path],
     every: Collection[str] = (),
 ) -> None:
-    """The command line of a package's compilations: write its table, or print what some kernels take or do.
+    """Run the command line of an operator's `aot_table`: write its table, or print what some kernels use or do.
 
-    every: the names of kernels beyond the table's, where there are more.
+    names: the kernels of the table. every: the names of all kernels, where the table holds only some.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description="Compile the shipped kernels, without a GPU."
     )
-    wish = parser.add_mutually_exclusive_group(required=True)
-    wish.add_argument("table", nargs="?", type=Path, help="the JSON file to write with what each of them takes")
-    wish.add_argument(
-        "--sass", metavar="NAME", help="print the inner loops' instructions of those whose names begin so"
-    )
-    wish.add_argument(
-        "--usage", metavar="NAME", help="print what those whose names begin so take, those outside the table as well"
-    )
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("table", nargs="?", type=Path, help="the JSON file to write, with what each kernel uses")
+    task.add_argument("--sass", metavar="NAME", help="print inner loops' instructions, of kernels named NAME…")
+    task.add_argument("--usage", metavar="NAME", help="print what kernels named NAME… use, also outside the table")
     arguments = parser.parse_args()
     if arguments.table is not None:
         write_table(names, measure, sources, arguments.table)
@@ -184,17 +187,17 @@ def run_command(
 
 
 def _beginning(parser: argparse.ArgumentParser, names: Collection[str], beginning: str) -> list[str]:
-    """Those of the names that begin so; ends the command with a sentence where none does."""
-    found = [name for name in names if name.startswith(beginning)]
-    if not found:
-        parser.error(f"no kernel that this can be asked of is named {beginning!r}; such a name is {min(names)!r}")
-    return found
+    """Return the names with this beginning; end the command with a sentence where there are none."""
+    matching = [name for name in names if name.startswith(beginning)]
+    if not matching:
+        parser.error(f"no kernel's name begins with {beginning!r}; an example of a name is {min(names)!r}")
+    return matching
 
 
 def write_table(names: Collection[str], measure: Callable[[str], Usage], sources: Sequence[Path], path: Path) -> None:
-    """Compile every name on all cores, print what each takes and write the table, a row a line.
+    """Compile every name on all cores, print what each kernel uses and write the table, one row per line.
 
-    Exits with a sentence, and writes nothing, where one doesn't compile.
+    Exits with a sentence, and writes nothing, if a kernel doesn't compile.
     """
     import triton
 
@@ -205,11 +208,11 @@ def write_table(names: Collection[str], measure: Callable[[str], Usage], sources
 
 
 def _measured(names: Collection[str], measure: Callable[[str], Usage]) -> dict[str, Usage]:
-    """Compiled on all cores, each printed as soon as it is its turn."""
+    """Compile on all cores; print each row when it is there, in order."""
     rows: dict[str, Usage] = {}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        waiting = {name: pool.submit(measure, name) for name in names}
-        for name, future in waiting.items():
+        futures = {name: pool.submit(measure, name) for name in names}
+        for name, future in futures.items():
             if (error := future.exception()) is not None:
                 pool.shutdown(cancel_futures=True)
                 sys.exit(f"{name} doesn't compile: {str(error).splitlines()[0][:300]}")

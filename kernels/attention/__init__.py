@@ -1,4 +1,4 @@
-"""Attention with a relative bias: the specification, PyTorch's implementations, and Triton kernels."""
+"""Attention with a relative bias: a specification in eager PyTorch, PyTorch's own functions, and Triton kernels."""
 
 from trans4init.kernels.attention.checks import IMPLEMENTATIONS
 from trans4init.kernels.attention.op import attention

@@ -1,6 +1,6 @@
-"""Block sizes of the Triton kernels: the few that are worth trying, and which one won on which GPU.
+"""Choose block sizes for the Triton kernels: the candidates, and the fastest one recorded for each GPU.
 
-A kernel never tunes itself in a user's program: it takes the winner recorded in `winners.json` for this GPU, else the
+A kernel never tunes itself in a user's program: it takes the winner that `winners.json` records for this GPU, else the
 first candidate. `python -m trans4init.kernels.attention.tune` measures the candidates and records the winners.
 """
 
@@ -16,13 +16,13 @@ __all__ = ["INTERPRETED", "PASSES", "ROW_TERMS", "WINNERS", "Case", "Pass", "Roo
 
 Pass = Literal["forward", "query_gradient", "key_gradient", "table_gradient"]
 PASSES: tuple[Pass, ...] = ("forward", "query_gradient", "key_gradient", "table_gradient")
-Room = Literal["large", "small"]  # shared memory of a program: 160 KiB and more (sm_80, sm_90, sm_100), or less
+Room = Literal["large", "small"]  # a program's shared memory: at least 160 KiB (sm_80, sm_90, sm_100), or less
 WINNERS = Path(__file__).parent / "winners.json"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Queries and keys of a tile of scores, warps of a program, stages of its software pipeline."""
+    """The size of a tile of scores (queries by keys), the warps of a program, the stages of its software pipeline."""
 
     queries: int
     keys: int
@@ -32,7 +32,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Case:
-    """What decides which tile is best: the pass and what it holds. masked: by a window, key lengths or dropout."""
+    """What the best tile depends on: the pass, its sizes and what it computes.
+
+    masked: whether there is a window, key lengths or dropout. grouped: whether query heads share key heads.
+    """
 
     which: Pass
     head_dim: int
@@ -43,17 +46,19 @@ class Case:
     masked: bool = False
 
     def __str__(self) -> str:
-        """The name a winner is recorded under."""
+        """Return the name that a winner is recorded under."""
         traits = [name for name in ("bias", "causal", "grouped", "masked") if getattr(self, name)]
         return " ".join([self.which, f"D{self.head_dim}", f"{8 * self.itemsize}-bit", *traits])
 
 
 INTERPRETED = Tile(32, 16, 1, 1)
+"""The tile of every pass on a CPU."""
 ROW_TERMS = Tile(queries=64, keys=0, warps=4, stages=1)
+"""The tile of the kernel that prepares one value per query for the backward pass; it reads no keys."""
 
-# The widest block of head dims that a row serves -> tiles, the default first. None of them spills registers on sm_90 up
-# to 128: a bias costs about 50 registers for the places of its strip, so that biased tiles are smaller, and those of
-# dropout's hash, of a window's three loops and of key lengths are smaller still.
+# In each table below: the widest head dim that an entry is for -> its tiles, the default first. On sm_90 none of them
+# spills registers up to head dim 128. A bias costs about 50 registers for the addresses in its strip, so biased tiles
+# are smaller; with dropout's hash, a window's three loops or key lengths tiles are smaller still.
 PLAIN: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "forward": {
         64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
@@ -101,30 +106,30 @@ MASKED_GROUPED: dict[int, tuple[Tile, ...]] = {
     128: (Tile(16, 64, 8, 2),),
     256: (Tile(32, 32, 8, 1),),
 }
-SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 doesn't use the matrix units: small tiles, many threads
+SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 uses no matrix units: small tiles, many threads
     "forward": {64: (Tile(32, 32, 8, 1),), 128: (Tile(32, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "query_gradient": {
         16: (Tile(32, 32, 8, 1),),
-        32: (Tile(16, 16, 8, 1),),  # ptxas spills 8 bytes of 32x32, whose registers it cuts to 80
+        32: (Tile(16, 16, 8, 1),),  # with 32x32 ptxas limits itself to 80 registers and spills 8 bytes
         64: (Tile(32, 32, 8, 1),),
         256: (Tile(16, 16, 8, 1),),
     },
     "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "table_gradient": {
-        16: (Tile(32, 32, 16, 1),),  # with 8 warps ptxas makes room for two programs, and spills
+        16: (Tile(32, 32, 16, 1),),  # with 8 warps ptxas makes room for a second program, and spills
         64: (Tile(32, 32, 8, 1),),
         128: (Tile(32, 32, 16, 1),),
         256: (Tile(16, 16, 8, 1),),
     },
 }
 SMALL: dict[int, tuple[Tile, ...]] = {64: (Tile(64, 32, 4, 2),), 128: (Tile(32, 32, 4, 1),), 256: (Tile(32, 16, 4, 1),)}
-# Triton 3.9 doesn't pipeline dropout's booleans in the key gradient for gfx942, "element type bit width … got 1"; and
-# the larger tile with a loop over the heads of a group spills there.
+# For gfx942, Triton 3.9 can't pipeline dropout's booleans in the key gradient ("element type bit width … got 1"), and
+# the larger tile with a loop over the heads of a group spills.
 SMALL_KEYS = SMALL | {64: (Tile(32, 32, 4, 1),)}
 
 
 def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
-    """The block sizes to try, the default first."""
+    """Return the tiles to try, the default first."""
     if case.itemsize == 4:
         rows = SINGLE[case.which]
     elif room == "small":
@@ -140,11 +145,11 @@ def candidates(case: Case, room: Room) -> tuple[Tile, ...]:
 
 @functools.cache
 def choose(case: Case, device: torch.device) -> Tile:
-    """The recorded winner of this GPU, else the first candidate."""
+    """Return the winner recorded for this GPU, else the first candidate."""
     properties = torch.cuda.get_device_properties(device)
     recorded = json.loads(WINNERS.read_text()).get(properties.name, {}).get(str(case))
     if recorded is not None:
         return Tile(*recorded)
-    # ROCm's properties lack the entry: 64 KiB there
+    # ROCm's properties lack this entry: its GPUs have 64 KiB
     shared = getattr(properties, "shared_memory_per_block_optin", 64 * 1024)
     return candidates(case, "large" if shared >= 160 * 1024 else "small")[0]

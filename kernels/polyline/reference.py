@@ -1,4 +1,4 @@
-"""The specification of a polyline: find the line of each number, and evaluate it."""
+"""Specify a polyline in eager PyTorch: find the line of each input, and evaluate it."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,10 @@ __all__ = ["reference_polyline"]
 
 
 def reference_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """K lines: inputs [...], kinks [K − 1] ascending, slopes and intercepts lines [2, K]; to [...], of their dtype.
+    """Return the value of K lines at each input: inputs [...], kinks [K − 1] ascending, lines [2, K] -> [...].
 
-    Computed in float32 at least. Differentiable in the inputs; the slope at a kink is that of the line to its left.
+    lines: slopes and intercepts. Computed in float32 at least, returned in the inputs' dtype. Differentiable in the
+    inputs; the slope at a kink is that of the line to its left.
     """
     exact = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
     piece = torch.bucketize(exact.detach(), kinks.to(exact.dtype))

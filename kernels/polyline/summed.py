@@ -1,7 +1,7 @@
-"""A polyline in eager PyTorch, for a CPU without a compiler: c + s x + Σ Δ_k max(x, t_k), chunk by chunk.
+"""Evaluate a polyline in eager PyTorch, for a CPU without a compiler: c + s x + Σ Δ_k max(x, t_k), chunk by chunk.
 
-Passes that are vectorised, where a bisection has every branch guessed wrong: with 16 lines at 393,216 numbers, forward
-and back, it costs 5 times the closed form of GELU and not 15 times.
+Its passes are vectorised, while a bisection's branches are mispredicted: with 16 lines at 393,216 inputs, forward and
+backward, it costs 5 times the closed form of GELU, and the bisection 15 times.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from torch import Tensor
 __all__ = ["summed_polyline"]
 
 _CHUNK = 16384
-"""Numbers whose kinks are summed together: their rows of `max(x, t)` stay in the cache."""
+"""How many inputs are summed at a time: few enough that their rows of `max(x, t)` stay in the cache."""
 
 
 def summed_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """`reference_polyline` for float32 and float64."""
+    """Compute `reference_polyline` for float32 and float64."""
     value: Tensor = _Summed.apply(inputs, kinks, lines)  # type: ignore[no-untyped-call]
     return value
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over the kinks. The slope is found again in the backward pass, which is cheaper than to keep it."""
+    """Sums over the kinks. The backward pass computes the slope again, which is cheaper than keeping it."""
 
     @staticmethod
     def forward(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
@@ -52,13 +52,13 @@ def _slope(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
 
 
 def _add_kinks(total: Tensor, inputs: Tensor, kinks: Tensor, changes: Tensor, by: Callable[..., Tensor]) -> Tensor:
-    """total [...] + Σ Δ_k by(x, t_k), `by` a maximum or a comparison that counts 1 where it holds."""
+    """Return total [...] + Σ Δ_k by(x, t_k), where `by` is a maximum or a comparison, 1 where it holds."""
     flat, result = inputs.reshape(-1), total.reshape(-1)
     column, weights = kinks.to(inputs.dtype)[:, None], changes.to(inputs.dtype)
     rows = flat.new_empty(len(kinks), min(_CHUNK, len(flat)))
     for start in range(0, len(flat) if len(kinks) else 0, _CHUNK):
-        some = flat[start : start + _CHUNK]
-        row = rows[:, : len(some)]
-        by(some, column, out=row)
+        chunk = flat[start : start + _CHUNK]
+        row = rows[:, : len(chunk)]
+        by(chunk, column, out=row)
         result[start : start + _CHUNK].addmv_(row.T, weights)
     return result.view(inputs.shape)

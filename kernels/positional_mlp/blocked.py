@@ -1,6 +1,6 @@
-"""The chain of products on a CPU where nothing is differentiated: few nets at a time, every layer in the same memory.
+"""Evaluate positional MLPs on a CPU without gradients: a few nets at a time, every layer in the same memory.
 
-What a layer makes then stays in the cache until the next one reads it, and no memory is asked for twice.
+The output of a layer then stays in the cache until the next layer reads it, and memory is allocated only once.
 """
 
 import functools
@@ -16,7 +16,8 @@ from trans4init.kernels.positional_mlp.reference import FEATURES, add_encoding, 
 __all__ = ["affine", "blocked_chain", "undifferentiated"]
 
 AT_ONCE = 2**20
-"""Values of the widest hidden layer at once: 4 MiB of float32, the fastest of 0.5 to 8 MiB for widths of 64."""
+"""How many values of the widest hidden layer are computed at a time: 4 MiB of float32, the fastest of 0.5 to 8 MiB at
+width 64. More leave the cache; fewer start more operations."""
 
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": torch.ops.aten.gelu_.default,
@@ -25,10 +26,11 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh_,
     "sin": torch.sin_,
 }
+"""The activations of `reference.ACTIVATIONS`, writing over their input."""
 
 
 def undifferentiated(tensors: Sequence[Tensor]) -> bool:
-    """Whether values may be written over: no gradient of any kind is recorded, nothing is traced or mapped."""
+    """Say whether values may be overwritten: no gradient of any kind is recorded, nothing is traced or vmapped."""
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
         return False
     plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
@@ -47,33 +49,33 @@ def blocked_chain(
     activation: str,
     add_to: Tensor | None,
 ) -> Tensor:
-    """`reference_positional_mlp` for tensors that are `undifferentiated`."""
+    """Compute `reference_positional_mlp` for tensors that are `undifferentiated`."""
     exact = feature_dtype(positions, frequencies, weights[0])
     nets, count, outputs = weights[0].shape[0], positions.shape[-1], weights[-1].shape[2]
     widest = max(weight.shape[2] for weight in weights[:-1])
     rows = min(count, max(1, AT_ONCE // widest))
     step = min(nets, max(1, AT_ONCE // (rows * widest)))
     out = weights[0].new_empty(nets, count, outputs)
-    memory = [weight.new_empty(step, rows, weight.shape[2]) for weight in weights[:-1]]
+    layers = [weight.new_empty(step, rows, weight.shape[2]) for weight in weights[:-1]]
     for row in range(0, count, rows):
-        here = positions[..., row : row + rows].to(exact)
-        made = FEATURES[features](here, frequencies.to(exact)).to(out.dtype)
-        made = made.expand(nets, *made.shape[-2:])  # [G, rows, inputs]
+        block = positions[..., row : row + rows].to(exact)
+        inputs = FEATURES[features](block, frequencies.to(exact)).to(out.dtype)
+        inputs = inputs.expand(nets, *inputs.shape[-2:])  # [G, rows, inputs]
         for net in range(0, nets, step):
-            some = slice(net, net + step)
-            state = made[some]
-            for weight, bias, layer in zip(weights[:-1], biases[:-1], memory, strict=True):
+            members = slice(net, net + step)
+            state = inputs[members]
+            for weight, bias, layer in zip(weights[:-1], biases[:-1], layers, strict=True):
                 into = layer[: state.shape[0], : state.shape[1]]
-                state = IN_PLACE[activation](affine(state, weight[some], bias[some], into))
-            affine(state, weights[-1][some], biases[-1][some], out[some, row : row + rows])
+                state = IN_PLACE[activation](affine(state, weight[members], bias[members], into))
+            affine(state, weights[-1][members], biases[-1][members], out[members, row : row + rows])
     return add_encoding(out, add_to)
 
 
 def affine(state: Tensor, weight: Tensor, bias: Tensor, into: Tensor | None = None) -> Tensor:
-    """state [G, N, in] @ weight [G, in, out] + bias [G, out] -> [G, N, out], in a tensor `into` where one is given.
+    """Return state [G, N, in] @ weight [G, in, out] + bias [G, out], [G, N, out], in the tensor `into` if one is given.
 
-    One input needs no matrix product. For one output the product is turned round, since a matrix of one column is
-    what CPU libraries multiply worst: six times as slowly, measured on AVX-512.
+    One input needs no matrix product. For one output the product is transposed, since CPU libraries are worst at
+    multiplying by a matrix of one column: six times slower, measured on AVX-512.
     """
     if weight.shape[1] == 1:
         return torch.addcmul(bias[:, None], state, weight, out=into)

@@ -1,4 +1,4 @@
-"""The batched positional MLP in eager PyTorch: the specification that every other implementation is held against.
+"""The batched positional MLP in eager PyTorch: the specification that every other implementation is tested against.
 
 G nets, N positions, F frequencies, B batch entries of `add_to`.
 """
@@ -26,7 +26,7 @@ def _linear(positions: Tensor, frequencies: Tensor) -> Tensor:
 
 
 FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"fourier": _fourier, "log": _log, "linear": _linear}
-"""Positions p [..., N] and frequencies w [..., F] to features [..., N, F], or [..., N, 2F] for "fourier".
+"""Features by name: from positions p [..., N] and frequencies w [..., F] to [..., N, F], or [..., N, 2F] for "fourier".
 
 "fourier" is [sin(p w), cos(p w)] (Tancik et al. 2020, section 4), "log" log(1 + w |p|) (KERPLE, Chi et al. 2022,
 section 4), "linear" p w.
@@ -39,11 +39,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sin": torch.sin,
 }
-"""The activation of the hidden layers by name; "gelu" is the exact one, with erf."""
+"""Activations of the hidden layers by name; "gelu" is the exact form, with erf."""
 
 
 def feature_dtype(positions: Tensor, frequencies: Tensor, weight: Tensor) -> torch.dtype:
-    """In what features are computed: the widest of the three dtypes and float32, which holds positions to 2^24."""
+    """Return the dtype that features are computed in: the widest of the three dtypes and float32, exact to 2^24."""
     widest = torch.promote_types(positions.dtype, frequencies.dtype)
     return torch.promote_types(torch.promote_types(widest, weight.dtype), torch.float32)
 
@@ -58,9 +58,9 @@ def reference_positional_mlp(
     activation: str,
     add_to: Tensor | None,
 ) -> Tensor:
-    """features(p, w) -> [activation(h W + b)] one to three times -> h W + b, for G nets.
+    """Compute features(p, w) -> [activation(h W + b)] one to three times -> h W + b, for G nets.
 
-    Arguments and result as `positional_mlp`, which checks them.
+    Arguments and result are those of `positional_mlp`, which checks them.
     """
     exact = feature_dtype(positions, frequencies, weights[0])
     state = FEATURES[features](positions.to(exact), frequencies.to(exact)).to(weights[0].dtype)  # [N or G, N, inputs]
@@ -70,7 +70,7 @@ def reference_positional_mlp(
 
 
 def add_encoding(encoding: Tensor, add_to: Tensor | None) -> Tensor:
-    """encoding [G, N, out] + add_to [(G,) B, N, out] in the wider dtype, rounded once to add_to's; or as it is."""
+    """Return encoding [G, N, out] + add_to [(G,) B, N, out], rounded once to add_to's dtype; or the encoding alone."""
     if add_to is None:
         return encoding
     return (add_to + (encoding[:, None] if add_to.dim() == 4 else encoding)).to(add_to.dtype)

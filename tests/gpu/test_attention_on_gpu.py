@@ -40,9 +40,9 @@ def test_kernels_are_as_good_as_eager(dtype, width, queries, keys, biased):
             continue
         exact = run(inputs, out_grad, torch.float64, biased, impl="reference", **options)
         eager = run(inputs, out_grad, dtype, biased, impl="reference", **options)
-        found = run(inputs, out_grad, dtype, biased, impl="triton", **options)
+        actual = run(inputs, out_grad, dtype, biased, impl="triton", **options)
         single = 4 * torch.finfo(torch.float32).eps * max(queries, keys) ** 0.5
-        for name, x, e, f in zip(("out", "dq", "dk", "dv", "dtable"), exact, eager, found, strict=False):
+        for name, x, e, f in zip(("out", "dq", "dk", "dv", "dtable"), exact, eager, actual, strict=False):
             allowed = 2 * rms(e - x) + torch.finfo(dtype).eps / 2 * rms(x) + single
             assert rms(f - x) <= allowed, (name, options)
 

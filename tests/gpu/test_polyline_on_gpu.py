@@ -56,5 +56,5 @@ def test_it_is_what_auto_takes_and_costs_what_gelu_costs():
     for _ in range(25):
         for name, call in calls.items():
             times[name].append(milliseconds(call))
-    medians = {name: sorted(found[5:])[10] for name, found in times.items()}
+    medians = {name: sorted(actual[5:])[10] for name, actual in times.items()}
     assert medians["polyline"] < 1.1 * medians["gelu"], medians

@@ -52,8 +52,8 @@ def test_values_and_gradients_are_as_good_as_eager(sizes, features, dtype):
     for activation in ACTIVATIONS:
         exact = run("reference", dtype, True, features, activation, sizes)
         eager = run("reference", dtype, False, features, activation, sizes)
-        found = run("triton", dtype, False, features, activation, sizes)
-        for truth, other, ours in zip(exact, eager, found, strict=True):
+        actual = run("triton", dtype, False, features, activation, sizes)
+        for truth, other, ours in zip(exact, eager, actual, strict=True):
             size = truth.norm() + 1e-30
             error, allowed = (ours - truth).norm() / size, (other - truth).norm() / size
             assert error <= 2 * allowed + 4 * torch.finfo(dtype).eps

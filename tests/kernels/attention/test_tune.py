@@ -1,4 +1,4 @@
-"""The attention kernels' tiles: what is tried on a GPU, what is recorded, and what a launch then takes."""
+"""Tests of the attention kernels' tiles: which are tried on a GPU, recorded, and then chosen by a launch."""
 
 import json
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from trans4init.kernels.attention.configurations import PASSES, Case, Tile, cand
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """A GPU by name and shared memory, and winners of another one in a file of the test's."""
+    """Fake a GPU by name and shared memory, with winners of another GPU recorded in a file of the test."""
     winners = tmp_path / "winners.json"
     winners.write_text('{"Another": {"forward D64 16-bit": [1, 2, 3, 4]}}')
     for module in (configurations, tune):
