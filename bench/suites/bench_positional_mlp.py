@@ -16,6 +16,7 @@ from trans4init.bench.replay import test_implementation  # noqa: F401  pytest fi
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.bench.suites.accuracy import rms_complaint
 from trans4init.bench.suites.requirements import needs_gpu
+from trans4init.kernels.availability import UnavailableError
 from trans4init.kernels.positional_mlp import FEATURES, positional_mlp
 
 _ON_GPU = torch.cuda.is_available()
@@ -192,7 +193,12 @@ def _auto(nets: _Nets) -> Call:
 
 @SUITE.implementation("compile")
 def _compile(nets: _Nets) -> Call:
-    return _ours(nets, "compile")
+    call = _ours(nets, "compile")
+    try:
+        call()
+    except UnavailableError as error:
+        raise MissingError(str(error)) from error
+    return call
 
 
 @SUITE.implementation("triton")
