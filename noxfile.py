@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | gpu | lint | typing | bench | ablate | report | ui`. Words after `--` go to the command."""
+"""Sessions: `nox -s tests | gpu | lint | typing | bench | ablate | report | ui | mutants`. Words after `--` go to the command."""
 
 import shlex
 from pathlib import Path
@@ -22,6 +22,13 @@ def tests(session: nox.Session) -> None:
         return
     session.run("pytest", "-n", "auto", "--maxprocesses", "8", "-m", "not alone", env={"OMP_NUM_THREADS": "1"})
     session.run("pytest", "-m", "alone")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant known faults one by one: do the tests fail? `nox -s mutants [-- NAME …]`, by default all (half an hour)."""
+    install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
+    session.run("python", "tests/mutants.py", *session.posargs)
 
 
 @nox.session

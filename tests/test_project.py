@@ -25,16 +25,16 @@ ENTRIES = {  # what a person or another process starts by name: nothing imports 
 REGISTERED = ("ablations.functions.", "ablations.nets.", "ablations.tasks.")  # rooms whose files are all imported
 
 
-def load_house():
-    """The structure's reader beside this file, which is a script and no module of a package."""
-    spec = importlib.util.spec_from_file_location("house", ROOT / "tests" / "house.py")
+def load_script(name):
+    """Load a script that lies beside this file; it belongs to no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["house"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-HOUSE = load_house()
+HOUSE, MUTANTS = load_script("house"), load_script("mutants")
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +197,15 @@ def test_ci_runs_the_tests_by_the_readmes_words():
     line = "pip install nox && nox -s tests"
     assert line in (ROOT / ".ci" / "run").read_text()
     assert line in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_replaces_text_that_is_there_once(mutant):
+    """Whoever changes the line that a mutant replaces changes the mutant too."""
+    assert not MUTANTS.stale(mutant)
+
+
+def test_mutants_have_different_names():
+    names = [mutant.name for mutant in MUTANTS.MUTANTS]
+    assert len(names) >= 40
+    assert len(set(names)) == len(names)

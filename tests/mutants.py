@@ -1,0 +1,459 @@
+"""Plant known faults in the code that makes verdicts, and see whether the tests fail: `python tests/mutants.py`.
+
+Each mutant replaces one piece of text in one file of a copy of the project and runs the tests that are closest to it.
+It is killed when they fail. To run only some, give their names: `python tests/mutants.py equivalence-without-holm`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = ("ablations", "bench", "kernels", "reports")
+KILLED_AT_LEAST = 0.95
+"""Share of the mutants that the tests must kill; `nox -s mutants` fails below it."""
+TIME_LIMIT = 600
+"""Seconds after which the tests of a mutant are stopped. A mutant that makes them hang counts as killed."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: `old` stands exactly once in `file` and becomes `new`; `tests` are what should notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    """Words for pytest, paths below `tests/`, separated by spaces."""
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "equivalence-without-holm",
+        "reports/study_report/verdict.py",
+        "p_different=p_different, p_equivalent=p_equivalent)",
+        "p_different=p_different)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "difference-without-holm",
+        "reports/study_report/verdict.py",
+        "p_different=p_different, p_equivalent=p_equivalent)",
+        "p_equivalent=p_equivalent)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "holm-over-cells-at-hand",
+        "reports/study_report/verdict.py",
+        "holm(filled + [1.0] * (planned - len(filled)))",
+        "holm(filled)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "visible-effect-of-one-comparison",
+        "reports/study_report/verdict.py",
+        "smallest_visible_effect(differences, planned)",
+        "smallest_visible_effect(differences, 1)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "better-and-worse-swapped",
+        "reports/study_report/verdict.py",
+        "(draft.mean > 0) == higher_is_better",
+        "(draft.mean > 0) != higher_is_better",
+        "reports/study_report",
+    ),
+    Mutant(
+        "verdict-below-the-seed-floor",
+        "reports/study_report/verdict.py",
+        "if draft.pairs < floor:",
+        "if draft.pairs < floor - 1:",
+        "reports/study_report",
+    ),
+    Mutant(
+        "different-before-equivalent",
+        "reports/study_report/verdict.py",
+        "if draft.p_equivalent < LEVEL:",
+        "if draft.p_equivalent < LEVEL <= draft.p_different:",
+        "reports/study_report",
+    ),
+    Mutant(
+        "lost-runs-ignored",
+        "reports/study_report/verdict.py",
+        "if not flattered:",
+        "if not flattered or lost:",
+        "reports/study_report",
+    ),
+    Mutant(
+        "reference-minus-cell",
+        "reports/study_report/verdict.py",
+        "seed: value - reference",
+        "seed: reference - value",
+        "reports/study_report",
+    ),
+    Mutant(
+        "forward-speed-as-training-speed",
+        "reports/study_report/summary.py",
+        "training=_ratio(record, reference, metrics.TRAINING_THROUGHPUT)",
+        "training=_ratio(record, reference, metrics.FORWARD_THROUGHPUT)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "speed-ratio-inverted",
+        "reports/study_report/summary.py",
+        "rounds[number] / reference_rounds[number]",
+        "reference_rounds[number] / rounds[number]",
+        "reports/study_report",
+    ),
+    Mutant(
+        "tokens-per-second-of-forward",
+        "reports/study_report/summary.py",
+        "pace = record.by_step(metrics.TRAINING_THROUGHPUT.name)",
+        "pace = record.by_step(metrics.FORWARD_THROUGHPUT.name)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "oldest-throughput-session",
+        "reports/study_report/summary.py",
+        "newest = max(sessions.values()",
+        "newest = min(sessions.values()",
+        "reports/study_report",
+    ),
+    Mutant(
+        "largest-drift-for-rms",
+        "reports/study_report/summary.py",
+        "metrics.SLOT_DRIFT_RMS.name",
+        "metrics.SLOT_DRIFT_MAX.name",
+        "reports/study_report",
+    ),
+    Mutant(
+        "rms-output-difference-for-largest",
+        "reports/study_report/summary.py",
+        "_largest(runs, metrics.OUTPUT_DIFFERENCE_MAX)",
+        "_largest(runs, metrics.OUTPUT_DIFFERENCE_RMS)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "all-parameters-as-added",
+        "reports/study_report/summary.py",
+        "_first(runs, metrics.PARAMETERS_ADDED)",
+        "_first(runs, metrics.PARAMETERS)",
+        "reports/study_report",
+    ),
+    Mutant(
+        "tuning-runs-as-evidence",
+        "reports/study_report/summary.py",
+        'record.phase == "evaluate" and record.cell == cell',
+        'record.phase != "fit" and record.cell == cell',
+        "reports/study_report",
+    ),
+    Mutant(
+        "curve-lowest-is-highest",
+        "reports/study_report/summary.py",
+        "lowest=tuple(min(by_step[step])",
+        "lowest=tuple(max(by_step[step])",
+        "reports/study_report",
+    ),
+    Mutant(
+        "fitted-region-mixed-up",
+        "reports/study_report/summary.py",
+        "region == fitted_on",
+        "region != fitted_on",
+        "reports/study_report",
+    ),
+    Mutant(
+        "controls-as-the-question",
+        "reports/study_report/verdict_text.py",
+        "if card.arm(cell.cell.arm).needs_fit] or compared",
+        "if card.arm(cell.cell.arm).uses_net] or compared",
+        "reports/study_report",
+    ),
+    Mutant(
+        "disagreement-hidden",
+        "reports/study_report/verdict_text.py",
+        'other.verdict in ("better", "worse") and',
+        'other.verdict == "better" and',
+        "reports/study_report",
+    ),
+    Mutant(
+        "sign-flip-one-sided",
+        "reports/statistics.py",
+        "hits += int((np.abs(sums) >= abs(observed) - slack).sum())",
+        "hits += int((sums >= abs(observed) - slack).sum())",
+        "reports/test_statistics.py",
+    ),
+    Mutant(
+        "equivalence-by-the-easier-side",
+        "reports/statistics.py",
+        "return max(above, below)",
+        "return min(above, below)",
+        "reports/test_statistics.py",
+    ),
+    Mutant(
+        "holm-not-monotone",
+        "reports/statistics.py",
+        "largest = max(largest, min(1.0, (count - rank) * p_values[index]))",
+        "largest = min(1.0, (count - rank) * p_values[index])",
+        "reports/test_statistics.py",
+    ),
+    Mutant(
+        "seed-floor-one-sided",
+        "reports/statistics.py",
+        "while 2 / 2**seeds >=",
+        "while 1 / 2**seeds >=",
+        "reports/test_statistics.py",
+    ),
+    Mutant(
+        "page-checksums-off",
+        "reports/records/store.py",
+        "write_page_checksum=True",
+        "write_page_checksum=False",
+        "reports/records",
+    ),
+    Mutant(
+        "checksums-not-verified",
+        "reports/records/store.py",
+        "page_checksum_verification=True",
+        "page_checksum_verification=False",
+        "reports/records",
+    ),
+    Mutant(
+        "digest-without-metadata",
+        "reports/records/schema.py",
+        'hashlib.sha256(f"[{json.dumps(sorted(metadata.items()))}, [".encode())',
+        'hashlib.sha256(b"[")',
+        "reports/records",
+    ),
+    Mutant(
+        "value-of-the-first-step",
+        "reports/records/schema.py",
+        "return max(measured, key=lambda m: m.step).value if measured else None",
+        "return min(measured, key=lambda m: m.step).value if measured else None",
+        "reports/study_report",
+    ),
+    Mutant(
+        "status-of-mirrored-runs",
+        "reports/mirror/runs.py",
+        '_MLFLOW_STATUS.get(record.status, "FAILED")',
+        '_MLFLOW_STATUS.get(record.status, "FINISHED")',
+        "reports/mirror",
+    ),
+    Mutant(
+        "mirrored-function-is-the-arm",
+        "reports/mirror/runs.py",
+        'names = {"function": record.cell.function,',
+        'names = {"function": record.cell.arm,',
+        "reports/mirror",
+    ),
+    Mutant(
+        "tuned-on-the-evaluation-split",
+        "ablations/study/work.py",
+        'split="tune" if request.phase == "tune" else "evaluate"',
+        'split="evaluate"',
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "evaluated-on-the-tuning-split",
+        "ablations/study/work.py",
+        'split="tune" if request.phase == "tune" else "evaluate"',
+        'split="tune"',
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "rms-recorded-as-largest",
+        "ablations/study/work.py",
+        "Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_max)",
+        "Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_rms)",
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "trial-settings-ignored",
+        "ablations/study/work.py",
+        "update=dict(request.parameters)",
+        "update={}",
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "fit-with-the-training-seed",
+        "ablations/study/work.py",
+        "seed=spec.fit.seed",
+        "seed=0",
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "seed-of-the-model-dropped",
+        "ablations/study/work.py",
+        "model, record = build_model(study, request.cell, request.seed, task)",
+        "model, record = build_model(study, request.cell, 0, task)",
+        "ablations/study/test_work.py",
+    ),
+    Mutant(
+        "worst-trial-is-best",
+        "ablations/study/agenda.py",
+        "value > best_value if metric.higher_is_better else value < best_value",
+        "value < best_value if metric.higher_is_better else value > best_value",
+        "ablations/study/test_agenda.py",
+    ),
+    Mutant(
+        "trials-beyond-the-budget-count",
+        "ablations/study/agenda.py",
+        "record.trial is not None and record.trial < spec.trials()",
+        "record.trial is not None",
+        "ablations/study/test_agenda.py",
+    ),
+    Mutant(
+        "failed-fit-counts-as-fit",
+        "ablations/study/agenda.py",
+        'or (fitted is not None and fitted.status == "ok")',
+        "or fitted is not None",
+        "ablations/study/test_agenda.py",
+    ),
+    Mutant(
+        "net-size-left-out-of-run-ids",
+        "ablations/study/requests.py",
+        'self.spec.net(cell.net).model_dump(mode="json") if cell.net else None',
+        "cell.net",
+        "ablations/study/test_agenda.py ablations/study/test_spec.py",
+    ),
+    Mutant(
+        "seed-left-out-of-run-ids",
+        "ablations/study/requests.py",
+        '"seed": seed,',
+        '"seed": 0,',
+        "ablations/study/test_agenda.py",
+    ),
+    Mutant(
+        "tuning-seed-is-an-evaluation-seed",
+        "ablations/study/requests.py",
+        'self._request("tune", cell, self.spec.tuning.seed, trial, parameters)',
+        'self._request("tune", cell, 0, trial, parameters)',
+        "ablations/study/test_agenda.py ablations/study/test_work.py",
+    ),
+    Mutant(
+        "direction-of-tuning-swapped",
+        "ablations/study/tuner.py",
+        "StudyDirection.MAXIMIZE if self._spec.metric().higher_is_better else StudyDirection.MINIMIZE",
+        "StudyDirection.MINIMIZE if self._spec.metric().higher_is_better else StudyDirection.MAXIMIZE",
+        "ablations/study/test_tuner.py",
+    ),
+    Mutant(
+        "first-trial-is-drawn",
+        "ablations/study/tuner.py",
+        "if trial == 0:",
+        "if trial < 0:",
+        "ablations/study/test_tuner.py",
+    ),
+    Mutant(
+        "sampler-sees-no-trials",
+        "ablations/study/tuner.py",
+        "study.add_trials([self._frozen(record) for record in finished])",
+        "pass",
+        "ablations/study/test_tuner.py",
+    ),
+    Mutant(
+        "margin-changes-no-conditions",
+        "ablations/study/spec.py",
+        'del shared["tuning"]["trials"], shared["evaluation"]["seeds"]',
+        'del shared["tuning"]["trials"], shared["evaluation"]["seeds"], shared["evaluation"]["margin"]',
+        "ablations/study/test_spec.py",
+    ),
+    Mutant(
+        "data-change-no-conditions",
+        "ablations/study/spec.py",
+        'shared["task"] |= {"source": fingerprint}',
+        'shared["task"] |= {"source": ""}',
+        "ablations/study/test_spec.py ablations/study/test_agenda.py",
+    ),
+    Mutant(
+        "trials-not-told-to-optuna",
+        "ablations/study/coordinator.py",
+        'if record.phase == "tune":',
+        'if record.phase == "fit":',
+        "ablations/study/test_study.py -koptuna_holds",
+    ),
+)
+
+
+def stale(mutant: Mutant) -> bool:
+    """Return whether the text that the mutant replaces doesn't stand exactly once in its file."""
+    return (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old) != 1
+
+
+def make_copy(folder: Path) -> Path:
+    """Copy the four floors to where `trans4init.…` is imported from when `folder` is on PYTHONPATH."""
+    for floor in FLOORS:
+        shutil.copytree(ROOT / floor, folder / "trans4init" / floor, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def is_killed(mutant: Mutant, copy: Path) -> bool:
+    """Plant the mutant in the copy, run its tests, restore the copy; return whether they failed."""
+    path = copy / "trans4init" / mutant.file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    words = [word if word.startswith("-") else f"tests/{word}" for word in mutant.tests.split()]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"the tests of {mutant.name} could not be run:\n{done.stdout}{done.stderr}")
+    return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Run the mutants, all unless some are named; print each one's fate; the exit code."""
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        print(f"There is no mutant called {', '.join(sorted(unknown))}.", file=sys.stderr)
+        return 2
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    outdated = [mutant.name for mutant in chosen if stale(mutant)]
+    if outdated:
+        print(f"The text that these replace is no longer there once: {', '.join(outdated)}.", file=sys.stderr)
+        return 1
+    workers = os.cpu_count() or 1
+    copies: SimpleQueue[Path] = SimpleQueue()
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="trans4init-mutants-") as folder, ThreadPoolExecutor(workers) as pool:
+        for number in range(workers):
+            copies.put(make_copy(Path(folder) / str(number)))
+
+        def run(mutant: Mutant) -> bool:
+            copy = copies.get()
+            try:
+                return is_killed(mutant, copy)
+            finally:
+                copies.put(copy)
+
+        for mutant, died in zip(chosen, pool.map(run, chosen), strict=True):
+            print(f"{'killed  ' if died else 'SURVIVED'}  {mutant.name}  ({mutant.file})", flush=True)
+            if not died:
+                survivors.append(mutant)
+    share = 1 - len(survivors) / len(chosen)
+    print(
+        f"{len(chosen) - len(survivors)} of {len(chosen)} killed ({share:.0%}; at least {KILLED_AT_LEAST:.0%} is asked)"
+    )
+    return int(share < KILLED_AT_LEAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
