@@ -95,6 +95,17 @@ def test_bca_interval_covers_the_mean_of_a_skewed_distribution():
     assert 0.86 <= covered / 120 <= 1.0
 
 
+@pytest.mark.parametrize("count", [2, 3, 10, 40])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_bca_interval_is_scipys(count, confidence):
+    sample = np.random.default_rng(count).exponential(1, count)
+    theirs = stats.bootstrap(
+        (sample,), np.mean, method="BCa", n_resamples=10_000, confidence_level=confidence, rng=np.random.default_rng(0)
+    ).confidence_interval
+    ours = bca_interval(list(sample), confidence)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+
+
 def test_bca_interval_of_equal_values_is_the_value_and_of_one_value_is_unknown():
     interval = bca_interval([0.25] * 5)
     assert interval is not None
