@@ -1,4 +1,7 @@
-"""Sessions: `nox -s tests | gpu | lint | typing | bench | ablate | report | ui | mutants`. Words after `--` go to the command."""
+"""Sessions: `nox -s tests | mutants | gpu | lint | typing | bench | ablate | report | ui`.
+
+Words after `--` go to the command.
+"""
 
 import shlex
 from pathlib import Path
