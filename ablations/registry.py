@@ -67,7 +67,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
-        return sorted(thing.name for thing in self.classes())
+        return sorted(str(thing.name) for thing in self.classes())
 
     def classes(self) -> list[type[T]]:
         """Return all classes, in the order in which they were registered."""
