@@ -1,5 +1,6 @@
 """Load checked settings from a TOML file that ships with the project or is a user's own. Imports no torch."""
 
+import copy
 import os
 import re
 import tomllib
@@ -77,4 +78,4 @@ def _set(content: dict[str, Any], key: str, value: Any, where: str) -> None:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise InputError(f"{where}: {key!r} can't be set, since {section!r} is a value there, not a section.")
-    table[last] = value
+    table[last] = copy.deepcopy(value)  # a later change may reach into it

@@ -50,6 +50,9 @@ def test_changes_reach_into_sections_make_them_and_replace_them(shipped):
 
     assert part({"part.depth": 7}) == Part(size=3, depth=7)
     assert part({"part": {"depth": 7}}) == Part(size=1, depth=7)
+    changes = {"part": {"depth": 7}, "part.size": 5}
+    assert part(changes) == Part(size=5, depth=7)
+    assert changes["part"] == {"depth": 7}  # the caller's section is not written to
     shipped["small"].write_text('name = "small"')
     assert part({"part.depth": 7}) == Part(depth=7)
 
