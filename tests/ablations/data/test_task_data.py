@@ -233,3 +233,31 @@ def test_codec_and_special_tokens_do_not_meet():
     task = Addition(AdditionConfig(), 32, CPU)
     batch = next(task.batches(0, 4, "tune"))
     assert int(batch.inputs.max()) < task.model_fields["vocabulary"] == 11 + SPECIALS
+
+
+def test_the_parts_of_generated_data_are_those_that_published_results_were_measured_on():
+    """The first example of each part, written down: parts that swap names or are drawn anew are other data."""
+    words = sentence_pairs(TranslationConfig(numbers=150, held_out=12))
+    assert {part: rows[0][1] for part, rows in words.items() if part != "training"} == {
+        "tune": "thirty-one",
+        "evaluate": "fifty-eight",
+    }
+    assert {part: rows[0] for part, rows in labelled_texts(ClassificationConfig()).items()} == {
+        "tune": ("twenty-three", "en"),
+        "evaluate": ("eight hundred and eighty-nine", "en"),
+        "training": ("driehonderddrieëntwintig", "nl"),
+    }
+    assert {part: rows[0][0] for part, rows in scan_pairs(ScanConfig()).items()} == {
+        "training": "walk",
+        "tune": "walk around left thrice",
+        "evaluate": "walk thrice",
+    }
+    assert {part: rows[0].tolist() for part, rows in split_table(ModularConfig(modulus=13), 0).items()} == {
+        "training": [7, 7, 1],
+        "tune": [9, 2, 11],
+        "evaluate": [5, 9, 1],
+    }
+    assert {split: CopyConfig().held_out(split, 4).sources[0] for split in HELD_OUT} == {
+        "tune": [3, 9, 5, 5],
+        "evaluate": [9, 7, 3, 9],
+    }
