@@ -13,8 +13,14 @@ __all__ = ["as_svg", "drawing_style"]
 @contextmanager
 def drawing_style(font_size: float) -> Iterator[None]:
     """Within this context, draw and save figures: fonts have `font_size` points, axes no upper and no right line."""
-    spines = {"axes.spines.top": False, "axes.spines.right": False}
-    with rc_context({"svg.hashsalt": "trans4init", "font.size": font_size, **spines}):
+    with rc_context(
+        {
+            "svg.hashsalt": "trans4init",
+            "font.size": font_size,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    ):
         yield
 
 

@@ -58,22 +58,22 @@ class Speed:
     """`ok`, `missing`, `oom` or `failed`."""
     error: str
     """Why there is no time, in one line; empty if there is one."""
-    milliseconds: Spread | None
-    ratio: float | None
+    milliseconds: Spread | None = None
+    ratio: float | None = None
     """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
-    ratio_interval: Interval | None
+    ratio_interval: Interval | None = None
     """The ratio's 95 % interval, by bootstrap of the rounds; None for fewer than six rounds."""
-    first_call_seconds: float | None
+    first_call_seconds: float | None = None
     """How long preparation and the first call took."""
-    peak_bytes: float | None
+    peak_bytes: float | None = None
     """The most memory that one call holds beyond its inputs."""
-    work: Work | None
+    work: Work | None = None
     """Tokens per second or runs per hour, where the operator is measured in these."""
-    flop_rate: float | None
+    flop_rate: float | None = None
     """FLOP/s: the fewest operations that the operator needs, over the time."""
-    byte_rate: float | None
+    byte_rate: float | None = None
     """Bytes/s: the fewest bytes that the operator must move, over the time."""
-    share_of_limit: float | None
+    share_of_limit: float | None = None
     """The least time that the machine's own rates allow, over the time taken; 1 is the limit."""
     colour: str = ""
     """The implementation's own colour in figures, #RRGGBB; empty if it has none."""
@@ -205,7 +205,7 @@ def _speed(
     if record.status != "ok" or not times:
         lines = record.error.strip().splitlines()
         error = record.notes.get(MISSING_NOTE) or (lines[-1] if lines else "no sample")
-        return Speed(record.cell.arm, status, error, *[None] * 9)
+        return Speed(record.cell.arm, status, error)
     low, median, high = (float(value) for value in np.quantile(list(times.values()), [0.25, 0.5, 0.75]))
     shared = sorted(times.keys() & baseline_times.keys())
     ratio = bootstrap_median([baseline_times[number] / times[number] for number in shared]) if shared else None
