@@ -1,4 +1,4 @@
-"""The suites where nothing is installed but what measuring takes; the packages are there, but can't be imported."""
+"""Suites are measured where only the packages that measuring needs can be imported; all others are blocked."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from trans4init.reports.records.store import load_results
 ROOT = Path(__file__).resolve().parent.parent.parent
 INSTALLED = ("torch", "triton", "pandas", "pyarrow", "pytest", "pytest-benchmark")
 NEED_MORE = {"startup", "studies"}
-"""Suites of whole commands, which need all that the commands do."""
+"""Suites of whole commands, which need all of the project's packages."""
 
 BLOCK = "import sys\n\nsys.modules.update(dict.fromkeys({blocked}))\n"
 MEASURE = """
@@ -35,55 +35,56 @@ from trans4init.bench.measuring.worker import load_suite
 suite = load_suite(Path(sys.argv[1]))
 for case in suite.cases(quick=False):
     inputs = suite.inputs(case)
-    for one in suite.implementations(case):
-        if case.quick and "compile" not in one.name:  # compiling takes long
+    for way in suite.implementations(case):
+        if case.quick and "compile" not in way.name:  # compiling takes long
             try:
-                call = one.prepare(inputs)
+                call = way.prepare(inputs)
             except MissingError:
                 continue
-            assert suite.check(inputs, one.name, call()) == "", (case, one.name)
+            assert suite.check(inputs, way.name, call()) == "", (case, way.name)
 """
 
 
-def needed(names, found):
-    """The distributions with all that they depend on here."""
+def with_dependencies(names, closure):
+    """Add distributions, and all that they depend on here, to the set `closure`, and return it."""
     for name in map(canonicalize_name, names):
-        if name not in found:
+        if name not in closure:
             try:
-                wanted = [Requirement(words) for words in requires(name) or []]
-            except PackageNotFoundError:  # of another machine
+                requirements = [Requirement(line) for line in requires(name) or []]
+            except PackageNotFoundError:  # needed on another system only
                 continue
-            found.add(name)
-            needed([one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})], found)
-    return found
+            closure.add(name)
+            here = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+            with_dependencies([each.name for each in here], closure)
+    return closure
 
 
 @pytest.fixture(scope="module")
 def blocked():
-    """What is installed here and would not be there, as it is imported."""
-    there = needed(INSTALLED, {"trans4init"})
-    # In a process of its own: once imported, setuptools has its own copies of packages on the path here.
+    """The import names of all packages that measuring doesn't need."""
+    needed = with_dependencies(INSTALLED, {"trans4init"})
+    # In a process of its own: once setuptools is imported, its vendored packages are on the path here.
     tell = "import importlib.metadata, json; print(json.dumps(importlib.metadata.packages_distributions()))"
-    owned = json.loads(subprocess.check_output([sys.executable, "-P", "-c", tell])).items()
-    found = [name for name, owners in owned if not there.intersection(map(canonicalize_name, owners))]
-    assert {"pydantic", "safetensors", "tokenizers", "num2words", "scipy", "sklearn", "rich", "pooch"} <= set(found)
-    return found
+    owners_of = json.loads(subprocess.check_output([sys.executable, "-P", "-c", tell]))
+    names = [name for name, owners in owners_of.items() if not needed.intersection(map(canonicalize_name, owners))]
+    assert {"pydantic", "safetensors", "tokenizers", "num2words", "scipy", "sklearn", "rich", "pooch"} <= set(names)
+    return names
 
 
 @pytest.fixture
 def run_bare(blocked, tmp_path):
-    """Runs a script with nothing else to import: exit code and everything it printed."""
+    """Runs a script with the other packages blocked; returns the exit code and everything it printed."""
 
     def run(script, *words):
         file = tmp_path / "bare.py"
         file.write_text(BLOCK.format(blocked=blocked) + script)
-        # A process of a parallel test run tells pytest-benchmark by these not to measure.
+        # pytest-xdist sets these in its processes, and pytest-benchmark then doesn't measure.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        own = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        variables = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         done = subprocess.run(
             [sys.executable, "-P", str(file), *map(str, words)],
             cwd=ROOT,
-            env=clean | own,
+            env=clean | variables,
             capture_output=True,
             text=True,
             check=False,

@@ -1,4 +1,4 @@
-"""The suites as pytest-benchmark's tests: what is kept, what is said, what an interruption leaves."""
+"""pytest on a suite: what pytest-benchmark stores, what is printed, and what is left after an interruption."""
 
 import json
 import signal
@@ -40,19 +40,19 @@ def test_pytest_benchmark_keeps_the_samples_that_are_in_the_rows(suite_file, run
     ledger = tmp_path / "ledger.json"
     code, output = run_benchmark(suite_file(), "--quick", f"--benchmark-json={ledger}")
     assert code == 0, output
-    kept = {test["params"]["implementation"]: test for test in json.loads(ledger.read_text())["benchmarks"]}
+    tests = {test["params"]["implementation"]: test for test in json.loads(ledger.read_text())["benchmarks"]}
     records = {r.cell.arm: r for r in load_results(tmp_path / "out" / "results").records if r.task == "doubling"}
-    assert set(kept) == set(records) == {"times", "plus"}
+    assert set(tests) == set(records) == {"times", "plus"}
     for name, record in records.items():
         rows = [m.value for m in record.measurements if m.metric.name == metrics.LATENCY.name]
-        assert [1e3 * seconds for seconds in kept[name]["stats"]["data"]] == pytest.approx(rows)
-        assert kept[name]["extra_info"]["least_bytes"] == 8e3
-        facts = kept[name]["extra_info"]
+        assert [1e3 * seconds for seconds in tests[name]["stats"]["data"]] == pytest.approx(rows)
+        facts = tests[name]["extra_info"]
+        assert facts["least_bytes"] == 8e3
         assert set(facts["machine_rates"]) == {"matmul", "copy"}
-        assert facts["bytes_per_s"] == pytest.approx(8e3 / kept[name]["stats"]["median"])
+        assert facts["bytes_per_s"] == pytest.approx(8e3 / tests[name]["stats"]["median"])
         assert facts["of_copy_rate"] == pytest.approx(facts["bytes_per_s"] / facts["machine_rates"]["copy"])
         assert facts["threads"] == 1
-        assert len(facts["conditions"]) == len(kept[name]["stats"]["data"])
+        assert len(facts["conditions"]) == len(tests[name]["stats"]["data"])
         assert set(facts["conditions"]["0"]) == {"others_share", "load", "clock", "temperature", "throttled"}
         assert record.phase == "throughput"
         assert record.study == "bench"
@@ -62,15 +62,15 @@ def test_trouble_is_said_in_the_table_and_counted_by_the_exit_code(suite_file, t
     quick_trouble = trouble.split('@SUITE.implementation("dying")')[0]
     code, output = run_benchmark(suite_file(quick_trouble), "--quick", "--benchmark-quiet", "-q")
     assert code == 1
-    for said in ("needs a GPU: absent", "oom: all 3 GiB are gone", "failed: RuntimeError: no such luck"):
-        assert said in output
+    for line in ("needs a GPU: absent", "oom: all 3 GiB are gone", "failed: RuntimeError: no such luck"):
+        assert line in output
     assert "times as fast as “times”" in output
     table = output[output.index("machine on") : output.index("results  ")]
     assert max(map(len, table.splitlines())) <= 100
-    [suite] = [
-        found for found in speeds(load_results(tmp_path / "out" / "results").records) if found.suite != "machine"
+    [doubling] = [
+        suite for suite in speeds(load_results(tmp_path / "out" / "results").records) if suite.suite != "machine"
     ]
-    [case] = suite.cases
+    [case] = doubling.cases
     status = {speed.implementation: speed.status for speed in case.speeds}
     assert status == {
         "times": "ok", "plus": "ok", "wrong": "failed", "absent": "missing", "raising": "failed", "hungry": "oom",
@@ -136,7 +136,7 @@ def test_no_case_begins_when_the_time_is_up(suite_file, run_benchmark, tmp_path)
 
 
 def test_it_measures_where_little_is_installed(suite_file, run_benchmark, tmp_path):
-    """Without the packages that only studies and reports need: no table, all rows."""
+    """Without the packages that only studies and reports need, all records are written, without a table."""
     absent = ["mlflow", "optuna", "rich", "pydantic", "tyro", "scipy", "sklearn", "jinja2", "matplotlib", "plotly"]
     block = f"import sys\nfor name in {absent}:\n    sys.modules[name] = None\n"
     (tmp_path / "blocker.py").write_text(block)

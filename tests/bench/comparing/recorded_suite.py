@@ -1,9 +1,9 @@
-"""A cheap benchmark whose timings are recorded, so that comparisons can be tried on what a machine really gives.
+"""A cheap benchmark whose timings are recorded, so that comparisons can be tested on real timings.
 
     OMP_NUM_THREADS=1 python tests/bench/comparing/recorded_suite.py 50
 
-measures it in so many processes, one after the other, and writes `recorded_timings.parquet` beside it. What is kept
-there was recorded on two cores on which five to ten other processes were at work.
+measures it in 50 processes, one after the other, and writes `recorded_timings.parquet` beside this file. The timings
+there were recorded on two cores that five to ten other processes used.
 """
 
 import sys
@@ -49,19 +49,19 @@ for _name in _WORK:
 
 
 def record(processes: int) -> None:
-    """Measure in so many processes and write what was found."""
+    """Measure in that many processes, one after the other, and write the records."""
     from trans4init.bench.measuring.rounds import Plan
     from trans4init.bench.measuring.worker import measure_case
     from trans4init.bench.records import records
     from trans4init.reports.machine import capture
     from trans4init.reports.records.store import write_together
 
-    environment, found = capture(), []
+    environment, recorded = capture(), []
     for process in range(processes):
         measured = measure_case(Path(__file__), SUITE, CASES[0], list(_WORK), Plan(rounds=60, sample_seconds=0.001))
-        found += records(SUITE, measured, {}, environment, f"process {process}")
+        recorded += records(SUITE, measured, {}, environment, f"process {process}")
         print(f"process {process + 1} of {processes}", file=sys.stderr, flush=True)
-        write_together(found, RECORD)
+        write_together(recorded, RECORD)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A case measured in a process of its own."""
+"""A case is measured in a process of its own, whatever an implementation does to it."""
 
 import os
 import sys
@@ -25,15 +25,15 @@ def measured(suite_file, trouble):
     file = suite_file(trouble)
     suite = load_suite(file)
     case = suite.cases(quick=True)[0]
-    return measure_case(file, suite, case, [one.name for one in suite.implementations(case)], PLAN)
+    return measure_case(file, suite, case, [way.name for way in suite.implementations(case)], PLAN)
 
 
 def test_what_goes_wrong_is_that_ones_alone_and_the_others_go_on(measured):
     allocator = measured.timings.pop("hungry on the processor")
     assert allocator.status == "oom"
     assert "can't allocate memory" in allocator.error
-    found = {name: (timing.status, timing.error.strip().splitlines()[-1:]) for name, timing in measured.timings.items()}
-    assert found == {
+    ends = {name: (timing.status, timing.error.strip().splitlines()[-1:]) for name, timing in measured.timings.items()}
+    assert ends == {
         "times": ("ok", []),
         "plus": ("ok", []),
         "wrong": ("failed", ["wrong result, so no time: it is not twice the input"]),
@@ -80,18 +80,18 @@ def test_the_baseline_is_first_and_only_the_named_are_measured(suite_file):
     file = suite_file()
     suite = load_suite(file)
     case = suite.cases(quick=True)[0]
-    assert [one.name for one in suite.implementations(case)] == ["times", "plus"]
+    assert [way.name for way in suite.implementations(case)] == ["times", "plus"]
     assert list(measure_case(file, suite, case, ["plus"], PLAN).timings) == ["plus"]
 
 
 def test_the_most_that_is_held_at_once_is_counted_and_not_what_was_there():
     inputs = torch.ones(2**18)  # 1 MiB
     with allocations() as counted:
-        one = inputs + 1
-        two = one * 2
-        del one
-        kept = two + 3
-        del two
+        first = inputs + 1
+        second = first * 2
+        del first
+        kept = second + 3
+        del second
     assert counted.peak == pytest.approx(2 * 2**20, abs=100)
     assert counted.kept == pytest.approx(kept.nbytes, abs=100)
 
@@ -104,25 +104,25 @@ CASES.append(Case("backward", shape={"length": 2**18}, quick=True, counts_prepar
 @SUITE.implementation("graph", operators=("backward",))
 def graph(inputs):
     leaf = (inputs + 1.0).requires_grad_()  # 1 MiB
-    out = leaf.sqrt().sum()  # keeps the square root for the way back: 1 MiB
+    out = leaf.sqrt().sum()  # saves the square root for the backward pass: 1 MiB
     return lambda: torch.autograd.grad(out, leaf, retain_graph=True)[0].mul(0).long() + 2 * inputs
 """
 
 
 def test_what_a_backward_pass_keeps_of_the_forward_counts_where_that_is_the_operator(suite_file):
-    found = {}
+    peak_bytes = {}
     for counted in (True, False):
         file = suite_file(GRAPH.replace("counts_prepared=True", f"counts_prepared={counted}"))
         suite = load_suite(file)
         case = next(case for case in suite.cases(quick=True) if case.operator == "backward")
         timing = measure_case(file, suite, case, ["graph"], PATIENT).timings["graph"]
         assert timing.status == "ok", timing.error
-        found[counted] = timing.peak_bytes
-    assert found[True] - found[False] == pytest.approx(2 * 2**20, abs=1000)
+        peak_bytes[counted] = timing.peak_bytes
+    assert peak_bytes[True] - peak_bytes[False] == pytest.approx(2 * 2**20, abs=1000)
 
 
 class Watched(Observer):
-    """Says how long each stretch was."""
+    """Notes the length of each stretch."""
 
     lengths: ClassVar[list[float]] = []
 
@@ -139,11 +139,11 @@ def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(monkeypat
     messages = []
     measuring.check_and_time(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
     assert len([message for message in messages if isinstance(message, measuring.Round)]) == 12
-    assert min(Watched.lengths[1:]) > 0.3  # the first is closed before the rounds begin
+    assert min(Watched.lengths[1:]) > 0.3  # the first stretch ends before the rounds begin
 
 
 def cold_suite(calls, results):
-    """Implementations that note when they are called, and what each gives."""
+    """Make a suite of cold implementations that note their calls; `results` are also the complaints about them."""
     suite = Suite("commands", list, lambda case: None, lambda _, name, result: result, baseline="first")
     for name, result in results.items():
 
@@ -163,7 +163,7 @@ def test_a_call_that_is_a_process_is_checked_and_timed_at_once(rounds):
     assert [message for message in messages if isinstance(message, measuring.Sample)]
     assert sorted(calls) == sorted(["first", "second"] * rounds + ["wrong"])
     samples = [message for message in messages if isinstance(message, measuring.Sample)]
-    assert sorted((one.implementation, one.round) for one in samples) == [
+    assert sorted((sample.implementation, sample.round) for sample in samples) == [
         (name, number) for name in ("first", "second") for number in range(rounds)
     ]
     assert [m.round for m in messages if isinstance(m, measuring.Round)] == list(range(rounds))
@@ -194,7 +194,7 @@ def test_what_an_implementation_started_ends_with_it_also_where_it_crashed(suite
     measured = measure_case(file, suite, suite.cases(quick=True)[0], ["leaving", "plus"], PLAN)
     assert (measured.timings["leaving"].status, measured.timings["plus"].status) == ("failed", "ok")
     state = Path(f"/proc/{Path(f'{file}.started').read_text()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"  # gone, or nobody has asked how it ended
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # ended, perhaps not yet waited for
 
 
 LEAVING = """
@@ -237,7 +237,7 @@ NOTING = """
 import importlib.util
 import sys
 
-# What a worker has imported before it was given this file's suite.
+# Whether the worker had imported it before this file.
 PRELOADED = ["torch._dynamo" in sys.modules]
 
 

@@ -1,4 +1,4 @@
-"""The yardstick of training speed is the same model: as many values, as many multiplications."""
+"""The baseline of training speed has the same parameters as the project's model, and learns."""
 
 import torch
 
@@ -7,9 +7,9 @@ from trans4init.bench.suites.nano_gpt import POSITIONS, SIZES, Yardstick, Yardst
 
 
 def test_the_yardstick_has_the_shapes_of_the_model():
-    own = Transformer(TransformerConfig(**SIZES, position=POSITIONS, vocabulary=65))
+    ours = Transformer(TransformerConfig(**SIZES, position=POSITIONS, vocabulary=65))
     plain = Yardstick(65, **SIZES)
-    shapes = [sorted(tuple(parameter.shape) for parameter in model.parameters()) for model in (own, plain)]
+    shapes = [sorted(tuple(parameter.shape) for parameter in model.parameters()) for model in (ours, plain)]
     assert shapes[0] == shapes[1]
 
 

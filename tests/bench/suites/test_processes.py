@@ -1,4 +1,4 @@
-"""Commands of Python as benchmarks measure them."""
+"""`run_python` runs a command to its end and names a package that it lacks."""
 
 import pytest
 

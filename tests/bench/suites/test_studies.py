@@ -1,4 +1,4 @@
-"""What the suite of studies takes for right: runs and fits together are those by themselves."""
+"""The suite of studies accepts runs and fits made together only if they equal single ones."""
 
 import dataclasses
 
@@ -15,10 +15,10 @@ def suite():
 
 
 def made(suite, operator):
-    """Inputs of its quickest case, and what trial arrays make of them."""
+    """Return the inputs of the operator's first case, and the result of trial arrays on them."""
     case = next(case for case in suite.cases(quick=False) if case.operator == operator)
     inputs = suite.inputs(case)
-    [array] = [one for one in suite.implementations(case) if one.name == "trial arrays"]
+    [array] = [way for way in suite.implementations(case) if way.name == "trial arrays"]
     return inputs, array.prepare(inputs)()
 
 

@@ -1,4 +1,4 @@
-"""Several runs as one tensor program: each is the run that it would be alone."""
+"""Several runs trained as one tensor program equal the runs trained alone."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SMALL = TransformerConfig(layers=2, width=16, heads=2, context=8)
 
 @pytest.mark.parametrize(("clip", "frozen"), [(0.05, False), (0.05, True), (100.0, False)])
 def test_runs_together_are_the_runs_by_themselves(clip, frozen):
-    """In float64, where rounding is out of the way: losses of six steps, each run's gradient clipped by itself."""
+    """Losses of six steps agree in float64, where rounding is negligible; each run's gradient is clipped by itself."""
     task = TASKS.get("text")(TextConfig(), SMALL.context, torch.device("cpu"))
     config = TrainingConfig(
         steps=20,
