@@ -1,4 +1,4 @@
-"""`trans4init bench`: known here by name, so that `--help` lists it; it lives in `trans4init.bench.cli`."""
+"""`trans4init bench`: a name for `--help` to list; `main` starts `trans4init.bench.cli` instead of this class."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""`trans4init doctor`: what this machine has, what will be used, what is missing."""
+"""`trans4init doctor`: print what this machine has, what will be used, and what is missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ class Doctor:
         from rich.text import Text
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-        for what, found in _findings():
-            table.add_row(what, Text(found))  # what is in brackets is no style
+        for what, finding in _findings():
+            table.add_row(what, Text(finding))  # Text, since rich would read what is in brackets as a style
         Console().print(table)
         return 0
 
 
 def _findings() -> Iterator[tuple[str, str]]:
+    """Yield what was looked at, and what was found."""
     import importlib.util
     import os
     import shutil
@@ -40,14 +41,14 @@ def _findings() -> Iterator[tuple[str, str]]:
     if torch.cuda.is_available():
         yield "accelerator", f"{torch.cuda.get_device_name()}: used, one run at a time"
     else:
-        yield "accelerator", f"none that torch can use: runs go to {environment.cores} processes on the CPU"
+        yield "accelerator", f"none that torch can use: a study has {environment.cores} processes on the CPU"
     for package, version in environment.versions.items():
         yield package, version
     if "triton" not in environment.versions:
-        yield "triton", "missing (Linux only)"
+        yield "triton", "not installed (it exists for Linux only)"
     for package, extra in (("ray", "cluster"), ("optuna_dashboard", "dashboard")):
         there = importlib.util.find_spec(package) is not None
-        yield package, "there" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
+        yield package, "installed" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
     refusal = native_refusal()
     yield (
         "folded nets of reals",
@@ -58,7 +59,7 @@ def _findings() -> Iterator[tuple[str, str]]:
     files: dict[str, list[str]] = {}
     for name in DATASETS:
         files.setdefault(name.split("/")[0], []).append(name)
-    for name, held in files.items():
-        here = folder is not None and all(os.path.isfile(os.path.join(folder, file)) for file in held)
-        yield f"data {name}", "in that folder" if here else "to be downloaded when needed"
+    for name, paths in files.items():
+        here = folder is not None and all(os.path.isfile(os.path.join(folder, path)) for path in paths)
+        yield f"data {name}", "in that folder" if here else "not in a folder: downloaded when a study needs it"
     yield "free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB"

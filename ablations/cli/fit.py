@@ -1,4 +1,4 @@
-"""`trans4init fit`: fit a net to a function, and show how well it does."""
+"""`trans4init fit`: fit a net to a function, and print the errors of the fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,61 +23,61 @@ __all__ = ["Fit", "fidelity_table"]
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a net to a function alone: a table of errors, a figure, a checkpoint, a Parquet record.
+    """Fit a net to a function: prints a table of errors, and writes a figure, a checkpoint and a Parquet record.
 
-    With --all, fit every net in several sizes, to one function or to all of them, beside the published approximations:
-    a page with the errors against the parameters. What is there already is not fitted again.
+    With --all, fit every net in several sizes, to one function or to all, and write a page with their errors against
+    their parameters, beside published approximations. Fits that are there already are not made again.
     """
 
     function: Positional[
         Annotated[str | None, arg(metavar="FUNCTION", help_behavior_hint="(may be left out with --all)")]
     ] = None
-    """A function's name (trans4init ls functions), or my/file.py:name."""
+    """The function's name (trans4init ls functions), or my/file.py:name."""
     all: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Make the atlas: every net and size; of every function where none is named."""
+    """Fit every net in every size, to every function if none is named."""
     net: str = "fourier-mlp"
-    """A net's name (trans4init ls nets)."""
+    """The net's name (trans4init ls nets)."""
     size: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]],
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable; default: the net's)"),
     ] = ()
     """The net's size, such as pieces=16, intervals=64 or hidden=32,32."""
     hidden: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the net's)")] = ()
-    """The net's hidden widths; as --size hidden=N,N."""
+    """The net's hidden widths; the same as --size hidden=N,N."""
     shape: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]],
         arg(metavar="KEY=N ...", help_behavior_hint="(repeatable; default: the function's)"),
     ] = ()
     """The function's shape, such as heads=4 or head_dim=32."""
     width: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the function's)")] = None
-    """The width of a positional encoding; as --shape width=N."""
+    """The width of a positional encoding; the same as --shape width=N."""
     positions: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the function's domain)")] = None
     """Fit positions 0 to N - 1."""
     domain: Annotated[
         tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="(default: the function's)")
     ] = None
     """Fit the reals from LOW to HIGH."""
-    density: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: evenly)")] = None
-    """Count errors where these inputs are: a .npy file, or text with a number a line."""
+    density: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: evenly spread inputs)")] = None
+    """A file of inputs, at which errors are counted: .npy, or text with a number per line."""
     steps: int = 3000
-    """Steps of Adam, before the last layer is solved for."""
+    """Steps of Adam; then the last layer is solved for."""
     budget: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: a tenth of the steps)")] = None
-    """Evaluations of L-BFGS after it."""
+    """Evaluations of L-BFGS at the end."""
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint="(default: no limit)")] = None
-    """Stop after so many; the result then depends on the machine's speed."""
+    """Stop after this many seconds; the result then depends on the machine's speed."""
     target_error: float = 0.0
-    """Stop where the largest error is no larger."""
+    """Stop when the largest error is at most this."""
     learning_rate: float = 1e-2
-    """Of Adam, falling to 0 on a cosine."""
+    """Adam's learning rate, which falls to 0 on a cosine."""
     seed: int = 0
-    """The same seed gives the same bits."""
+    """Seed of the net's start; the same seed gives the same bits."""
     seeds: int = 1
-    """Fit so many seeds from --seed on, together, and say how they differ."""
+    """Fit this many seeds, from --seed on, at once, and print how their errors differ."""
     out: Path = Path("runs/fit")
-    """The folder for checkpoints/, results/ and figures/."""
+    """The folder to write checkpoints/, results/ and figures/ to."""
 
     def run(self, command: str) -> int:
-        """Fit, print, keep."""
+        """Fit, print the errors, and write the files."""
         from rich.console import Console
 
         from trans4init.ablations.errors import InputError
@@ -86,9 +86,9 @@ class Fit:
         if self.all:
             return self._atlas(console)
         if self.function is None:
-            raise InputError("fit needs a function's name, or --all (trans4init ls functions).")
+            raise InputError("fit needs a function's name (trans4init ls functions), or --all.")
         if self.seeds < 1:
-            raise InputError(f"--seeds must be at least 1, and {self.seeds} was given.")
+            raise InputError(f"--seeds must be at least 1, not {self.seeds}.")
         return self._one(console) if self.seeds == 1 else self._several(console)
 
     def _one(self, console: "Console") -> int:
@@ -106,34 +106,34 @@ class Fit:
         from trans4init.ablations.fit import Fitted, Wanted, fit_many
 
         if self.density is not None or self.seconds is not None:
-            raise InputError("--seeds fits all seeds together, without --density and --seconds.")
+            raise InputError("--seeds fits all seeds at once: it can't be combined with --density or --seconds.")
         function, how = self._function(), self._how()
         wanted = [
             Wanted(function, self.net, self._size(), self.seed + more, self._domain(), self._shape())
             for more in range(self.seeds)
         ]
         fits = fit_many(wanted, **{key: value for key, value in how.items() if key != "seconds"})
-        title, found = f"fitting {self.net} to {function}", []
+        title, fitted_seeds = f"fitting {self.net} to {function}", []
         for index, outcome in track(fits, title, len(wanted), console=console, transient=True):
             if isinstance(outcome, Fitted):
-                found.append(outcome)
+                fitted_seeds.append(outcome)
             else:
                 console.print(f"seed {self.seed + index} diverged: {outcome}", highlight=False)
-        if not found:
-            raise FaultError("every seed diverged; a lower --learning-rate may do.")
-        found.sort(key=lambda fitted: fitted.fidelity.regions[0].max_error or float("inf"))
-        best, worst = found[0], found[-1]
+        if not fitted_seeds:
+            raise FaultError("every seed diverged; try a lower --learning-rate.")
+        fitted_seeds.sort(key=lambda fitted: fitted.fidelity.regions[0].max_error or float("inf"))
+        best, worst = fitted_seeds[0], fitted_seeds[-1]
         console.print(
             fidelity_table(best.fidelity, title=f"{best.net.name} → {best.function.name}, best seed {best.seed}")
         )
-        errors = [fitted.fidelity.regions[0].max_error or float("inf") for fitted in found]
+        errors = [fitted.fidelity.regions[0].max_error or float("inf") for fitted in fitted_seeds]
         console.print(
-            f"largest error over {len(found)} seeds: {errors[0]:.2e} (seed {best.seed}), "
+            f"largest error over {len(fitted_seeds)} seeds: {errors[0]:.2e} (seed {best.seed}), "
             f"median {statistics.median(errors):.2e}, {errors[-1]:.2e} (seed {worst.seed})",
             highlight=False,
             soft_wrap=True,
         )
-        for fitted in found:
+        for fitted in fitted_seeds:
             self._keep(fitted, console)
         return 0
 
@@ -146,11 +146,11 @@ class Fit:
         if self.density is not None:
             how["density"] = _digest(self.density)
         try:
-            kept = save_fit(fitted, how, self.out)
-            figure = draw_fidelity(fitted, self.out / "figures" / f"{kept[1].stem}.svg")
+            paths = save_fit(fitted, how, self.out)
+            figure = draw_fidelity(fitted, self.out / "figures" / f"{paths[1].stem}.svg")
         except OSError as error:
-            raise FaultError(f"the fit can't be kept in {self.out}: {error.strerror}.") from error
-        for path in kept if figure is None else (*kept, figure):
+            raise FaultError(f"the fit can't be written to {self.out}: {error.strerror}.") from error
+        for path in paths if figure is None else (*paths, figure):
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
     def _atlas(self, console: "Console") -> int:
@@ -160,11 +160,12 @@ class Fit:
         from trans4init.ablations.fit.atlas import entries, make
         from trans4init.reports.atlas import write_atlas
 
-        taken = ("function", "all", "out")
-        idle = [one.name for one in fields(self) if one.name not in taken and getattr(self, one.name) != one.default]
-        if idle:
-            words = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-            raise InputError(f"--all takes a function and --out alone: {words} would change nothing.")
+        used = ("function", "all", "out")
+        options = [option for option in fields(self) if option.name not in used]
+        unused = [option.name for option in options if getattr(self, option.name) != option.default]
+        if unused:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            raise InputError(f"--all takes only a function and --out; leave out {named}.")
         plan = entries(self.function)
         counts = {"made": 0, "found": 0, "diverged": 0}
         try:
@@ -172,7 +173,7 @@ class Fit:
                 counts[outcome] += 1
             page = write_atlas(self.out)
         except OSError as error:
-            raise FaultError(f"the atlas can't be kept in {self.out}: {error.strerror}.") from error
+            raise FaultError(f"the atlas can't be written to {self.out}: {error.strerror}.") from error
         console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
         console.print(str(page), markup=False, highlight=False, soft_wrap=True)
         return 0
@@ -198,14 +199,14 @@ class Fit:
                     **self._shape(),
                 )
             except FitDivergedError as error:
-                raise FaultError(f"{error}; another --seed or fewer --steps may do.") from error
+                raise FaultError(f"{error}; try another --seed or fewer --steps.") from error
 
     def _function(self) -> str:
-        """The function's name; raises InputError for options that don't go with it."""
+        """Return the function's name; raises InputError for options that don't apply to it."""
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.functions import get_function
 
-        assert self.function is not None  # `run` has seen to it
+        assert self.function is not None  # `run` has checked it
         function = get_function(self.function)
         if self.positions is not None and not function.domain.integer:
             raise InputError(
@@ -214,7 +215,7 @@ class Fit:
         if self.domain is not None and function.domain.integer:
             raise InputError(f"{self.function} is a function of positions: --domain doesn't apply, --positions does.")
         if self.positions is not None and self.positions < 1:
-            raise InputError(f"--positions must be at least 1, and {self.positions} was given.")
+            raise InputError(f"--positions must be at least 1, not {self.positions}.")
         if self.width is not None and "width" not in function.default_shape:
             raise InputError(f"{self.function} has no width.")
         return self.function
@@ -232,20 +233,20 @@ class Fit:
         return _pairs("--size", self.size) | ({"hidden": self.hidden} if self.hidden else {})
 
     def _shape(self) -> dict[str, int]:
-        """The function's shape; raises InputError for what is none."""
+        """Return the function's shape; raises InputError if --shape or --width doesn't fit it."""
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.functions import get_function
 
-        found = _pairs("--shape", self.shape) | ({"width": self.width} if self.width is not None else {})
-        for key, value in found.items():
+        shape = _pairs("--shape", self.shape) | ({"width": self.width} if self.width is not None else {})
+        for key, value in shape.items():
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"--shape takes whole numbers of at least 1, and {key}={value} was given.")
+                raise InputError(f"--shape takes whole numbers of at least 1, not {key}={value}.")
         function = get_function(self._function())
-        function.check_shape(**function.default_shape | found)
-        return found
+        function.check_shape(**function.default_shape | shape)
+        return shape
 
     def _how(self) -> dict[str, Any]:
-        """How to fit, in the words of `fit`."""
+        """Return how to fit, by the names of `fit`'s options."""
         return {
             "steps": self.steps,
             "budget": self.budget,
@@ -256,21 +257,21 @@ class Fit:
 
 
 _DEFAULTS = Fit()._how() | {"steps": None}
-"""What need not be said of a fit."""
+"""Defaults of `fit`: options equal to these are left out of a fit's record."""
 
 
-def _pairs(option: str, given: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
-    """KEY=VALUE words as a dictionary; a value is a number, numbers with commas, or a word."""
+def _pairs(option: str, arguments: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
+    """Return KEY=VALUE words as a dictionary; a value is a number, numbers with commas, or a word."""
     from trans4init.ablations.errors import InputError
 
-    found: dict[str, Any] = {}
-    for word in chain.from_iterable(given):
+    values: dict[str, Any] = {}
+    for word in chain.from_iterable(arguments):
         key, equals, text = word.partition("=")
         if not equals or not key or not text:
-            raise InputError(f"{option} takes words such as key=value, and {word!r} was given.")
+            raise InputError(f"{option} takes KEY=VALUE, not {word!r}.")
         parts = [_number(part) for part in text.split(",") if part]
-        found[key] = tuple(parts) if "," in text or key == "hidden" else parts[0]
-    return found
+        values[key] = tuple(parts) if "," in text or key == "hidden" else parts[0]
+    return values
 
 
 def _number(text: str) -> int | float | str:
@@ -283,15 +284,15 @@ def _number(text: str) -> int | float | str:
 
 
 def _numbers(file: Path) -> "Tensor":
-    """The numbers in a .npy file or a text; raises InputError where there are none."""
+    """Read the numbers in a .npy file or a text; raises InputError if they can't be read."""
     import numpy as np
     import torch
 
     from trans4init.ablations.errors import InputError
 
     try:
-        found = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.loadtxt(file, ndmin=1)
-        return torch.from_numpy(np.asarray(found, dtype=np.float64).ravel())
+        numbers = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.loadtxt(file, ndmin=1)
+        return torch.from_numpy(np.asarray(numbers, dtype=np.float64).ravel())
     except OSError as error:
         raise InputError(f"--density {file} can't be read: {error.strerror or error}.") from None
     except (ValueError, TypeError, EOFError) as error:
@@ -306,7 +307,7 @@ def _digest(file: Path) -> str:
 
 @contextmanager
 def _progress(console: "Console", title: str, steps: int) -> Iterator["OnStep"]:
-    """A bar on a terminal from the first step on; a line at each quarter elsewhere. steps: of both phases."""
+    """Show a bar on a terminal, and a line at each quarter elsewhere. steps: those of Adam and of L-BFGS together."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -317,17 +318,17 @@ def _progress(console: "Console", title: str, steps: int) -> Iterator["OnStep"]:
         TextColumn("loss {task.fields[loss]:.2e}"),
     )
     bar = Progress(*columns, console=console, transient=True)
-    told = 0
+    quarters = 0
 
     def on_step(step: int, loss: float) -> None:
-        nonlocal told
+        nonlocal quarters
         if console.is_terminal:
             bar.start()
             if not bar.tasks:
                 bar.add_task(title, total=steps, loss=loss)
             bar.update(bar.task_ids[0], completed=step + 1, loss=loss)
-        elif 4 * step // steps > told:
-            told = 4 * step // steps
+        elif 4 * step // steps > quarters:
+            quarters = 4 * step // steps
             console.print(f"{title}: step {step} of {steps}, loss {loss:.2e}", highlight=False)
 
     try:
@@ -338,7 +339,7 @@ def _progress(console: "Console", title: str, steps: int) -> Iterator["OnStep"]:
 
 
 def fidelity_table(fidelity: "Fidelity", title: str) -> "Table":
-    """Errors by region, of the value and of the derivative, then what the net costs."""
+    """Return a table of the errors by region, of value and derivative, with the net's cost below."""
     from rich.table import Table
 
     table = Table(

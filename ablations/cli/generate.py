@@ -1,4 +1,4 @@
-"""`trans4init generate`: let a trained language model go on with a text."""
+"""`trans4init generate`: let a trained language model continue a text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["Generate"]
 
 @dataclass(frozen=True)
 class Generate:
-    """Go on with each line of standard input, by a model that was trained on task text.
+    """Continue each line of standard input, by a model that was trained on task text.
 
     At a terminal it asks for a line at a time. Seconds and tokens per second go to standard error.
     """
@@ -19,11 +19,11 @@ class Generate:
     checkpoint: Positional[Path]
     """A run's folder, or one of its .safetensors files."""
     prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: lines of standard input)")] = None
-    """Go on with this text, once."""
+    """Continue this text instead."""
     tokens: int = 300
-    """New tokens."""
+    """Number of tokens to generate."""
     temperature: float = 0.8
-    """Divides the logits; 0 takes the likeliest token every time."""
+    """The logits are divided by this; 0 takes the likeliest token every time."""
     top_k: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
     """Draw among the N likeliest tokens."""
     top_p: Annotated[float | None, arg(metavar="P", help_behavior_hint="(default: all)")] = None
@@ -32,7 +32,7 @@ class Generate:
     """The same seed draws the same text."""
 
     def run(self, command: str) -> int:
-        """Go on with the prompt, or with every line."""
+        """Continue the prompt, or every line."""
         from trans4init.ablations.cli.lines import answer_lines
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.training.inference import Sampling, generate
@@ -40,7 +40,7 @@ class Generate:
 
         trained = load_trained(self.checkpoint)
         if self.tokens < 1:
-            raise InputError(f"--tokens must be at least 1, and {self.tokens} was given.")
+            raise InputError(f"--tokens must be at least 1, not {self.tokens}.")
         sampling = Sampling(self.temperature, self.top_k, self.top_p, self.seed)
 
         def answer(line: str) -> tuple[str, int]:

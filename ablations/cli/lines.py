@@ -1,4 +1,4 @@
-"""Lines in, lines out: from standard input or a person at a terminal, with the time each took on standard error."""
+"""Answer lines from standard input or a person at a terminal, with the time of each on standard error."""
 
 import sys
 import time
@@ -10,12 +10,13 @@ __all__ = ["answer_lines"]
 
 
 def answer_lines(answer: Callable[[str], tuple[str, int]], lines: Iterable[str] | None = None) -> int:
-    """Print the answer to every line, and to standard error its tokens per second; the exit code.
+    """Print the answer to every line, and its tokens per second to standard error; return the exit code.
 
-    `answer` gives the text and its number of tokens. At a terminal a line that it can't answer is only complained of.
+    `answer` returns the text and its number of tokens. If it raises InputError, the error is printed and the next line
+    asked for at a terminal; elsewhere it is raised.
     """
     if lines is None and sys.stdin is None:
-        raise InputError("there is no standard input to read lines from.")
+        raise InputError("standard input is closed: there are no lines to read.")
     asked = lines is None and sys.stdin.isatty()
     for line in (_asked_for() if asked else (line.rstrip("\n") for line in sys.stdin)) if lines is None else lines:
         start = time.perf_counter()
@@ -33,7 +34,7 @@ def answer_lines(answer: Callable[[str], tuple[str, int]], lines: Iterable[str] 
 
 
 def _readable(line: str) -> str:
-    """The line; raises InputError where it holds bytes that are no characters."""
+    """Return the line; raises InputError if it holds bytes that are not UTF-8."""
     try:
         line.encode()
     except UnicodeEncodeError as error:
@@ -42,7 +43,7 @@ def _readable(line: str) -> str:
 
 
 def _asked_for() -> Iterator[str]:
-    """Lines from a person, until the end of input."""
+    """Yield lines from a person, until the end of input."""
     while True:
         try:
             yield input("> ")

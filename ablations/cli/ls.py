@@ -1,4 +1,4 @@
-"""`trans4init ls`: what there is."""
+"""`trans4init ls`: list what can be named in commands and studies."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ class Ls:
     """List functions, nets, arms, tasks, recipes or studies."""
 
     kind: Positional[Literal["functions", "nets", "arms", "tasks", "recipes", "studies"] | None] = None
-    """Which of them; all when left out."""
+    """The list to print; all of them if left out."""
 
     def run(self, command: str) -> int:
         """Print the lists."""

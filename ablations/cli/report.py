@@ -1,4 +1,4 @@
-"""`trans4init report`: render a study's report from its Parquet files. Works without torch."""
+"""`trans4init report`: render a study's report from its Parquet files. Needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,15 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True)
 class Report:
-    """Render report.html, report.md and report.svg from a study's Parquet files; of benchmarks, bench.html."""
+    """Render report.html, report.md and report.svg from a study's Parquet files, or bench.html from benchmarks."""
 
     folder: Positional[Path]
-    """The study's folder, such as runs/positional-text, or that of benchmarks, runs/bench."""
+    """The folder of the study, such as runs/positional-text, or of benchmarks, runs/bench."""
     publish: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: nowhere)")] = None
-    """Also copy the results, bundled into few files, and their report into this folder."""
+    """Also write the results, bundled into few files, and their report to this folder."""
 
     def run(self, command: str) -> int:
-        """Render, and say where."""
+        """Render the report, and print the verdict and the paths."""
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results, write_bundle
@@ -48,7 +48,7 @@ class Report:
         return 0
 
     def _benchmarks(self, results: "Results") -> int:
-        """The benchmarks' page, in the folder that is published to where there is one."""
+        """Render the benchmarks' page, in the folder that is published to if there is one."""
         from trans4init.reports.records.store import load_results, write_bundle
         from trans4init.reports.speed.page import write_speed_page
         from trans4init.reports.speed.speeds import speeds
@@ -56,7 +56,7 @@ class Report:
         if self.publish is None:
             print(write_speed_page(self.folder, results))
             return 0
-        # What was measured again takes the place of what was published; other suites and devices stay.
+        # Suites that were measured again replace the published ones; other suites and devices stay.
         folder = self.publish / "results"
         newest = speeds([*load_results(folder).records, *results.records])
         written = write_bundle([record for suite in newest for record in suite.records], folder)

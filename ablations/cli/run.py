@@ -1,4 +1,4 @@
-"""`trans4init run`: run a study, or go on with it."""
+"""`trans4init run`: run a study, or continue it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +11,27 @@ __all__ = ["Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """Run a study, or go on with one that was interrupted: finished runs are never repeated."""
+    """Run a study, or continue one that was interrupted: finished runs are never repeated."""
 
     study: Positional[str]
-    """A shipped study's name (trans4init ls studies), or the path of a TOML file."""
+    """The name of a study that comes with the project (trans4init ls studies), or the path of a TOML file."""
     dry_run: bool = False
-    """List the cells with an estimate of time and disk, and run nothing."""
+    """Print the cells and an estimate of time, memory and disk; run nothing."""
     seeds: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """Evaluation seeds of each cell."""
+    """Number of evaluation seeds of each cell."""
     trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """Tuning trials of each cell."""
+    """Number of tuning trials of each cell."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
-    """A text file to use instead of the study's data; makes a study of its own, named after both."""
+    """A text file to use instead of the study's data; this is a study of its own, named after both."""
     executor: Literal["inline", "process", "ray"] = "process"
-    """Where runs happen: here, a process each (one at a time on a GPU), or a Ray cluster."""
+    """Where runs happen: in this process, in a process each (one at a time on a GPU), or on a Ray cluster."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")] = None
-    """The study's folder."""
+    """The folder to write the study to."""
     retry_failed: bool = False
-    """Run again what failed or ran out of memory."""
+    """Run again those runs that failed or ran out of memory."""
 
     def run(self, command: str) -> int:
-        """Run it."""
+        """Run the study, or print its plan."""
         from rich.console import Console
 
         from trans4init.ablations.study.run import Options, run_study

@@ -10,13 +10,13 @@ __all__ = ["Sync"]
 
 @dataclass(frozen=True)
 class Sync:
-    """(Re)build the MLflow mirror of a study, or of benchmarks, from their Parquet files."""
+    """Write to MLflow what it lacks of a study, or of benchmarks, from their Parquet files."""
 
     folder: Positional[Path]
-    """The study's folder, such as runs/positional-text."""
+    """The folder of the study, such as runs/positional-text, or of benchmarks, runs/bench."""
 
     def run(self, command: str) -> int:
-        """Write what MLflow doesn't have yet."""
+        """Write what MLflow doesn't have yet, and print where it is."""
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.mirror.runs import MirrorError, sync, tracking_uri
         from trans4init.reports.mirror.speeds import mirror_speeds
@@ -31,17 +31,15 @@ class Sync:
         except UnreadableSchemaError as error:
             raise InputError(str(error)) from None
         if not records:
-            raise InputError(
-                f"{self.folder} has no results to mirror (no readable {self.folder / 'results'}/*.parquet)."
-            )
+            raise InputError(f"{self.folder} has no results: there is no readable {self.folder / 'results'}/*.parquet.")
         try:
             if records[0].study == STUDY:
                 new = mirror_speeds(self.folder.resolve().parent, records)
-                done = f"all suites of {self.folder}, {new} of them new,"
+                written = f"all suites of {self.folder}, {new} of them new,"
             else:
                 sync(self.folder, records, verdict_text(summarise(records)))
-                done = f"{len(records)} runs of {records[0].study}"
+                written = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
-            raise FaultError(f"MLflow could not be written: {error}") from error
-        print(f"{done} are in {tracking_uri(self.folder.resolve().parent)}")
+            raise FaultError(f"can't write to MLflow: {error}") from error
+        print(f"{written} are in {tracking_uri(self.folder.resolve().parent)}")
         return 0

@@ -1,4 +1,4 @@
-"""`trans4init train`: train one model on one task, or go on with it."""
+"""`trans4init train`: train a model on a task, or continue an interrupted run."""
 
 import os
 import signal
@@ -23,21 +23,21 @@ __all__ = ["Train"]
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on a task, or go on from the last checkpoint: an interrupted run ends as an uninterrupted one.
+    """Train a model on a task, or continue from the last checkpoint, with the result of an uninterrupted run.
 
-    Several processes: torchrun --nproc-per-node 2 --no-python trans4init train TASK
+    With several processes: torchrun --nproc-per-node 2 --no-python trans4init train TASK
     """
 
     task: Positional[str]
-    """A task's name (trans4init ls tasks), a shipped recipe's (trans4init ls recipes), or the path of a TOML file."""
+    """The name of a task (trans4init ls tasks) or of a recipe (trans4init ls recipes), or the path of a TOML file."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the recipe's model)")] = None
-    """A named size of model in place of the recipe's: toy, nano, base, gpt2-small, vit-tiny."""
+    """A named model size instead of the recipe's: toy, nano, base, gpt2-small or vit-tiny."""
     steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
-    """Training steps."""
+    """Number of training steps."""
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
-    """Of the model's start, the order of the data and dropout."""
+    """Seed of the model's start, of the order of the data and of dropout."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the recipe's)")] = None
-    """A file of yours: a text for task text, a .csv or .tsv for task classification."""
+    """A file to train on: a text for task text, a .csv or .tsv file for task classification."""
     text_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: text)")] = None
     """The column of --data with the texts."""
     label_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: label)")] = None
@@ -47,13 +47,13 @@ class Train:
     ] = ()
     """Any other key of the recipe, such as training.learning_rate=3e-4 or model.position=rope."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/train/TASK)")] = None
-    """The run's folder."""
+    """The folder to write the run to."""
 
     def run(self, command: str) -> int:
-        """Train, test, keep."""
+        """Train and test the model, and print the test."""
         import sys
 
-        recipe = self._recipe()  # a mistake is answered before torch is there
+        recipe = self._recipe()  # before torch is imported, so that mistakes are answered at once
         from rich.console import Console
 
         from trans4init.ablations.errors import FaultError, InputError
@@ -74,18 +74,18 @@ class Train:
                 outcome = _train(recipe, folder, team, console, stop)
             except StoppedError as stopped:
                 if team.leads:
-                    print(f"Stopped after step {stopped.step}; to go on: {launcher}{command}", file=sys.stderr)
+                    print(f"Stopped after step {stopped.step}; to continue: {launcher}{command}", file=sys.stderr)
                 return 130
             except DivergedError as error:
-                raise FaultError(f"{error}; a lower training.learning_rate may do.") from error
+                raise FaultError(f"{error}; try a lower training.learning_rate.") from error
             except OutsideDomainError as error:
                 raise InputError(
-                    f"the model has no positions for what is tested: {error}; a larger model.context may do."
+                    f"the model has no positions for what is tested: {error}; try a larger model.context."
                 ) from None
             except BrokenPipeError:
                 raise
             except OSError as error:
-                raise FaultError(f"the run can't be kept in {folder}: {error.strerror}.") from error
+                raise FaultError(f"the run can't be written to {folder}: {error.strerror}.") from error
         if team.leads:
             _show(outcome, folder, console)
         return 0
@@ -101,24 +101,24 @@ class Train:
             named = load_recipe(self.task).model.model_dump(exclude_unset=True)
             by_data = {key: value for key, value in named.items() if key in _BY_DATA}
             changes["model"] = {key: value for key, value in sizes.items() if key != "vocabulary"} | by_data
-        given = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
-        given |= {"task.label_column": self.label_column}
-        given |= {"task.source": None if self.data is None else str(self.data)}
-        changes |= {key: value for key, value in given.items() if value is not None}
+        options = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
+        options |= {"task.label_column": self.label_column}
+        options |= {"task.source": None if self.data is None else str(self.data)}
+        changes |= {key: value for key, value in options.items() if value is not None}
         for words in chain.from_iterable(self.set):
             key, equals, value = words.partition("=")
             if not equals:
-                raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, and {words!r} was given.")
+                raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, not {words!r}.")
             changes[key] = _value(value)
         return load_recipe(self.task, changes)
 
 
 _BY_DATA = ("kind", "image_size", "patch", "channels", "classes")
-"""Of a recipe's model: what a preset, which is a size, leaves as it is."""
+"""Keys of a recipe's model that a preset, which is only a size, leaves as they are."""
 
 
 def _value(text: str) -> Any:
-    """A value as TOML would read it; words need no quotes."""
+    """Read a value as TOML does; a word needs no quotes."""
     import tomllib
 
     try:
@@ -129,14 +129,17 @@ def _value(text: str) -> Any:
 
 @contextmanager
 def _asked_to_stop(*, tell: bool) -> Iterator[Any]:
-    """Whether Ctrl-C was pressed or the process told to end: the step under way is finished first. Twice is at once."""
+    """Give a function that says whether to stop, after a Ctrl-C or SIGTERM within; a second one stops at once.
+
+    tell: whether to print that training stops.
+    """
     asked = False
 
     def note(number: int, frame: object) -> None:
         nonlocal asked
         asked = True
         if tell:
-            os.write(2, b"Stopping after this step; Ctrl-C once more stops at once.\n")  # print is not for handlers
+            os.write(2, b"Stopping after this step; Ctrl-C once more stops at once.\n")  # print may fail in a handler
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -148,7 +151,7 @@ def _asked_to_stop(*, tell: bool) -> Iterator[Any]:
 
 
 def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: Any) -> "Outcome":
-    """Train with a bar on a terminal; at each evaluation a line."""
+    """Train, with a progress bar on a terminal and a line at each evaluation."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from trans4init.ablations.training.run import train_recipe
@@ -175,17 +178,17 @@ def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: 
 
 
 def _of_interest(found: "list[Measurement]") -> "list[Measurement]":
-    """The latest of each metric but for gradients and groups."""
+    """Return the latest measurement of each metric, without gradient norms and groups."""
     return list({m.metric.name: m for m in found if "/" not in m.metric.name}.values())
 
 
 def _words(measurement: "Measurement") -> str:
-    value = "none" if measurement.value is None else f"{measurement.value:.4g}"
+    value = "missing" if measurement.value is None else f"{measurement.value:.4g}"
     return f"{measurement.metric.name.replace('_', ' ')} {value}"
 
 
 def _show(outcome: "Outcome", folder: Path, console: "Console") -> None:
-    """The test of the best model, as a table, and where everything is."""
+    """Print the test of the best model as a table, and the paths."""
     from rich.table import Table
 
     progress = outcome.progress
@@ -194,7 +197,7 @@ def _show(outcome: "Outcome", folder: Path, console: "Console") -> None:
         table.add_column(title, justify="right" if title == "value" else "left")
     last = [m for m in progress.found if m.metric.name.startswith("grok")]
     for measurement in [*outcome.tested, *last]:
-        value = "none" if measurement.value is None else f"{measurement.value:.4f}"
+        value = "missing" if measurement.value is None else f"{measurement.value:.4f}"
         table.add_row(measurement.metric.name.replace("_", " "), value, measurement.metric.unit)
     console.print(table)
     console.print(f"{outcome.parameters:,} parameters", highlight=False)

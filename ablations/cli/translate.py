@@ -1,4 +1,4 @@
-"""`trans4init translate`: turn lines into what a trained model makes of them."""
+"""`trans4init translate`: turn lines into their targets by a trained model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["Translate"]
 
 @dataclass(frozen=True)
 class Translate:
-    """Turn each line of standard input into its target, by a model trained on pairs: sentences, commands, sums.
+    """Turn each line of standard input into its target, by a model trained on pairs (sentences, commands, sums).
 
     At a terminal it asks for a line at a time. Seconds and tokens per second go to standard error.
     """
@@ -19,16 +19,16 @@ class Translate:
     checkpoint: Positional[Path]
     """A run's folder, or one of its .safetensors files."""
     text: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: lines of standard input)")] = None
-    """Translate this, once."""
+    """Translate this text instead."""
     beam: int = 4
-    """Hypotheses of the search; 1 is greedy."""
+    """Number of hypotheses of the beam search; 1 decodes greedily."""
     length_penalty: float = 0.6
-    """α of Wu et al. 2016, equation 14."""
+    """How much the search favours longer targets: α of Wu et al. 2016, equation 14."""
     maximum: int = 100
-    """Tokens of a target at most."""
+    """The largest number of tokens of a target."""
 
     def run(self, command: str) -> int:
-        """Answer every line."""
+        """Translate the text, or every line."""
         from trans4init.ablations.cli.lines import answer_lines
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.training.inference import translate
@@ -36,7 +36,7 @@ class Translate:
 
         trained = load_trained(self.checkpoint)
         if self.maximum < 1:
-            raise InputError(f"--maximum must be at least 1, and {self.maximum} was given.")
+            raise InputError(f"--maximum must be at least 1, not {self.maximum}.")
 
         def answer(line: str) -> tuple[str, int]:
             return translate(trained, line, beam=self.beam, alpha=self.length_penalty, maximum=self.maximum)

@@ -1,4 +1,4 @@
-"""`trans4init ui`: MLflow's pages on the runs, and Optuna's dashboard where it is installed."""
+"""`trans4init ui`: serve MLflow's pages on the runs, and Optuna's dashboard if it is installed."""
 
 import contextlib
 import importlib.util
@@ -14,20 +14,20 @@ __all__ = ["Ui"]
 
 @dataclass(frozen=True)
 class Ui:
-    """Open MLflow's pages on the runs (and optuna-dashboard where it is installed) until Ctrl-C."""
+    """Serve MLflow's pages on the runs (and optuna-dashboard, if installed) until Ctrl-C."""
 
     runs: Path = Path("runs")
-    """The folder of all studies."""
+    """The folder that holds all studies."""
     port: int = 5000
     """MLflow's port; Optuna's dashboards take the ones after it."""
 
     def run(self, command: str) -> int:
-        """Start the servers and wait."""
+        """Start the servers, print their addresses, and wait."""
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.mirror.runs import MirrorError, experiments, tracking_uri
 
         if not 0 < self.port < 2**16:
-            raise InputError(f"--port must be from 1 to 65535, and {self.port} was given.")
+            raise InputError(f"--port must be from 1 to 65535, not {self.port}.")
         uri = tracking_uri(self.runs)
         if uri.startswith("sqlite:") and not (self.runs / "mlflow.db").exists():
             raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
@@ -38,7 +38,7 @@ class Ui:
         except MirrorError as error:
             raise FaultError(f"MLflow's store {uri} can't be read: {error}") from error
         artifacts = (self.runs.resolve() / "mlartifacts").as_uri()
-        # MLflow's own first page is about traces of language models; these are the lists of runs.
+        # MLflow's first page shows traces of language models; these addresses show the lists of runs.
         pages = [f"http://127.0.0.1:{self.port}/#/experiments/{id_}/runs  {name}" for name, id_ in studies.items()]
         servers = {
             "\n".join(pages): [

@@ -63,7 +63,7 @@ def test_every_command_explains_itself(run_command, name):
         (["fit", "gelu", "--positions", "5"], "--positions doesn't apply"),
         (["fit", "gelu", "--width", "4"], "gelu has no width"),
         (["report", "nowhere"], "nowhere has no results to report on"),
-        (["sync", "nowhere"], "nowhere has no results to mirror"),
+        (["sync", "nowhere"], "nowhere has no results: there is no readable"),
         (["ui", "--runs", "nowhere"], "nowhere has no mlflow.db"),
         (["ui", "--port", "99999"], "--port must be from 1 to 65535"),
         (["ls", "arm"], "unknown kind 'arm'; did you mean 'arms'?"),
@@ -136,7 +136,7 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
     assert "spline" in (tmp_path / "atlas.html").read_text()
     assert Fit("gelu", all=True, out=tmp_path).run("") == 0
     assert "0 made, 2 found" in capsys.readouterr().out
-    with pytest.raises(InputError, match="needs a function's name, or --all"):
+    with pytest.raises(InputError, match=r"needs a function's name .*, or --all"):
         Fit(out=tmp_path).run("")
 
 
@@ -144,22 +144,22 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
     ("options", "sentence"),
     [
         ({"net": "spline", "size": (("interval=4",),)}, "unknown key 'interval'; did you mean 'intervals'"),
-        ({"net": "spline", "size": (("intervals",),)}, "--size takes words such as key=value"),
+        ({"net": "spline", "size": (("intervals",),)}, "--size takes KEY=VALUE, not 'intervals'"),
         ({"net": "spline", "size": (("intervals=x",),)}, "intervals: input should be a valid integer"),
         ({"function": "alibi", "shape": (("head=4",),)}, "function 'alibi' takes heads, and"),
         ({"function": "sinusoidal", "domain": (0, 4)}, "--domain doesn't apply, --positions does"),
         ({"function": "alibi", "shape": (("seed=3",),)}, "function 'alibi' takes heads, and"),
-        ({"function": "alibi", "shape": (("heads=abc",),)}, "whole numbers of at least 1, and heads=abc was given"),
-        ({"function": "alibi", "shape": (("heads=2.5",),)}, "whole numbers of at least 1, and heads=2.5 was given"),
-        ({"function": "alibi", "shape": (("heads=0",),)}, "whole numbers of at least 1, and heads=0 was given"),
+        ({"function": "alibi", "shape": (("heads=abc",),)}, "whole numbers of at least 1, not heads=abc"),
+        ({"function": "alibi", "shape": (("heads=2.5",),)}, "whole numbers of at least 1, not heads=2.5"),
+        ({"function": "alibi", "shape": (("heads=0",),)}, "whole numbers of at least 1, not heads=0"),
         ({"domain": (4, -4)}, "a domain goes from low to high"),
         ({"net": "mlp-relu", "domain": (math.nan, 4)}, "a domain has finite ends, and nan..4 was given"),
         ({"net": "mlp-relu", "domain": (-math.inf, 4)}, "a domain has finite ends, and -inf..4 was given"),
         ({"density": Path("nowhere.npy")}, "--density nowhere.npy can't be read"),
         ({"density": Path(__file__)}, "holds no numbers"),
         ({"seeds": 0}, "--seeds must be at least 1"),
-        ({"seeds": 2, "seconds": 3.0}, "without --density and --seconds"),
-        ({"all": True, "steps": 5, "target_error": 0.1}, "--steps, --target-error would change nothing"),
+        ({"seeds": 2, "seconds": 3.0}, "can't be combined with --density or --seconds"),
+        ({"all": True, "steps": 5, "target_error": 0.1}, "leave out --steps, --target-error"),
         ({"budget": -1}, "a budget is a number of evaluations, 0 or more"),
         ({"seconds": 0.0}, "a fit takes more than 0 seconds"),
     ],

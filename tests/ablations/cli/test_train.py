@@ -173,11 +173,11 @@ def test_a_line_that_can_not_be_spelled_is_refused(tmp_path, reversing):
     [
         ("printf '1 2\\xff\\n' | {0} translate {1}", 2, "trans4init: the line is not UTF-8 (after 3 characters).\n"),
         ("{0} translate {1} --text $(printf '\\377')", 2, "trans4init: the line is not UTF-8 (after 0 characters).\n"),
-        ("{0} translate {1} <&-", 2, "trans4init: there is no standard input to read lines from.\n"),
+        ("{0} translate {1} <&-", 2, "trans4init: standard input is closed: there are no lines to read.\n"),
         ("{0} translate {1} --text '1 2' --length-penalty nan", 2, "trans4init: alpha must be a number of at least 0"),
     ],
 )
-def test_input_that_is_none_is_one_sentence(tmp_path, reversing, shell, code, sentence):
+def test_input_that_cannot_be_read_is_one_sentence(tmp_path, reversing, shell, code, sentence):
     words = shell.format(SCRIPT, reversing)
     done = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "")
@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_version_is_said(tmp_path, reversing):
         snapshot.header | {"codec": {"kind": "x"}},
     ):
         path = write_snapshot(tmp_path / "other.safetensors", header, model=snapshot.part("model"))
-        with pytest.raises(InputError, match="is of another version of this project: "):
+        with pytest.raises(InputError, match="was written by another version of this project: "):
             load_trained(path)
 
 
