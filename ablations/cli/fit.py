@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from trans4init.ablations.fit import Fidelity, Fitted
-    from trans4init.ablations.fit.jobs import OnStep
+    from trans4init.ablations.fit import Fidelity, Fitted, OnStep
     from trans4init.ablations.functions import Domain
 
 __all__ = ["Fit", "fidelity_table"]
@@ -180,8 +179,7 @@ class Fit:
 
     def _fit(self, console: "Console") -> "Fitted":
         from trans4init.ablations.errors import FaultError
-        from trans4init.ablations.fit import fit, refinement_budget
-        from trans4init.ablations.fit.jobs import FitDivergedError
+        from trans4init.ablations.fit import FitDivergedError, fit, refinement_budget
 
         function, how = self._function(), self._how()
         total = self.steps + (refinement_budget(self.steps) if self.budget is None else self.budget)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit.fidelity import QUANTITIES, region_errors
-from trans4init.ablations.fit.jobs import FitDivergedError, Wanted, fit_many
+from trans4init.ablations.fit.jobs import Wanted, fit_many
+from trans4init.ablations.fit.optimise import FitDivergedError
 from trans4init.ablations.fit.records import fit_request, record_of, run_id_of, save_fit
 from trans4init.ablations.functions import Domain, Function, get_function, list_functions
 from trans4init.ablations.nets import build_net, list_nets, net_class

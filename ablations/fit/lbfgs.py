@@ -137,4 +137,5 @@ def _between(low: Tensor, high: Tensor, length: Tensor, value: Tensor, there: Te
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
+    products: Tensor = torch.linalg.vecdot(a, b)
+    return products

@@ -46,7 +46,7 @@ class PiecewiseLinear(Net):
         super().__init__(domain, outputs, size)
         self.kinks = nn.Parameter(torch.empty(size.pieces - 1))
         self.values = nn.Parameter(torch.empty(size.pieces + 1, outputs))
-        self.register_load_state_dict_pre_hook(_rename_knots)
+        self.register_load_state_dict_pre_hook(_rename_knots)  # type: ignore[no-untyped-call]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [...] to [..., O]."""

@@ -12,8 +12,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import Fitted, fit, load_fitted, refinement_budget
-from trans4init.ablations.fit.jobs import FitDivergedError, OnStep
+from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted, refinement_budget
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
 from trans4init.ablations.slots.arms import get_arm

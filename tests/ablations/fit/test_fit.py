@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import fit, load_fitted
+from trans4init.ablations.fit import FitDivergedError, fit, load_fitted
 from trans4init.ablations.fit.fidelity import measure
-from trans4init.ablations.fit.jobs import FitDivergedError
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.slots.contents import FoldedTable, NetContent
 

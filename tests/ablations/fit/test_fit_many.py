@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import Wanted, fit, fit_many
+from trans4init.ablations.fit import FitDivergedError, Wanted, fit, fit_many
 from trans4init.ablations.fit import jobs as module
-from trans4init.ablations.fit.jobs import FitDivergedError
 from trans4init.ablations.fit.optimise import Schedule, adam, refine
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import build_net

@@ -195,3 +195,12 @@ def test_a_size_a_net_cannot_have_is_refused_by_key(name, size, sentence):
 def test_a_wrong_net_gets_the_nearest():
     with pytest.raises(InputError, match="unknown net 'fourier-mpl'; did you mean 'fourier-mlp'"):
         build_net("fourier-mpl", POSITIONS, 1)
+
+
+def test_a_polyline_saved_when_its_kinks_were_called_knots_is_loaded():
+    """Checkpoints of fits are files that people keep."""
+    saved = build_net("piecewise-linear", REALS, 1, pieces=5)
+    weights = {name.replace("kinks", "knots"): value + 0.25 for name, value in saved.state_dict().items()}
+    loaded = build_net("piecewise-linear", REALS, 1, pieces=5)
+    loaded.load_state_dict(weights)
+    assert torch.equal(loaded.kinks, saved.kinks + 0.25)
