@@ -8,7 +8,7 @@ from trans4init.ablations.study.agenda import Agenda, best_trial
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import VALIDATION_LOSS
+from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
@@ -65,6 +65,21 @@ def test_trials_of_a_cell_follow_each_other(study):
     cells = [request.cell for request in in_flight if request.phase == "tune"]
     assert len(cells) == len(set(cells))
     assert {request.trial for request in in_flight if request.phase == "tune"} == {0}
+
+
+def test_a_trial_is_proposed_from_the_finished_trials_of_its_own_cell(study):
+    proposals = []
+
+    def noting(cell, trial, finished):
+        proposals.append((cell, trial, [(record.cell, record.trial) for record in finished]))
+        return propose(cell, trial, finished)
+
+    agenda = Agenda(study, [], [])
+    while requests := agenda.next([], noting):
+        for request in requests:
+            agenda.add(finish(study, request))
+    assert {(cell, trial) for cell, trial, _ in proposals} == {(c, t) for c in study.spec.cells() for t in (0, 1)}
+    assert all(finished == [(cell, n) for n in range(trial)] for cell, trial, finished in proposals)
 
 
 def test_cells_that_need_a_fit_wait_for_it(study):
@@ -182,3 +197,44 @@ def test_ids_depend_on_what_decides_the_result(study):
     assert study.evaluate_request(cell, 0, 0, {}).run_id == study.evaluate_request(cell, 0, 1, {}).run_id
     assert study.record(study.evaluate_request(cell, 0, 0, {}), [Measurement(VALIDATION_LOSS, 1.0)]).run_id in ids
     assert study.folder == Path(study.results).parent
+
+
+def test_the_best_trial_by_an_accuracy_is_the_highest(tiny_study, tmp_path):
+    path = tiny_study(
+        ('source = "text.txt"\nevaluation_tokens = 64', 'name = "classification"'),
+        ("context = 8", 'context = 16\nkind = "encoder"'),
+        ("seeds = 2", 'seeds = 2\nmetric = "accuracy"'),
+        ("trials = 2", "trials = 3"),
+    )
+    study = ResolvedStudy(load_study(str(path)), "f", capture(), tmp_path / "runs", "")
+    tried = [
+        study.record(study.tune_request(ANALYTIC, n, {"learning_rate": n / 100}), [Measurement(ACCURACY, value, 6)])
+        for n, value in enumerate((0.5, 0.7, 0.6))
+    ]
+    assert best_trial(study.spec, tried) == (1, {"learning_rate": 0.01})
+
+
+def test_ids_of_another_net_or_another_session_are_others(study, tiny_study, tmp_path):
+    """A net's size is part of every run with it; rounds and cells are part of a throughput session alone."""
+
+    def other(*changes):
+        return ResolvedStudy(load_study(str(tiny_study(*changes))), "f", capture(), tmp_path / "runs", "")
+
+    def ids(study):
+        cells = (CellKey("sinusoidal", "learned-frozen", "fourier-mlp"), ANALYTIC)
+        with_net, without = (study.evaluate_request(cell, 0, 0, {}).run_id for cell in cells)
+        session = [request.run_id for request in study.throughput_requests()[:2]]
+        return study.fit_request("fourier-mlp").run_id, with_net, without, *session
+
+    mine = ids(study)
+    resized, longer, smaller = (
+        ids(other(change))
+        for change in (
+            ("hidden = [8]", "hidden = [9]"),
+            ("rounds = 2", "rounds = 3"),
+            ('"learned-fine-tuned", "free-table"]', '"learned-fine-tuned"]'),
+        )
+    )
+    assert [a == b for a, b in zip(mine, resized, strict=True)] == [False, False, True, True, False]
+    assert [a == b for a, b in zip(mine, longer, strict=True)] == [True, True, True, False, False]
+    assert [a == b for a, b in zip(mine, smaller, strict=True)] == [True, True, True, False, False]

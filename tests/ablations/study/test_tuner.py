@@ -9,7 +9,7 @@ from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.tuner import Tuner
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import VALIDATION_LOSS
+from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 ANALYTIC, FREE = CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "free-table")
@@ -123,3 +123,33 @@ def test_a_study_without_a_space_has_nothing_to_choose(study, tiny_study, tmp_pa
     path = tiny_study(("trials = 2\n\n[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", ""))
     (tmp_path / "other").mkdir()
     assert Tuner(load_study(str(path)), tmp_path / "other").parameters(ANALYTIC, 0, []) == {}
+
+
+@pytest.mark.parametrize(("metric", "direction"), [("accuracy", "MAXIMIZE"), ("validation_loss", "MINIMIZE")])
+def test_the_tuner_seeks_what_is_better_by_the_metric(tiny_study, tmp_path, monkeypatch, metric, direction):
+    """In the database, and in the study that proposes."""
+    path = tiny_study(
+        ('source = "text.txt"\nevaluation_tokens = 64', 'name = "classification"'),
+        ("context = 8", 'context = 16\nkind = "encoder"'),
+        ("seeds = 2", f'seeds = 2\nmetric = "{metric}"'),
+    )
+    study = ResolvedStudy(load_study(str(path)), "f", capture(), tmp_path, "")
+    made, plain = [], optuna.create_study
+    monkeypatch.setattr(optuna, "create_study", lambda **options: made.append(options["direction"]) or plain(**options))
+    tuner = Tuner(study.spec, study.folder)
+    first = study.record(study.tune_request(ANALYTIC, 0, {"learning_rate": 0.01}), [Measurement(ACCURACY, 0.25, 6)])
+    tuner.parameters(ANALYTIC, 1, [first])
+    tuner.tell(ANALYTIC, [first])
+    assert [each.name for each in made] == [direction] * 2
+    assert [trial.value for trial in optuna_study(study, ANALYTIC).trials] == [0.25 if metric == "accuracy" else None]
+
+
+def test_a_space_is_searched_on_the_scale_that_it_says(tiny_study, tmp_path):
+    """On a logarithmic one half of the draws are below the geometric mean, on a linear one hardly any."""
+    log = "low = 1e-3, high = 1e-1, log = true"
+    for scale, low_draws in ((log, range(8, 25)), (log.replace(", log = true", ""), range(8))):
+        spec = load_study(str(tiny_study((log, scale))))
+        tuner = Tuner(spec, tmp_path)
+        drawn = [tuner.parameters(ANALYTIC, trial, [])["learning_rate"] for trial in range(1, 33)]
+        assert sum(rate < 1e-2 for rate in drawn) in low_draws
+        assert all(1e-3 <= rate <= 1e-1 for rate in drawn)

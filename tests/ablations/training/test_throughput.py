@@ -83,3 +83,13 @@ def test_orders_differ_between_rounds(build, monkeypatch):
     rounds = [tuple(order[start : start + 3]) for start in range(0, len(order), 3)]
     assert all(len(set(round_)) == 3 for round_ in rounds)
     assert any(one != other for one, other in itertools.pairwise(rounds))
+
+
+def test_a_speed_is_all_tokens_of_all_steps_by_the_seconds(build, monkeypatch):
+    """By a clock that goes on by 4 seconds for each look: 3 steps of 4 windows of 8 tokens are 96 tokens."""
+    import trans4init.ablations.training.throughput as module
+
+    clock = itertools.count(step=4.0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    for training in (True, False):
+        assert module._tokens_per_second(build()[0], 3, training=training) == 96 / 4
