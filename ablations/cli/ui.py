@@ -44,6 +44,7 @@ class Ui:
             "\n".join(pages): [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
                 *("--backend-store-uri", uri, "--default-artifact-root", artifacts),
+                *("--workers", "1"),  # one person looks; MLflow's four take four times as long to start on a laptop
             ]
         }
         if importlib.util.find_spec("optuna_dashboard"):
