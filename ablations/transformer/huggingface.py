@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trans4init.ablations.errors import InputError, unknown_name
@@ -41,6 +39,10 @@ def load_pretrained(folder: Path | str) -> Transformer:
     `transformers` to 1e-4. Raises InputError for a folder that isn't such a checkpoint, and for a config that asks for
     something that these classes don't compute.
     """
+    # Imported here: the package of the Transformer imports this file, and models are measured without safetensors.
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     try:
         config_json: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
