@@ -106,9 +106,9 @@ def start_benchmark(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         folders = filter(None, [os.environ.get("PYTHONPATH", ""), str(tmp_path)])
         blocker = ["blocker"] if (tmp_path / "blocker.py").exists() else []
         plugins = [word for name in (*blocker, "trans4init.bench.plugin", "no:cacheprovider") for word in ("-p", name)]
-        options = ["--rootdir", str(tmp_path), "--out", str(tmp_path / "out"), *map(str, words)]
+        options = ["--rootdir", tmp_path, "--out", tmp_path / "out", "--minutes", 60, *words]  # no case is left out
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "pytest", *plugins, str(file), *options],
+            [sys.executable, "-P", "-m", "pytest", *plugins, *map(str, [file, *options])],
             cwd=tmp_path,
             env=clean | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)},
             stdout=subprocess.PIPE,

@@ -107,7 +107,7 @@ def test_the_bare_command_measures(run_bare, tmp_path):
     }
     tests = [f"{suite_files()[name]}::test_implementation[{case}]" for name, case in cases.items()]
     plugins = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
-    code, output = run_bare(MEASURE, *plugins, "--quick", "--out", tmp_path / "out", *tests)
+    code, output = run_bare(MEASURE, *plugins, "--quick", "--minutes", 60, "--out", tmp_path / "out", *tests)
     assert code == 0, output
     assert "2 passed" in output
     records = load_results(tmp_path / "out" / "results").records

@@ -1,9 +1,13 @@
 """What a sample's seconds, a first call and an interruption are, by a clock of the test's own."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
+from trans4init.bench.measuring import conditions
 from trans4init.bench.measuring import rounds as measuring
+from trans4init.bench.measuring.conditions import Observer
 from trans4init.bench.measuring.rounds import Checked, Plan, Planned, Round, Sample, check_and_time
 from trans4init.bench.suite import Case, Suite
 
@@ -30,7 +34,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(measuring, "time", clock)
+    for module in (measuring, conditions):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(measuring, "seconds_waited", lambda: clock.waited)
     return clock
 
@@ -95,3 +100,23 @@ def test_rounds_are_as_many_as_the_plan_has_time_for_and_at_least_eight(messages
     sent = messages(Plan(rounds=20, seconds=seconds, sample_seconds=0.01))
     assert [planned.rounds for planned in sent[Planned]] == [rounds]
     assert [sample.round for sample in sent[Sample]] == [round_.round for round_ in sent[Round]] == list(range(rounds))
+
+
+class Watched(Observer):
+    """Notes the length of each stretch."""
+
+    lengths: ClassVar[list[float]] = []
+
+    def close(self):
+        self.lengths.append(self.seconds())
+        return super().close()
+
+
+def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(messages, monkeypatch):
+    monkeypatch.setattr(measuring, "Observer", Watched)
+    monkeypatch.setattr(Watched, "lengths", [])
+    sent = messages(Plan(rounds=12), calling=0.06)
+    assert len(sent[Round]) == 12
+    _, *stretches = Watched.lengths  # the first stretch ends before the rounds begin
+    assert sum(stretches) == pytest.approx(13 * (0.06 + measuring._PAUSE_SECONDS))
+    assert min(stretches) > 0.3

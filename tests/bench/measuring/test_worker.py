@@ -2,16 +2,13 @@
 
 import os
 import sys
-import time
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 
 from trans4init.bench.measuring import rounds as measuring
 from trans4init.bench.measuring.allocations import allocations
-from trans4init.bench.measuring.conditions import Observer
 from trans4init.bench.measuring.rounds import Plan
 from trans4init.bench.measuring.worker import load_suite, measure_case
 from trans4init.bench.suite import Case, Suite
@@ -119,27 +116,6 @@ def test_what_a_backward_pass_keeps_of_the_forward_counts_where_that_is_the_oper
         assert timing.status == "ok", timing.error
         peak_bytes[counted] = timing.peak_bytes
     assert peak_bytes[True] - peak_bytes[False] == pytest.approx(2 * 2**20, abs=1000)
-
-
-class Watched(Observer):
-    """Notes the length of each stretch."""
-
-    lengths: ClassVar[list[float]] = []
-
-    def close(self):
-        self.lengths.append(self.seconds())
-        return super().close()
-
-
-def test_the_last_rounds_are_not_marked_by_a_stretch_too_short_to_tell(monkeypatch):
-    monkeypatch.setattr(measuring, "Observer", Watched)
-    monkeypatch.setattr(Watched, "lengths", [])
-    suite = Suite("sleeping", list, lambda case: None, lambda *_: "", baseline="sleep")
-    suite.implementation("sleep")(lambda _: lambda: time.sleep(0.06))
-    messages = []
-    measuring.check_and_time(suite, Case("sleep"), ["sleep"], Plan(rounds=12), messages.append)
-    assert len([message for message in messages if isinstance(message, measuring.Round)]) == 12
-    assert min(Watched.lengths[1:]) > 0.3  # the first stretch ends before the rounds begin
 
 
 def cold_suite(calls, results):
