@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from trans4init.ablations.slots.arms import get_arm
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
+
+# No test may fail because a machine is slow or busy.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
