@@ -7,14 +7,13 @@ from pathlib import Path
 import filelock
 
 from trans4init.ablations.errors import FaultError, InputError, shown
-from trans4init.reports.files import remove_leftovers
 
 __all__ = ["held"]
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder, lock it, and delete the temporary files of writers that were killed.
+    """Make the folder and lock it.
 
     The system releases the lock when the process ends, however it ends.
 
@@ -31,7 +30,6 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{shown(folder)} can't be written: {error.strerror}.") from None
     try:
-        remove_leftovers(folder)
         yield
     finally:
         lock.release()

@@ -29,7 +29,7 @@ class Registry(Generic[T]):
     """Holds the classes of one kind by their `name`. A new class is decorated with `@REGISTRY.register`.
 
     Its file is in the package; or anywhere, and then the class is called `my/file.py:name`; or it is a module of an
-    installed distribution with an entry point in the group `trans4init.functions` (`.nets`, `.arms`, `.tasks`).
+    installed distribution with an entry point in the group `trans4init.functions` (`.nets`, `.arms`).
     """
 
     def __init__(self, kind: str) -> None:

@@ -1,12 +1,15 @@
 """Write a file whole: after a crash there is the old file or the new one, never a part of it."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 
 __all__ = ["remove_leftovers", "write_whole"]
 
 _TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
+"""The names that `write_whole` makes; `remove_leftovers` deletes no others."""
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
@@ -14,7 +17,8 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
 
     The content is written under a temporary name in the same folder, which no other writer uses, and is synced to the
     disk before it is renamed; then the folder is synced, since only that makes a rename durable (POSIX). Raises OSError
-    where the system refuses; the file at `path` is then unchanged, and the temporary file is removed.
+    where the system refuses; the temporary file is then removed, and the file at `path` is unchanged, unless only the
+    sync of the folder failed.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     try:
@@ -35,6 +39,10 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed. Call this only while nobody else writes in `folder`."""
+    """Delete the temporary files of `write_whole` whose writers were killed; other files ending in .tmp stay.
+
+    Call this only while nobody else writes in `folder`.
+    """
     for path in folder.glob(f"*{_TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        if _TEMPORARY_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)

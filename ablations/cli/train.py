@@ -61,6 +61,7 @@ class Train:
         from trans4init.ablations.slots.contents import OutsideDomainError
         from trans4init.ablations.training.distributed import joined_team
         from trans4init.ablations.training.loop import DivergedError, StoppedError
+        from trans4init.reports.files import remove_leftovers
 
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
         with (
@@ -68,6 +69,8 @@ class Train:
             _asked_to_stop(tell=team.leads) as stop,
             held(folder) if team.leads else nullcontext(),
         ):
+            if team.leads:
+                remove_leftovers(folder)
             console = Console(quiet=not team.leads)
             launcher = f"torchrun --nproc-per-node {team.size} --no-python " if team.size > 1 else ""
             try:

@@ -48,7 +48,7 @@ class TaskConfig(BaseModel):
         return self.model_dump(mode="json")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Pickle the settings of a task in a user's file as that file's: another process has yet to run it."""
+        """Pickle a user's task settings as file and values: the process that unpickles them must first run the file."""
         if ":" not in self.name:
             return super().__reduce_ex__(protocol)
         return config_in_file, (self.model_dump(exclude_unset=True),)

@@ -20,7 +20,7 @@ _IN_FILE = "FILE.py:NAME"
 
 
 def _tag(section: Any) -> str:
-    """Return the task that a section names: `text` where it names none, `FILE.py:NAME` for one in a user's file."""
+    """Return the name in a task section: `text` if it has no name, `FILE.py:NAME` for one in a user's file."""
     name = str(section.get("name", "text") if isinstance(section, dict) else getattr(section, "name", "text"))
     return _IN_FILE if ":" in name else name
 

@@ -207,7 +207,7 @@ class Fourier(Net):
 
 
 class LinearSize(NetSize):
-    """Empty: a matrix has the size of its vectors."""
+    """Has no options: the vectors determine the matrix's size."""
 
 
 @NETS.register

@@ -48,6 +48,10 @@ def load_toml(
         raise InputError(sentence(error, model, name_or_path)) from None
 
 
+_PROSE = ("about", "question")
+"""Keys whose text may end like the name of something in a file, and which `_beside` leaves alone."""
+
+
 def _find(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
     if name_or_path in shipped:
         return shipped[name_or_path]
@@ -61,7 +65,7 @@ def _find(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
 def _beside(folder: Path, value: Any) -> Any:
     """Rewrite each `FILE.py:NAME` in a value, whose file is relative to `folder`, as relative to the current folder."""
     if isinstance(value, dict):
-        return {key: _beside(folder, entry) for key, entry in value.items()}
+        return {key: entry if key in _PROSE else _beside(folder, entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_beside(folder, entry) for entry in value]
     if isinstance(value, str) and _IN_FILE.fullmatch(value):

@@ -187,7 +187,7 @@ class RandomFrozen(NetArm):
 
 @ARMS.register
 class FreeTable(Arm):
-    """Control: is it capacity?"""
+    """Control: does a trainable table do as well, so that capacity explains the result?"""
 
     name = "free-table"
     holds, moves = "the function's values as a trainable table", "the table"

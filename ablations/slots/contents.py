@@ -116,7 +116,7 @@ class ExactGradient(Content):
         self.content = content
 
     def value(self, inputs: Tensor) -> Tensor:
-        """[...] to [...]."""
+        """Give the content's values [...] for inputs [...], with the closed form's gradient."""
         with torch.no_grad():
             values: Tensor = self.content(inputs)
         result: Tensor = _Substituted.apply(inputs, values, self.function, self.shape)  # type: ignore[no-untyped-call]

@@ -32,7 +32,7 @@ class ArmRecord:
 
 
 class FrozenMovedError(Exception):
-    """Raised where a frozen value of a slot changed in training, or got a gradient: the arm belies its name."""
+    """A frozen value of a slot changed in training, or got a gradient, so that the arm is not frozen as it claims."""
 
 
 class FrozenGuard:

@@ -52,7 +52,8 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     if new:
         _check(study, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
     with held(study.folder):
-        remove_leftovers(study.results)
+        for folder in (study.results, *(study.folder / "checkpoints").glob("*")):
+            remove_leftovers(folder)
         if options.retry_failed:
             _set_failures_aside(study.results)
         try:

@@ -23,7 +23,7 @@ class Tuner:
     The first trial uses the study's own settings. The others come from Optuna's TPE sampler, which is seeded by the
     trial's number and shown the cell's finished trials: a resumed study proposes what an uninterrupted one would, and
     cells try the same settings until their results differ. `optuna.db` holds one Optuna study per cell. A trial is
-    added when it is finished, so that a kill leaves no half-told trial; a lost database is rebuilt from the results.
+    added when it is finished, so that a kill leaves no half-stored trial; a lost database is rebuilt from the results.
     """
 
     def __init__(self, spec: StudySpec, folder: Path) -> None:
@@ -84,7 +84,7 @@ def _content(trial: FrozenTrial) -> tuple[object, ...]:
 
 
 def _open(path: Path) -> optuna.storages.RDBStorage:
-    """Open the database; a damaged file is renamed, and what it held is told again from the results."""
+    """Open the database; a damaged file is renamed, and its trials are stored again from the results."""
     address = f"sqlite:///{path.resolve()}"
     try:
         return optuna.storages.RDBStorage(address)

@@ -1,4 +1,4 @@
-"""The training loop: AdamW on a task's batches, with evaluations, checks for divergence and of frozen values."""
+"""Train with AdamW on a task's batches, evaluate, and check that losses are finite and frozen values unchanged."""
 
 import math
 import random
@@ -195,7 +195,7 @@ def train_on(
                 improved = _measure(step_once, progress, record, split, last=last)
                 if guard:
                     guard.check()
-            stopping = team.told(stop()) if check or team.size == 1 else False  # asking makes a team wait
+            stopping = team.told(stop()) if check or team.size == 1 else False  # each question makes a team wait
             due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if keep is not None and due:
                 progress.since_check = [loss.item() for loss in since_check]

@@ -32,7 +32,7 @@ class ForwardPass:
     """None in a stack without cross-attention."""
     cache: KeyValueCache | None = None
     last_only_in: int | None = None
-    """The layer (the last) that computes the last row alone; None where every row is wanted."""
+    """Index of the last layer if it computes only the last row; None if every row is needed."""
     index: Tensor | None = None
     """[B, L]: layer 0's state is [N, W], and its row index[b, l] is the state of token l of batch entry b."""
 

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _PAUSE_SECONDS = 0.002
-"""Wait before each sample: the parent process, told what comes next, briefly uses a core."""
+"""Seconds to wait before each sample: the parent process, which is told what comes next, briefly uses a core."""
 _INTERRUPTED = 0.01
 """A sample is marked as interrupted if its threads waited for a core for more than this share of its time."""
 _WINDOW_SECONDS = 0.5

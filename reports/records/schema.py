@@ -29,8 +29,10 @@ __all__ = [
     "to_table",
 ]
 
-SCHEMA_VERSION = 2
-"""Written into every file; raise it when code for the old rows would misread the new ones, which it then refuses."""
+SCHEMA_VERSION = 3
+"""Written into every file; raise it when older code would misread new files, which it then refuses."""
+_READABLE_VERSIONS = ("2", "3")
+"""Read by `from_table`. Version 2 had study cards without arms."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -281,8 +283,9 @@ def from_table(table: pa.Table) -> list[RunRecord]:
     """
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     version = metadata.get("schema_version", "none")
-    if version != str(SCHEMA_VERSION):
-        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads version {SCHEMA_VERSION}")
+    if version not in _READABLE_VERSIONS:
+        readable = " and ".join(_READABLE_VERSIONS)
+        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
     if metadata.pop("digest") != _digest(table, metadata):
         raise DigestError("the content does not match its digest")
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
