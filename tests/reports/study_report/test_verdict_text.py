@@ -12,6 +12,7 @@ from trans4init.reports.study_report.verdict_text import VerdictText, verdict_te
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 TUNED = CellKey("sinusoidal", "learned-fine-tuned", "siren")
+FROM_SCRATCH = CellKey("sinusoidal", "learned-from-scratch", "siren")
 NONE = CellKey("sinusoidal", "none")
 FAR = at_context(VALIDATION_LOSS, 4)
 
@@ -53,6 +54,12 @@ def test_the_verdict_is_on_the_fitted_nets_and_the_rest_are_controls(say):
     assert "(validation loss −0.1955 [−0.19" in text.verdict
     assert text.controls == "none worse (+0.3045)."
     assert text.limits == ""
+
+
+def test_a_net_that_was_not_fitted_is_a_control(say):
+    text = say((TUNED, -0.2, -0.2), (FROM_SCRATCH, -0.4, -0.4))
+    assert "from-scratch" not in text.verdict
+    assert text.controls == "learned-from-scratch · siren better (−0.3955)."
 
 
 def test_a_verdict_that_another_metric_contradicts_is_limited(say):
