@@ -168,7 +168,7 @@ class XPos(Rotary):
     tails = "defined for every position; the scale of the fast pairs falls to 0"
 
     def outputs(self, **shape: int) -> int:
-        """Return 3P."""
+        """Return how many values a position has: a cosine, a sine and a scale for each of the P pairs."""
         return 3 * self.pairs(**shape)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:

@@ -48,7 +48,7 @@ class ResolvedStudy:
 
     @cached_property
     def spec_hash(self) -> str:
-        """The hash of the conditions that the study's runs share."""
+        """Return the hash of the conditions that all runs of the study share."""
         return spec_hash(self.spec.conditions(self.fingerprint))
 
     @property

@@ -1,4 +1,4 @@
-"""Throughput: every model in every round, and ratios that find a slow one."""
+"""Throughput sessions time every model in every round, and their ratios find a slow one."""
 
 import itertools
 
