@@ -1,8 +1,8 @@
 """A registry of classes by name, filled by importing every module of a package, with "did you mean" in its errors."""
 
-import hashlib
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 from collections.abc import Iterable
 from functools import cache
@@ -24,24 +24,33 @@ class Named(Protocol):
 
 T = TypeVar("T", bound=Named)
 
+_USER_MODULE = "trans4init_user_"
+"""How the modules begin that are made of users' files."""
+_RUNS = itertools.count()
+"""Numbers them: files in two folders may be called the same, and one that failed is run again."""
+
 
 class Registry(Generic[T]):
     """Holds the classes of one kind by their `name`. A new class is decorated with `@REGISTRY.register`.
 
-    Its file is in the package; or anywhere, and then the class is called `my/file.py:name`; or it is a module of an
-    installed distribution with an entry point in the group `trans4init.functions` (`.nets`, `.arms`).
+    Its file is in the package; or it is a module of an installed distribution with an entry point in the group
+    `trans4init.functions` (`.nets`, `.arms`); or it is a file of the user's, anywhere. Then the class is called
+    `my/file.py:name`, and no list has it.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._things: dict[str, type[T]] = {}
+        self._in_files: dict[str, dict[str, type[T]]] = {}
+        """The classes of users' files, by the name of the file's module."""
 
     def register(self, thing: type[T]) -> type[T]:
         """Register a class under its name, as a decorator; raises InputError where the name is taken."""
-        name = str(thing.name)
-        if name in self._things:
+        name, module = str(thing.name), thing.__module__
+        things = self._in_files.setdefault(module, {}) if module.startswith(_USER_MODULE) else self._things
+        if name in self._things or name in things:
             raise InputError(f"{self.kind} {name!r} is registered twice; give one of the two another name.")
-        self._things[name] = thing
+        things[name] = thing
         return thing
 
     def get(self, name: str) -> type[T]:
@@ -57,8 +66,7 @@ class Registry(Generic[T]):
 
     def _in_file(self, file: Path, name: str) -> type[T]:
         """Return what that file itself registers under the name, not what has the name elsewhere."""
-        module = _run_file(file)
-        in_file = {key: thing for key, thing in self._things.items() if thing.__module__ == module}
+        in_file = self._in_files.get(_run_file(file))
         if not in_file:
             raise InputError(f"{file} registers no {self.kind}.")
         if name not in in_file:
@@ -84,12 +92,11 @@ class Registry(Generic[T]):
 def _run_file(file: Path) -> str:
     """Run a file of the user's, once in a process, and return the module's name.
 
-    What the file raises is passed on.
+    What the file raises is passed on, and the file is run anew when it is asked for again.
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}.")
-    place = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # files in two folders may be called the same
-    spec = importlib.util.spec_from_file_location(f"trans4init_user_{file.stem}_{place}", file)
+    spec = importlib.util.spec_from_file_location(f"{_USER_MODULE}{file.stem}_{next(_RUNS)}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)

@@ -39,12 +39,25 @@ def test_a_file_is_asked_for_what_it_registers_itself(tmp_path, monkeypatch):
         file.write_text(text)
     assert registry.get(f"{files[0]}:first").name == "first"
     assert registry.get(f"{files[1]}:second").name == "second"
+    assert registry.names() == ["thing"]  # a list has what any process finds by its plain name
     with pytest.raises(InputError, match="unknown thing 'second'; there are: first"):
         registry.get(f"{files[0]}:second")
     with pytest.raises(InputError, match=r"mine\.py registers no thing"):
         registry.get(f"{files[2]}:thing")
     with pytest.raises(InputError, match="thing 'thing' is registered twice"):
         registry.get(f"{files[3]}:thing")
+
+
+def test_a_file_that_failed_is_run_again_when_it_is_mended(tmp_path, monkeypatch):
+    registry = Registry("thing")
+    monkeypatch.setattr("trans4init.ablations.registry.SEEN", registry, raising=False)
+    source = "from trans4init.ablations.registry import SEEN\n\n@SEEN.register\nclass Own:\n    name = 'own'\n"
+    file = tmp_path / "mine.py"
+    file.write_text(source + "\nraise ValueError('half done')\n")
+    with pytest.raises(ValueError, match="half done"):
+        registry.get(f"{file}:own")
+    file.write_text(source + "    mended = True\n")
+    assert registry.get(f"{file}:own").mended
 
 
 def test_a_wrong_name_is_an_input_error():

@@ -36,7 +36,7 @@ exit 1
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("missing", "No working C++ compiler actual"), ("failing", "error: 'at::vec' has not been declared")],
+    [("missing", "No working C++ compiler found"), ("failing", "error: 'at::vec' has not been declared")],
 )
 def test_both_operators_say_in_one_sentence_that_nothing_can_be_compiled_here(tmp_path, compiler, reason):
     """In a process of its own: the compiler is looked for once, and what was compiled before is kept."""
