@@ -16,6 +16,7 @@ from trans4init.ablations.fit.fidelity import measure
 from trans4init.ablations.fit.fitted import Fitted
 from trans4init.ablations.fit.optimise import FitDivergedError, OnStep, Schedule, adam, refine
 from trans4init.ablations.functions import Domain, Function, get_function
+from trans4init.ablations.functions.tails import tails_of
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.nets.base import Placed
 from trans4init.ablations.seeding import keyed_generator
@@ -194,7 +195,9 @@ class _Job:
                 f"{density.min().item():g} to {density.max().item():g}."
             )
         del self.pairs
-        self._points = _representative(density)
+        tails = tails_of(self.function, self.domain, **self.shape)
+        points = _representative(density)
+        self._points = points if tails is None else points.clamp(tails.low, tails.high)
         self.placed = "start" if self.placed == "start" else "no"
 
     def finished(self, density: Tensor | None = None) -> Fitted:

@@ -30,6 +30,7 @@ class Relu(Activation):
     name = "relu"
     source = "Nair and Hinton 2010, Rectified Linear Units Improve Restricted Boltzmann Machines, section 2"
     tails = "0 to the left, x to the right"
+    asymptotes = (0.0, 0.0), (1.0, 0.0)
     kinks = (0.0,)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -50,6 +51,7 @@ class Gelu(Activation):
     name = "gelu"
     source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
     tails = "0 to the left, x to the right"
+    asymptotes = (0.0, 0.0), (1.0, 0.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -70,6 +72,7 @@ class GeluTanh(Activation):
     name = "gelu-tanh"
     source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
     tails = "0 to the left, x to the right"
+    asymptotes = (0.0, 0.0), (1.0, 0.0)
     approximates = "gelu"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -86,6 +89,7 @@ class Silu(Activation):
     source = "Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network Function Approximation"
     domain = Domain(-8, 8, integer=False)
     tails = "0 to the left, x to the right"
+    asymptotes = (0.0, 0.0), (1.0, 0.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -107,6 +111,7 @@ class Sigmoid(Activation):
     source = "Rumelhart et al. 1986, Learning Representations by Back-Propagating Errors, equation 2"
     domain = Domain(-8, 8, integer=False)
     tails = "0 to the left, 1 to the right"
+    asymptotes = (0.0, 0.0), (0.0, 1.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -126,6 +131,7 @@ class Tanh(Activation):
     name = "tanh"
     source = "LeCun et al. 1998, Efficient BackProp, section 4.4"
     tails = "−1 to the left, 1 to the right"
+    asymptotes = (0.0, -1.0), (0.0, 1.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""

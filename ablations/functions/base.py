@@ -12,7 +12,10 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.registry import Registry
 
-__all__ = ["FUNCTIONS", "Domain", "Function", "Role", "Takes"]
+__all__ = ["FUNCTIONS", "Domain", "Function", "Line", "Role", "Takes"]
+
+Line = tuple[float, float]
+"""A slope and an intercept."""
 
 Takes = Literal["numbers", "vectors", "rows"]
 """The kind of an input: a number; a vector of fixed length [..., n]; or a row of any length [..., n], padded by −∞."""
@@ -58,9 +61,14 @@ class Domain:
         low, high = float(self.low), float(self.high)
         if self.log:
             low, high = math.log(low), math.log(high)
-            inputs = inputs.clamp_min(torch.finfo(inputs.dtype).tiny).log()
+            inputs = self.logarithm(inputs)
         half = (high - low) / 2 or 1.0  # a domain may be a single position
         return (inputs - (high + low) / 2) / half
+
+    @staticmethod
+    def logarithm(inputs: Tensor) -> Tensor:
+        """Compute the logarithm of positive inputs [...]; of 0, that of the least number of their dtype."""
+        return inputs.clamp_min(torch.finfo(inputs.dtype).tiny).log()
 
     def beyond(self, support: tuple[float, float] = (-math.inf, math.inf)) -> tuple["Domain", ...]:
         """Return the regions outside that reach 1 to 2 and 2 to 4 times as far: where nothing has been fitted.
@@ -109,6 +117,9 @@ class Function(ABC):
     """The shape arguments that it takes, with the values that a fit has by default."""
     tails: ClassVar[str] = ""
     """What it does outside its domain, in words."""
+    asymptotes: ClassVar[tuple[Line | None, Line | None]] = (None, None)
+    """The lines that it approaches far to the left and far to the right, None where it approaches none: a net in its
+    place follows them outside its domain. Over a logarithmic domain lines of logarithms."""
     role: ClassVar[Role] = "elementwise"
     """How the slot's owner uses the values: added to embeddings, as a rotation, as a bias on scores, …"""
     support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)

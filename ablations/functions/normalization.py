@@ -32,6 +32,7 @@ class Rsqrt(Normalizer):
     log_values = True
     support = (0.0, math.inf)
     tails = "1 / √1e-5 towards 0, falls to 0 to the right"
+    asymptotes = (0.0, -0.5 * math.log(NORM_EPSILON)), (-0.5, 0.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -77,6 +78,7 @@ class Dyt(Normalizer):
     domain = Domain(-4, 4, integer=False)
     gain = 0.5
     tails = "−1 to the left, 1 to the right"
+    asymptotes = (0.0, -1.0), (0.0, 1.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""

@@ -175,8 +175,14 @@ class FireQuery(Fire):
         return self.squeezed(distances) / self.squeezed(reach.clamp_min(self.threshold))
 
 
-@cache
+@torch.compiler.assume_constant_result
 def _fire_draw(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the values of `_drawn`, which a compiled model takes as constants: its graph can make no generator."""
+    return _drawn(heads)
+
+
+@cache
+def _drawn(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw weights and biases of f, float64: uniform in ±1/√fan-in, as PyTorch's linear layers are initialised."""
     generator = keyed_generator(0, "fire", heads)
     shapes = ((1, 32), (1, 32), (32, heads), (32, heads))
@@ -203,9 +209,8 @@ class Tabulated(RelativeFunction):
         raise InputError(f"{self.name} has no closed form, and so no derivative.")
 
     def initial_table(self, inputs: Tensor, generator: torch.Generator, **shape: int) -> Tensor:
-        """Draw from a normal distribution with deviation 0.02, a row for each index, [rows, H]."""
-        last = self.table_index(inputs, Domain(inputs[0].item(), inputs[-1].item(), True), **shape).max().item()
-        return 0.02 * torch.randn(int(last) + 1, self.outputs(**shape), dtype=inputs.dtype, generator=generator)
+        """Draw from a normal distribution with deviation 0.02, a row for each input, [N, H]."""
+        return 0.02 * torch.randn(len(inputs), self.outputs(**shape), dtype=inputs.dtype, generator=generator)
 
     def open_ended(self) -> bool:
         """Return True: every distance beyond the table has its last row."""

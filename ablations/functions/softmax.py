@@ -49,6 +49,7 @@ class SoftmaxExp(SoftmaxWeight):
     domain = Domain(-8, 0, integer=False)
     support = (-math.inf, 0.0)
     tails = "falls to 0 on the left, e^-8 = 3.4e-4 at the end of the domain; no inputs above 0"
+    asymptotes = (0.0, 0.0), None
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -171,6 +172,7 @@ class StableMax(SoftmaxWeight):
     domain = Domain(-8, 8, integer=False)
     after_max = False
     tails = "falls to 0 as 1 / |x| on the left, x + 1 to the right"
+    asymptotes = (0.0, 0.0), (1.0, 1.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""
@@ -191,6 +193,7 @@ class Reciprocal(Function):
     log_values = True
     support = (0.0, math.inf)
     tails = "falls to 0 to the right; unbounded towards 0"
+    asymptotes = (-1.0, 0.0), (-1.0, 0.0)
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map [...] to [...]."""

@@ -79,14 +79,15 @@ class Slot(nn.Module):
         content = self.content.content if isinstance(self.content, FoldedTable) else self.content
         return self.function.fused and isinstance(content, Analytic)
 
-    def forward(self, inputs: Tensor, highest: int | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, highest: int | None = None, *, hidden: Tensor | None = None) -> Tensor:
         """Compute the function's values by the slot's content.
 
         highest: the largest of integer inputs that count from the domain's start, where the caller knows it. Without
-        it the inputs are looked at, and on a GPU that waits until they are computed.
+        it the inputs are looked at, and on a GPU that waits until they are computed. hidden: true where an input means
+        nothing and its value will not be used; an observer is shown −∞ there.
         """
         if self.watch is not None:
-            self.watch(inputs)
+            self.watch(inputs if hidden is None else inputs.masked_fill(hidden, -math.inf))
         values: Tensor = self.content(inputs, highest)
         return values
 

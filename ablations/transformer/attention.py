@@ -138,19 +138,19 @@ class Attention(nn.Module):
         if not self.scale.fused or self.scale.watch is not None:
             factors = self.scale(seen_keys.counts(), highest=k.shape[-2])
             if not self.scale.fused:
-                q, scale = q * factors[..., None], 1.0
+                q, scale = (q * factors[..., None]).to(q.dtype), 1.0
         if not (self.softmax.fused and self.softmax_reciprocal.fused and self.watch_map is None):
             weights = self._weights(q, k, bias, scale, seen_keys)
             if self.watch_map is not None:
                 self.watch_map(weights)
-            return nn.functional.dropout(weights, dropout) @ self._repeat(v)
+            return nn.functional.dropout(weights, dropout).to(v.dtype) @ self._repeat(v)
         if self.softmax.watch is not None or self.softmax_reciprocal.watch is not None:
             with torch.no_grad():
                 self._weights(q, k, bias, scale, seen_keys)  # for the observer alone
         if visibility.mask is None:
             return _fused(q, k, v, bias, scale, dropout, visibility)
         added = seen_keys.added(bias)
-        dense = torch.zeros((), dtype=q.dtype, device=q.device) if added is None else added.to(q.dtype)
+        dense = torch.zeros((), dtype=torch.float32, device=q.device) if added is None else added
         dense = torch.where(seen_keys.hidden, -torch.inf, dense)
         return seen_keys.without_blind(attention(q, k, v, bias=dense, scale=scale, dropout_p=dropout))
 
@@ -162,12 +162,18 @@ class Attention(nn.Module):
     def _weights(
         self, q: Tensor, k: Tensor, bias: RelativeBias | Tensor | None, scale: float | None, seen_keys: SeenKeys
     ) -> Tensor:
-        """Compute attention weights [B, H, Lq, Lk] by the softmax slots; 0 for unseen keys and negative values."""
-        scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ self._repeat(k).transpose(-1, -2))
-        added = seen_keys.added(bias)
-        if added is not None:
-            scores = scores + added.to(scores.dtype)
-        return seen_keys.without_blind(self._normalise(scores, seen_keys.hidden))
+        """Compute attention weights [B, H, Lq, Lk] by the softmax slots; 0 for unseen keys and negative values.
+
+        Scores and weights are in float32 at least: products of 16 bits can be beyond their range.
+        """
+        precision = torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast(q.device.type, enabled=False):
+            scores = q.to(precision) @ self._repeat(k).to(precision).transpose(-1, -2)
+            scores = (q.shape[-1] ** -0.5 if scale is None else scale) * scores
+            added = seen_keys.added(bias)
+            if added is not None:
+                scores = scores + added.to(precision)
+            return seen_keys.without_blind(self._normalise(scores, seen_keys.hidden))
 
     def _normalise(self, scores: Tensor, hidden: Tensor) -> Tensor:
         """Turn scores [B, H, Lq, Lk] into weights; at least one key of each row is not hidden."""
@@ -180,7 +186,7 @@ class Attention(nn.Module):
                 raise InputError(f"{name} gives whole rows: slot 'softmax-reciprocal' has no use with it.")
             rows: Tensor = self.softmax(scores.masked_fill(hidden, -torch.inf))
             return rows.clamp_min(0.0).masked_fill(hidden, 0.0)
-        weights = self.softmax(scores.masked_fill(hidden, 0.0)).clamp_min(0.0).masked_fill(hidden, 0.0)
+        weights = self.softmax(scores.masked_fill(hidden, 0.0), hidden=hidden).clamp_min(0.0).masked_fill(hidden, 0.0)
         total = weights.sum(dim=-1, keepdim=True).clamp_min(_SMALLEST_SUM)
         result: Tensor = weights * self.softmax_reciprocal(total)
         return result

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed, keyed_generator
 from trans4init.ablations.settings.model import TransformerConfig
-from trans4init.ablations.slots.contents import TrainableTable
+from trans4init.ablations.slots.contents import Content, TrainableTable
 from trans4init.ablations.slots.slot import Slot
 from trans4init.ablations.transformer.attention import Attention
 from trans4init.ablations.transformer.forward_pass import MemoryKeysValues
@@ -60,6 +60,7 @@ class Transformer(Stack):
             )
         self.output = TokenOutput(config) if config.classes is None else ClassOutput(config)
         self._initialise(seed)
+        self.register_load_state_dict_post_hook(Transformer._adopt_loaded)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -197,6 +198,15 @@ class Transformer(Stack):
             return tokens
         vocabulary = self.config.source_vocabulary or self.config.vocabulary
         return {"tokens": tokens, "source": torch.randint(vocabulary, shape, generator=generator).to(device)}
+
+    def _adopt_loaded(self, *_: object) -> None:
+        """Bring contents to the dtype and device of parameters that were exchanged in loading (`assign=True`)."""
+        like = next(self.parameters())
+        for content in self.modules():
+            if isinstance(content, Content):
+                held = content.dtype_like
+                if (held.dtype, held.device) != (like.dtype, like.device):
+                    content.adopt(like)
 
     def _memory_keys_values(
         self, batch: int, memory: Tensor | None, source_lengths: Tensor | None, cache: KeyValueCache | None = None

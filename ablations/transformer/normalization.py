@@ -1,5 +1,7 @@
 """A normalisation layer with a slot for its function; fused if the slot holds the closed form of a statistic."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,6 @@ class Normalization(nn.LayerNorm):
             )
         epsilon = config.normalization_epsilon or NORM_EPSILON
         super().__init__(config.width, eps=epsilon, bias=function.role != "statistic")
-        self._extra_epsilon = epsilon - NORM_EPSILON
         self.slot = Slot("normalization", function)
         self.role = function.role
         self.factor = None if function.gain is None else nn.Parameter(torch.tensor([function.gain]))
@@ -38,24 +39,37 @@ class Normalization(nn.LayerNorm):
         """Map [..., W] to [..., W]."""
         if self.slot.fused:
             if self.slot.watch is not None:
-                self.slot(self._statistic(state.detach()))
+                exact = state.detach().to(torch.promote_types(state.dtype, torch.float32))
+                self._by_slot(self._statistic(exact))
             if self.role == "centred-statistic":
                 return super().forward(state)
             return nn.functional.rms_norm(state, self.normalized_shape, self.weight, self.eps)
+        exact = state.to(torch.promote_types(state.dtype, torch.float32))
         if self.factor is None:
-            centred = state - state.mean(dim=-1, keepdim=True) if self.role == "centred-statistic" else state
-            normalised = centred * self.slot(self._statistic(state))
+            centred = exact - exact.mean(dim=-1, keepdim=True) if self.role == "centred-statistic" else exact
+            normalised = centred * self._by_slot(self._statistic(exact))
         else:
-            scaled = self.factor * state
+            scaled = self.factor * exact
             normalised = self.slot(scaled if self.shift is None else scaled + self.shift)
         result: Tensor = normalised * self.weight
-        return result if self.bias is None else result + self.bias
+        return (result if self.bias is None else result + self.bias).to(state.dtype)
 
-    def _statistic(self, state: Tensor) -> Tensor:
-        """Return the variance over the width, or the mean square, [..., 1].
+    def _statistic(self, exact: Tensor) -> Tensor:
+        """Return the variance over the width, or the mean square, [..., 1] of a state in float32 at least."""
+        if self.role == "centred-statistic":
+            return exact.var(dim=-1, keepdim=True, correction=0)
+        return exact.square().mean(dim=-1, keepdim=True)
 
-        The slot's function adds NORM_EPSILON to it; the rest of the layer's own epsilon is added here.
+    def _by_slot(self, statistic: Tensor) -> Tensor:
+        """Compute 1 / √(v + ε) by the slot's function, f(v) = 1 / √(v + e), where the layer's ε isn't f's e.
+
+        A v in the function's domain is given to f as v + ε − e. A lesser one would be lost in that sum, and is given
+        as v e / ε: it is 1 / √(v + ε) = √(e / ε) f(v e / ε).
         """
-        centred = self.role == "centred-statistic"
-        statistic = state.var(dim=-1, keepdim=True, correction=0) if centred else state.square().mean(-1, keepdim=True)
-        return statistic + self._extra_epsilon if self._extra_epsilon else statistic
+        if self.eps == NORM_EPSILON:
+            factor: Tensor = self.slot(statistic)
+            return factor
+        ratio = NORM_EPSILON / self.eps
+        small = statistic < self.slot.domain.low
+        factor = self.slot(torch.where(small, statistic * ratio, statistic + (self.eps - NORM_EPSILON)))
+        return torch.where(small, math.sqrt(ratio) * factor, factor)
