@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -76,8 +77,8 @@ def fit(
     Raises InputError for unknown names, shapes and sizes, and FitDivergedError where the loss becomes NaN or infinite.
     """
     schedule = _schedule(steps, budget, seconds, target_error, learning_rate)
-    job = _Job(Wanted(function, net, size or {}, seed, domain, shape))
-    with threads(1):  # so that sums are added in the same order whatever the number of cores
+    with _as_anywhere():
+        job = _Job(Wanted(function, net, size or {}, seed, domain, shape))
         job.place()
         if density is not None:
             job.aim_at(density)
@@ -103,14 +104,22 @@ def fit_many(
     """
     schedule = _schedule(steps, budget, math.inf, target_error, learning_rate)
     alike: dict[tuple[object, ...], list[int]] = {}
-    for index, single in enumerate(wanted):
-        alike.setdefault(_Job(single).alike(), []).append(index)
+    with _as_anywhere():
+        for index, single in enumerate(wanted):
+            alike.setdefault(_Job(single).alike(), []).append(index)
     for indices in alike.values():
         for first in range(0, len(indices), _TOGETHER):
             group = indices[first : first + _TOGETHER]
-            with threads(1):
+            with _as_anywhere():
                 outcomes = _fit_alike([_Job(wanted[index]) for index in group], schedule)
             yield from zip(group, outcomes, strict=True)
+
+
+@contextmanager
+def _as_anywhere() -> Iterator[None]:
+    """Fit the same bits whatever the caller has set: gradients on, no autocast, and sums in the order of one thread."""
+    with threads(1), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 def _fit_alike(jobs: list["_Job"], schedule: Schedule) -> list[Fitted | FitDivergedError]:
@@ -242,5 +251,7 @@ def _check_fittable(function: Function) -> None:
 def _representative(density: Tensor) -> Tensor:
     """Return at most _REPRESENTATIVES quantiles of the inputs, ascending, float64."""
     ordered = density.detach().double().flatten().sort().values
-    places = torch.linspace(0, len(ordered) - 1, min(len(ordered), _REPRESENTATIVES)).round().long()
+    places = (
+        torch.linspace(0, len(ordered) - 1, min(len(ordered), _REPRESENTATIVES), dtype=torch.float64).round().long()
+    )
     return ordered[places]

@@ -68,15 +68,18 @@ def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
     """Rotate pairs of dimensions (i, i + P) of queries or keys by rotary values.
 
     state [B, H, L, D]; values [L, 2P] or [L, 3P]: the third part is a scale that queries are multiplied and keys
-    divided by (xPos). Dimensions from 2P on are left as they are.
+    divided by (xPos). Dimensions from 2P on are left as they are. Computed in float32 at least, and returned in the
+    state's dtype, but for xPos: its rows are beyond the range of 16 bits, and stay in float32.
     """
-    values = values.to(state.dtype)
-    cos, sin = values[..., :pairs], values[..., pairs : 2 * pairs]
-    if values.shape[-1] == 3 * pairs:
-        scale = values[..., 2 * pairs :]
+    scaled, exact = values.shape[-1] == 3 * pairs, torch.promote_types(state.dtype, torch.float32)
+    cos, sin = values[..., :pairs].to(exact), values[..., pairs : 2 * pairs].to(exact)
+    if scaled:
+        scale = values[..., 2 * pairs :].to(exact)
         cos, sin = (cos / scale, sin / scale) if key else (cos * scale, sin * scale)
     first, second, rest = state[..., :pairs], state[..., pairs : 2 * pairs], state[..., 2 * pairs :]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+    dtype = exact if scaled else state.dtype
+    turned = (first * cos - second * sin).to(dtype), (second * cos + first * sin).to(dtype)
+    return torch.cat([*turned, rest.to(dtype)], dim=-1)
 
 
 @FUNCTIONS.register
@@ -165,7 +168,7 @@ class XPos(Rotary):
     name = "xpos"
     source = "Sun et al. 2022, A Length-Extrapolatable Transformer, algorithm 1"
     domain = Domain(0, 2047, integer=True)
-    tails = "defined for every position; the scale of the fast pairs falls to 0"
+    tails = "the scale of the fast pairs falls to 0, which float32 holds up to position 35694: not defined beyond"
 
     def outputs(self, **shape: int) -> int:
         """Return how many values a position has: a cosine, a sine and a scale for each of the P pairs."""
@@ -185,4 +188,15 @@ class XPos(Rotary):
         return (torch.arange(pairs, dtype=torch.float64) / pairs + 0.4) / 1.4
 
     def _scales(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Compute the scales [N, P]; raises InputError for positions so far that the inputs' dtype doesn't hold them.
+
+        The positions are looked at on a CPU alone, and not inside torch.compile or torch.func.
+        """
+        readable = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+        furthest = 512 * math.log(torch.finfo(inputs.dtype).tiny) / math.log(0.4 / 1.4)
+        if inputs.device.type == "cpu" and readable and inputs.numel() and inputs.abs().max().item() > furthest:
+            raise InputError(
+                f"{self.name} is defined up to position {math.floor(furthest)}, and {inputs.abs().max().item():g} was "
+                f"asked for: its scale is beyond {inputs.dtype} there."
+            )
         return self._decay(**shape).to(inputs) ** (inputs[..., None] / 512)

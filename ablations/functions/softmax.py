@@ -91,7 +91,9 @@ class SoftmaxRow(SoftmaxWeight):
         scores = torch.rand(rows, self.longest, dtype=torch.float64, generator=generator)
         scores = domain.low + (domain.high - domain.low) * scores
         scores[:, 0] = 0.0
-        keys = self.longest ** (torch.arange(rows) / rows)  # many short rows, since their weights are large
+        keys = self.longest ** (
+            torch.arange(rows, dtype=torch.float32) / rows
+        )  # many short rows, since their weights are large
         return scores.masked_fill(torch.arange(self.longest) >= keys[:, None], -math.inf)
 
     def direction(self, inputs: Tensor) -> Tensor:

@@ -19,11 +19,13 @@ import_all(__name__, __path__)
 def build_net(name: str, domain: Domain, outputs: int, **size: Any) -> Net:
     """Build the net called `name`, or `my/file.py:name`, from inputs in `domain` to `outputs` values.
 
-    Its parameters are drawn from seed 0. Raises InputError for an unknown net and for a size that the net can't have.
+    What `size` leaves out is as the net's class has it by default, for positions or for one value of a real. The
+    parameters are drawn from seed 0. Raises InputError for an unknown net and for a size that the net can't have.
     """
     kind = NETS.get(name)
     try:
-        net = kind(domain, outputs, kind.Size(**size))
+        default = {} if domain.integer or outputs > 1 else kind.size_on_reals
+        net = kind(domain, outputs, kind.Size(**{**default, **size}))
     except ValidationError as error:
         raise InputError(sentence(error, kind.Size, f"net {name!r}")) from None
     net.located = name

@@ -60,6 +60,8 @@ class Net(nn.Module, ABC):
     """The sizes in which the atlas fits the net to functions of reals, the smallest first; {} is the default size."""
     atlas_position_sizes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Likewise to functions of positions, which have many outputs."""
+    size_on_reals: ClassVar[Mapping[str, Any]] = {}
+    """What differs in the default size of a net for one value of a real, which takes less than a row for positions."""
     takes: ClassVar[Takes] = "numbers"
     """The kind of an input: a number; a vector [..., outputs]; or a row [..., n], with an output for each number."""
     folds: ClassVar[str] = "to a table over finite positions"

@@ -39,8 +39,8 @@ class Rational(Net):
 
     def __init__(self, domain: Domain, outputs: int, size: RationalSize) -> None:
         super().__init__(domain, outputs, size)
-        self.numerator = nn.Parameter(torch.empty(size.numerator + 1, outputs))
-        self.denominator = nn.Parameter(torch.empty(size.denominator))
+        self.numerator = nn.Parameter(torch.empty(size.numerator + 1, outputs, dtype=torch.float32))
+        self.denominator = nn.Parameter(torch.empty(size.denominator, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [...] to [..., O]."""
@@ -126,9 +126,9 @@ class Fourier(Net):
 
     def __init__(self, domain: Domain, outputs: int, size: WavesSize) -> None:
         super().__init__(domain, outputs, size)
-        self.frequencies = nn.Parameter(torch.empty(size.frequencies))
-        self.weight = nn.Parameter(torch.empty(2 * size.frequencies, outputs))
-        self.bias = nn.Parameter(torch.empty(outputs))
+        self.frequencies = nn.Parameter(torch.empty(size.frequencies, dtype=torch.float32))
+        self.weight = nn.Parameter(torch.empty(2 * size.frequencies, outputs, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.empty(outputs, dtype=torch.float32))
 
     def waves(self, inputs: Tensor) -> Tensor:
         """Compute [sin(x w), cos(x w)], [B, 2F]; on the reals x is the scaled input."""
@@ -146,7 +146,7 @@ class Fourier(Net):
         """Draw weights; frequencies are geometric, from π per position (16 π on the reals) to 1 over the domain."""
         highest = math.pi if self.domain.integer else 16 * math.pi
         lowest = 1 / max(1.0, self.domain.high - self.domain.low) if self.domain.integer else 0.5
-        steps = torch.arange(len(self.frequencies)) / max(1, len(self.frequencies) - 1)
+        steps = torch.arange(len(self.frequencies), dtype=torch.float32) / max(1, len(self.frequencies) - 1)
         self.frequencies.copy_(highest * (lowest / highest) ** steps)
         self.weight.normal_(0, 1 / math.sqrt(len(self.weight)), generator=generator)
         self.bias.zero_()
@@ -225,8 +225,8 @@ class Linear(Net):
         if domain.integer:
             raise InputError(f"net 'linear' takes vectors of reals, and the domain is the integers {domain}.")
         super().__init__(domain, outputs, size)
-        self.weight = nn.Parameter(torch.empty(outputs, outputs))
-        self.bias = nn.Parameter(torch.empty(outputs))
+        self.weight = nn.Parameter(torch.empty(outputs, outputs, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.empty(outputs, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [..., n] to [..., n]."""

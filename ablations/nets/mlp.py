@@ -6,7 +6,7 @@ B is any number of inputs, F the number of features, H a hidden width.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class ScalarMLP(Net):
     """A net x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
 
     Size = MlpSize
+    size_on_reals: ClassVar[Mapping[str, Any]] = {"hidden": (32,)}
     size: MlpSize
     feature: str = "linear"
     activation: str
@@ -59,8 +60,10 @@ class ScalarMLP(Net):
     def __init__(self, domain: Domain, outputs: int, size: MlpSize, features: int = 1) -> None:
         super().__init__(domain, outputs, size)
         widths = [features, *size.hidden, outputs]
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(i, o)) for i, o in pairwise(widths))
-        self.biases = nn.ParameterList(nn.Parameter(torch.empty(o)) for o in widths[1:])
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(i, o, dtype=torch.float32)) for i, o in pairwise(widths)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.empty(o, dtype=torch.float32)) for o in widths[1:])
 
     def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what features are computed from: the input scaled to [-1, 1] on the domain, and a frequency of 1."""
@@ -182,6 +185,7 @@ class MlpRelu(ScalarMLP):
     name = "mlp-relu"
     activation = "relu"
     source = "Nair and Hinton 2010; Arora et al. 2018, Understanding Deep Neural Networks with ReLU, theorem 2.2"
+    size_on_reals: ClassVar[Mapping[str, Any]] = {"hidden": (15,)}
     folds = "to a table over finite positions; with one hidden layer exactly to the kinks and lines that it is"
     atlas_sizes = ({"hidden": (3,)}, {"hidden": (7,)}, {"hidden": (15,)})
     atlas_position_sizes = ({"hidden": (128,)},)
@@ -237,6 +241,7 @@ class Mlp(ScalarMLP):
     name = "mlp"
     source = "Hornik 1991, Approximation Capabilities of Multilayer Feedforward Networks"
     Size = MlpChoice
+    size_on_reals: ClassVar[Mapping[str, Any]] = {"hidden": (32, 32)}
     atlas_sizes = ({"hidden": (8, 8)}, {"hidden": (32, 32)})
     atlas_position_sizes = ({"hidden": (64, 64)},)
 
@@ -282,12 +287,13 @@ class FourierMlp(ScalarMLP):
         "Tancik et al. 2020, Fourier Features Let Networks Learn High Frequency Functions, section 4; Li et al. 2021"
     )
     Size = FourierSize
+    size_on_reals: ClassVar[Mapping[str, Any]] = {"hidden": (32,), "frequencies": 4}
     atlas_sizes = ({"hidden": (8,), "frequencies": 4},)
     atlas_position_sizes = ({"hidden": (64,), "frequencies": 32},)
 
     def __init__(self, domain: Domain, outputs: int, size: FourierSize) -> None:
         super().__init__(domain, outputs, size, features=2 * size.frequencies)
-        frequencies = torch.empty(size.frequencies)
+        frequencies = torch.empty(size.frequencies, dtype=torch.float32)
         if size.fixed:
             self.register_buffer("frequencies", frequencies)
         else:
@@ -304,5 +310,5 @@ class FourierMlp(ScalarMLP):
         size = 2.0 if self.domain.log else max(1.0, self.domain.high - self.domain.low)
         highest = math.pi if self.domain.integer else math.pi * 16 / size
         count = len(self.frequencies)
-        steps = torch.arange(count) / max(1, count - 1)
+        steps = torch.arange(count, dtype=torch.float32) / max(1, count - 1)
         self.frequencies.copy_(highest * (1 / (size * highest)) ** steps)

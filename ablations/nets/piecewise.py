@@ -44,8 +44,8 @@ class PiecewiseLinear(Net):
 
     def __init__(self, domain: Domain, outputs: int, size: PiecesSize) -> None:
         super().__init__(domain, outputs, size)
-        self.kinks = nn.Parameter(torch.empty(size.pieces - 1))
-        self.values = nn.Parameter(torch.empty(size.pieces + 1, outputs))
+        self.kinks = nn.Parameter(torch.empty(size.pieces - 1, dtype=torch.float32))
+        self.values = nn.Parameter(torch.empty(size.pieces + 1, outputs, dtype=torch.float32))
         self.register_load_state_dict_pre_hook(_rename_knots)  # type: ignore[no-untyped-call]
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -159,8 +159,8 @@ class Spline(Net):
     def __init__(self, domain: Domain, outputs: int, size: SplineSize) -> None:
         super().__init__(domain, outputs, size)
         self.intervals = size.intervals
-        self.coefficients = nn.Parameter(torch.empty(size.intervals + 3, outputs))
-        self.slope = nn.Parameter(torch.empty(outputs))
+        self.coefficients = nn.Parameter(torch.empty(size.intervals + 3, outputs, dtype=torch.float32))
+        self.slope = nn.Parameter(torch.empty(outputs, dtype=torch.float32))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [...] to [..., O]."""

@@ -44,12 +44,12 @@ class DeepSet(Net):
 
     def __init__(self, domain: Domain, outputs: int, size: DeepSetSize) -> None:
         super().__init__(domain, outputs, size)
-        self.features = nn.Parameter(torch.empty(2, size.summed))
-        self.own = nn.Parameter(torch.empty(size.hidden))
-        self.all = nn.Parameter(torch.empty(size.summed, size.hidden))
-        self.shift = nn.Parameter(torch.empty(size.hidden))
-        self.weight = nn.Parameter(torch.empty(size.hidden, outputs))
-        self.bias = nn.Parameter(torch.empty(outputs))
+        self.features = nn.Parameter(torch.empty(2, size.summed, dtype=torch.float32))
+        self.own = nn.Parameter(torch.empty(size.hidden, dtype=torch.float32))
+        self.all = nn.Parameter(torch.empty(size.summed, size.hidden, dtype=torch.float32))
+        self.shift = nn.Parameter(torch.empty(size.hidden, dtype=torch.float32))
+        self.weight = nn.Parameter(torch.empty(size.hidden, outputs, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.empty(outputs, dtype=torch.float32))
 
     def hidden(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the hidden layer of each number, [B, n, H], and which numbers are not padding, [B, n, 1]."""

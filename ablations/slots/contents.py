@@ -41,7 +41,7 @@ class Content(nn.Module):
     def __init__(self, function: Function, shape: dict[str, int]) -> None:
         super().__init__()
         self.function, self.shape = function, shape
-        self.register_buffer("dtype_like", torch.empty(0, dtype=torch.float32), persistent=False)
+        self.register_buffer("dtype_like", torch.empty(0), persistent=False)
         self.dtype_like: Tensor
         """Empty; it has the dtype and the device of the model."""
         self.register_load_state_dict_post_hook(Content._after_loading)  # type: ignore[no-untyped-call]

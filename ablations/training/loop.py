@@ -82,7 +82,8 @@ class TrainingStep:
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._backward(batch)
+        with torch.enable_grad():
+            loss = self._backward(batch)
         self.scaler.unscale_(self.optimiser)
         if norms:
             self.gradient_norms = {group["name"]: _norm(group["params"]) for group in self.optimiser.param_groups}
@@ -99,7 +100,7 @@ class TrainingStep:
             loss = self._loss(batch)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             return loss.detach()
-        total = torch.zeros((), device=self._device)
+        total = torch.zeros((), dtype=torch.float32, device=self._device)
         pieces = range(team.rank, count, team.size)
         for number in pieces:
             piece, share = batch.piece(number, count)
@@ -178,7 +179,7 @@ def train_on(
             seed, config.batch, split, start=progress.step, unit=config.batch_unit, workers=config.workers
         )
         device = next(model.parameters()).device
-        since_check = [torch.tensor(loss, device=device) for loss in progress.since_check]
+        since_check = [torch.tensor(loss, dtype=torch.float32, device=device) for loss in progress.since_check]
         while progress.step < config.steps and not progress.finished:
             progress.step += 1
             step, last = progress.step, progress.step == config.steps

@@ -78,7 +78,9 @@ class Attention(nn.Module):
             q = rotate(q, query_rotation, pairs=self.pairs, key=False)
             k = rotate(k, positions.rotation, pairs=self.pairs, key=True)
         if forward_pass.cache is not None:
+            dtype = v.dtype
             k, v = forward_pass.cache.extend(self.layer, k, v)
+            v = v.to(dtype)
         if last_only:
             return self._attend(q, k, v, positions.last_bias(), visibility.of_last_query())
         return self._attend(q, k, v, positions.bias, visibility)
@@ -105,7 +107,7 @@ class Attention(nn.Module):
 
     def _by_head(self, state: Tensor) -> Tensor:
         """Reshape [B, L, n D] to [B, n, L, D]."""
-        return state.view(*state.shape[:-1], -1, self.head_dim).transpose(1, 2)
+        return state.view(*state.shape[:-1], state.shape[-1] // self.head_dim, self.head_dim).transpose(1, 2)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | Tensor | None, visibility: Visibility
@@ -113,14 +115,17 @@ class Attention(nn.Module):
         """Attend with queries [B, H, Lq, D] to keys and values [B, Hkv, Lk, D]; return [B, Lq, W]."""
         dropout = self.dropout if self.training else 0.0
         slots = (self.scale, self.softmax, self.softmax_reciprocal)
+        dtype, v = v.dtype, v.to(q.dtype)  # rotated queries and keys may be in a wider dtype
         plain = self.watch_map is None and all(slot.fused and slot.watch is None for slot in slots)
-        if plain and visibility.mask is None:
+        if not q.numel() or not k.numel():  # a batch of no sequences, or sequences of no tokens
+            mixed = torch.zeros_like(q)
+        elif plain and visibility.mask is None:
             mixed = _fused(q, k, v, bias, None, dropout, visibility)  # [B, H, Lq, D]
         else:
             mixed = self._attend_by_slots(q, k, v, bias, dropout, visibility)
         if not self.head_mixing.fused or self.head_mixing.watch is not None:
             mixed = self.head_mixing(mixed.movedim(1, -1)).movedim(-1, 1)
-        result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        result: Tensor = self.out(mixed.to(dtype).transpose(1, 2).flatten(2))
         return result
 
     def _attend_by_slots(

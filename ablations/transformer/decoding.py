@@ -127,7 +127,7 @@ def _one_by_one(
     with _Reading(model, prompts, maximum, end, lengths, source, source_lengths) as reading:
         batch, device = prompts.shape[0], prompts.device
         tokens = torch.full((batch, maximum), 0 if end is None else end, dtype=torch.long, device=device)
-        log_probability = torch.zeros(batch, device=device)
+        log_probability = torch.zeros(batch, dtype=torch.float32, device=device)
         running = torch.ones(batch, dtype=torch.bool, device=device)
         count = torch.zeros(batch, dtype=torch.long, device=device)
         rows = torch.arange(batch, device=device)  # the prompts still in the cache: at most half of them have ended
@@ -257,14 +257,14 @@ class _Beams:
         self.sentences = torch.arange(batch, device=device)
         """[S]: the sentences still searched, which `tokens`, `open` and `ended` are about; at most half have ended."""
         self.tokens = torch.full((batch, beam, maximum), end, dtype=torch.long, device=device)
-        self.open = torch.full((batch, beam), -math.inf, device=device)
+        self.open = torch.full((batch, beam), -math.inf, dtype=torch.float32, device=device)
         """[S, K]: the log-probability of the hypotheses in the beam, best first; −inf for an empty place."""
         self.open[:, 0] = 0.0
         self.ended = torch.zeros(batch, dtype=torch.long, device=device)
         """[S]: how many hypotheses of each sentence have ended."""
-        self.best_score = torch.full((batch,), -math.inf, device=device)
+        self.best_score = torch.full((batch,), -math.inf, dtype=torch.float32, device=device)
         """[B]: the score of the best hypothesis that has ended, of every sentence; so are all `best_` fields."""
-        self.best_log_probability = torch.full((batch,), -math.inf, device=device)
+        self.best_log_probability = torch.full((batch,), -math.inf, dtype=torch.float32, device=device)
         self.best_tokens = torch.full((batch, maximum), end, dtype=torch.long, device=device)
         self.best_length = torch.zeros(batch, dtype=torch.long, device=device)
 

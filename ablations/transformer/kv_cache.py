@@ -53,7 +53,12 @@ class KeyValueCache:
             )
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> KeysValues:
-        """Store the keys and values of new tokens at their positions; return all stored so far, [B, Hkv, Lk, D]."""
+        """Store the keys and values of new tokens at their positions; return all stored so far, [B, Hkv, Lk, D].
+
+        The first decide whether the cache keeps them in a wider dtype than that of its example.
+        """
+        if not self.filled:
+            self._keys_values = self._keys_values.to(torch.promote_types(self._keys_values.dtype, k.dtype))
         stored, count = self._keys_values[layer], k.shape[-2]
         if self.filled == 0:
             stored[0, :, :, :count], stored[1, :, :, :count] = k, v

@@ -94,7 +94,7 @@ def checked_mask(mask: Tensor | None, batch: int, heads: int, queries: int, keys
     return by_head
 
 
-def checked_lengths(lengths: Tensor | None, batch: int, longest: int, name: str) -> Tensor | None:
+def checked_lengths(lengths: Tensor | None, batch: int, longest: int, name: str, *, least: int = 0) -> Tensor | None:
     """Return the lengths [B]; raise InputError, which calls them by `name`, if a batch [B, longest] can't have them.
 
     Their values are checked on a CPU only: on a GPU the check would wait for the device.
@@ -105,6 +105,7 @@ def checked_lengths(lengths: Tensor | None, batch: int, longest: int, name: str)
         raise InputError(f"{name} must be [{batch}] integers, and is {list(lengths.shape)} {lengths.dtype}.")
     if lengths.device.type == "cpu" and not torch.compiler.is_compiling() and batch:
         low, high = (int(value) for value in torch.aminmax(lengths))
-        if low < 0 or high > longest:
-            raise InputError(f"{name} must be from 0 to {longest}, and {high if high > longest else low} was given.")
+        if low < least or high > longest:
+            given = high if high > longest else low
+            raise InputError(f"{name} must be from {least} to {longest}, and {given} was given.")
     return lengths

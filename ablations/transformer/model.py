@@ -93,12 +93,12 @@ class Transformer(Stack):
         they are on a CPU: on a GPU the check would wait for the device.
         """
         if self.config.kind != "image":
-            _check_tokens(tokens, self.config.vocabulary)
+            tokens = _checked_tokens(tokens, self.config.vocabulary)
         self._check_source(source, memory, source_lengths, source_mask)
         self._check(tokens, segments, cache, mask)
-        self._check_shortcuts(last_only=last_only, once_per_token=once_per_token, cached=cache is not None)
+        self._check_shortcuts(tokens, last_only=last_only, once_per_token=once_per_token, cached=cache is not None)
         batch, length = tokens.shape[0], self.config.positions if self.config.kind == "image" else tokens.shape[1]
-        lengths = checked_lengths(lengths, batch, length, "lengths")
+        lengths = checked_lengths(lengths, batch, length, "lengths", least=1 if last_only else 0)
         mask = checked_mask(mask, batch, self.config.heads, length, length)
         if self.encoder is not None and memory is None and source is not None:
             memory = self.encode(source, source_lengths, mask=source_mask)
@@ -130,7 +130,7 @@ class Transformer(Stack):
         """
         if self.encoder is None:
             raise InputError(f"a model of kind {self.config.kind} has no encoder: it takes no source.")
-        _check_tokens(source, self.config.source_vocabulary or self.config.vocabulary)
+        source = _checked_tokens(source, self.config.source_vocabulary or self.config.vocabulary)
         batch, length = source.shape
         source_lengths = checked_lengths(source_lengths, batch, length, "source_lengths")
         mask = checked_mask(mask, batch, self.config.heads, length, length)
@@ -188,16 +188,18 @@ class Transformer(Stack):
 
     def example_inputs(self) -> Tensor | dict[str, Tensor]:
         """Return inputs to try the model on, always the same: tokens [2, context], images, or tokens and a source."""
-        generator, device = keyed_generator(0, "example inputs"), next(self.parameters()).device
+        generator, like = keyed_generator(0, "example inputs"), next(self.parameters())
+        device = like.device
         if self.config.kind == "image":
             size = self.config.image_size or 0
-            return torch.randn(2, self.config.channels, size, size, generator=generator).to(device)
-        shape = (2, self.config.context)
-        tokens = torch.randint(self.config.vocabulary, shape, generator=generator).to(device)
+            shape = (2, self.config.channels, size, size)
+            return torch.randn(shape, dtype=torch.float32, generator=generator).to(like)
+        size = (2, self.config.context)
+        tokens = torch.randint(self.config.vocabulary, size, generator=generator).to(device)
         if self.encoder is None:
             return tokens
         vocabulary = self.config.source_vocabulary or self.config.vocabulary
-        return {"tokens": tokens, "source": torch.randint(vocabulary, shape, generator=generator).to(device)}
+        return {"tokens": tokens, "source": torch.randint(vocabulary, size, generator=generator).to(device)}
 
     def _adopt_loaded(self, *_: object) -> None:
         """Bring contents to the dtype and device of parameters that were exchanged in loading (`assign=True`)."""
@@ -252,10 +254,12 @@ class Transformer(Stack):
             raise InputError(f"the cache is for {cache.batch} sequences, and {tokens.shape[0]} were given.")
         cache.check_room(tokens.shape[1])
 
-    def _check_shortcuts(self, *, last_only: bool, once_per_token: bool, cached: bool) -> None:
+    def _check_shortcuts(self, tokens: Tensor, *, last_only: bool, once_per_token: bool, cached: bool) -> None:
         """Raise InputError for shortcuts that can't be taken with this model or these options."""
         if last_only and not self.causal:
             raise InputError(f"last_only is for causal models, and this one is of kind {self.config.kind}.")
+        if last_only and not tokens.shape[1]:
+            raise InputError("last_only is for the last token, and the sequences have none.")
         if once_per_token and (self.config.kind == "image" or self.segments is not None or cached):
             raise InputError("once_per_token is for whole sequences of tokens, without images, segments or a cache.")
         if once_per_token and self.training and self.config.embedding_dropout:
@@ -291,15 +295,16 @@ class Transformer(Stack):
                     content.table.div_(math.sqrt(self.config.width))
 
 
-def _check_tokens(tokens: Tensor, vocabulary: int) -> None:
-    """Raise InputError unless tokens are [B, L] integers below `vocabulary`.
+def _checked_tokens(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Return tokens as int32 or int64; raise InputError unless they are [B, L] integers below `vocabulary`.
 
     Their values are checked on a CPU only, and not inside torch.compile or torch.func.
     """
-    if tokens.dim() != 2 or tokens.is_floating_point():
+    if tokens.dim() != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise InputError(f"tokens are [batch, length] integers, and {list(tokens.shape)} {tokens.dtype} was given.")
     readable = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
     if tokens.device.type == "cpu" and readable and tokens.numel():
         low, high = (int(value) for value in torch.aminmax(tokens))
         if low < 0 or high >= vocabulary:
             raise InputError(f"token {low if low < 0 else high} is not in the vocabulary of {vocabulary}.")
+    return tokens if tokens.dtype == torch.int32 else tokens.long()

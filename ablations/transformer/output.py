@@ -6,6 +6,7 @@ B batch, L length, W width, V vocabulary, C classes.
 import torch
 from torch import Tensor, nn
 
+from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.settings.model import TransformerConfig
 from trans4init.ablations.slots.slot import Slot
@@ -50,6 +51,8 @@ class ClassOutput(nn.Module):
     def forward(self, state: Tensor, lengths: Tensor | None) -> Tensor:
         """Map states [B, L, W] to [B, C], or to [B, L, C] without pooling."""
         if self.pooling == "first":
+            if not state.shape[1]:
+                raise InputError("the model reads its classes from the first token, and the sequences have none.")
             state = state[:, 0]
         elif self.pooling == "mean":
             state = _mean(state, lengths)
@@ -62,6 +65,6 @@ class ClassOutput(nn.Module):
 def _mean(state: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the mean of the first `lengths` [B] rows of each [L, W], [B, W]; 0 for a length of 0."""
     if lengths is None:
-        return state.mean(dim=1)
+        return state.mean(dim=1) if state.shape[1] else state.sum(dim=1)
     real = torch.arange(state.shape[1], device=state.device) < lengths[:, None]
     return state.masked_fill(~real[..., None], 0.0).sum(dim=1) / lengths.clamp_min(1)[:, None].to(state.dtype)
