@@ -162,10 +162,6 @@ class Function(ABC):
         """Return the direction in which derivatives of a fidelity record are taken, in the shape of the inputs."""
         return torch.ones_like(inputs)
 
-    def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
-        """Compute the gradient to the inputs from the gradient to the values, by the closed form's derivative."""
-        return gradient * self.derivative(inputs, **shape)
-
     @property
     def arms(self) -> tuple[str, ...]:
         """The names of the arms that apply to the function: each arm says to which it does."""

@@ -102,11 +102,6 @@ class SoftmaxRow(SoftmaxWeight):
         first[..., 0] = 1
         return first
 
-    def pulled_back(self, inputs: Tensor, gradient: Tensor, **shape: int) -> Tensor:
-        """Compute w (g − Σ w g)."""
-        weights = self.analytic(inputs, **shape)
-        return weights * (gradient - (weights * gradient).sum(dim=-1, keepdim=True))
-
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """Return 1 / n for each of the n visible keys."""
         visible = (inputs > -math.inf).to(inputs.dtype)

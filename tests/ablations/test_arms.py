@@ -403,4 +403,5 @@ def test_a_frozen_relu_net_is_in_its_slot_as_a_polyline(fitted):
     content.load_state_dict({name: 2 * value for name, value in content.state_dict().items()})
     again = copy.deepcopy(fitted["gelu"].net)
     again.load_state_dict({name: 2 * value for name, value in again.state_dict().items()})
-    torch.testing.assert_close(content(inputs), again(inputs).squeeze(-1), rtol=0, atol=1e-4)
+    inside = inputs[inputs.abs() <= 4]
+    torch.testing.assert_close(content(inside), again(inside).squeeze(-1), rtol=0, atol=1e-4)

@@ -290,7 +290,7 @@ PROMPT = torch.tensor([[1, 2]])
         (lambda m: greedy(m, PROMPT, maximum=0), "maximum must be at least 1"),
         (lambda m: greedy(m, PROMPT[:, :0], maximum=1), "at least one token"),
         (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([0])), "at least 1 token, and a length of 0"),
-        (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([3])), "lengths must be from 0 to 2, and 3"),
+        (lambda m: greedy(m, PROMPT, maximum=1, lengths=torch.tensor([3])), "lengths must be from 1 to 2, and 3"),
         (lambda m: greedy(m, PROMPT, maximum=1, source=PROMPT), "has no encoder"),
         (lambda m: beam_search(m, PROMPT, maximum=1, end=0, beam=0), "beam must be at least 1"),
         (lambda m: beam_search(m, PROMPT, maximum=1, end=0, alpha=-1), "alpha must be a number of at least 0"),
