@@ -26,6 +26,7 @@ _KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "embedding_scale": ("decoder", "encoder-decoder", "encoder"),
     "segments": ("encoder",),
     "classes": ("encoder", "image"),
+    "classifier_dropout": ("encoder", "image"),
     "pooling": ("encoder", "image"),
     "output_transform": ("encoder",),
     "image_size": ("image",),
@@ -86,6 +87,8 @@ class ModelSize(BaseModel):
     """Applied to attention weights."""
     embedding_dropout: Share = 0.0
     """Applied to the sum of token embedding and positional encoding."""
+    classifier_dropout: Share | None = None
+    """Applied to the state that logits of classes are computed from; None: as `dropout`."""
     segments: Count | None = None
     """Number of segment kinds, each with an embedding that is added to its tokens (BERT's token types)."""
     classes: Count | None = None
@@ -133,6 +136,8 @@ class ModelSize(BaseModel):
                 raise ValueError("kind image classifies the whole image: pooling must be mean or first, not none")
         elif self.classes is None and self.pooling in ("mean", "first"):
             raise ValueError(f"pooling {self.pooling} gives one prediction per sequence and needs classes")
+        elif self.classes is None and self.classifier_dropout is not None:
+            raise ValueError("classifier_dropout is for logits of classes and needs classes")
         return self
 
     @model_serializer(mode="wrap")
