@@ -26,14 +26,20 @@ def sdpa(
 ) -> Tensor:
     """Attend by `scaled_dot_product_attention`; what it has no argument for becomes a mask of Lq · Lk entries.
 
-    With a bias, cuDNN is not used: its gradient of a float mask has been wrong on Hopper GPUs.
+    With a bias, cuDNN is not used: its gradient of a float mask has been wrong on Hopper GPUs. PyTorch never gets a
+    scale of 0 or less: with `is_causal` it hides a key by -inf before it scales, and 0 or less times -inf is not -inf.
     """
     queries, keys = q.shape[-2], k.shape[-2]
+    scale = options.scale
+    if scale < 0:
+        q, scale = -q, -scale
+    elif scale == 0:
+        q, scale = 0 * q, 1.0
     causal, window = options.causal, options.window
     # Where shapes are symbols, so is the comparison itself, which PyTorch's function doesn't take as enable_gqa.
     grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     attend = functools.partial(
-        F.scaled_dot_product_attention, q, k, v, scale=options.scale, dropout_p=options.dropout_p, **grouped
+        F.scaled_dot_product_attention, q, k, v, scale=scale, dropout_p=options.dropout_p, **grouped
     )
     if bias is None and window is None and key_lengths is None and (not causal or queries == keys):
         return attend(is_causal=causal)
@@ -62,6 +68,8 @@ def flex(
     """Attend by `flex_attention`: compiled on a GPU, in its unfused form on a CPU."""
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
+    if not torch.is_grad_enabled():  # PyTorch asks only whether the tensors require gradients
+        q, k, v = q.detach(), k.detach(), v.detach()
     score: Callable[..., Tensor] | None = None
     if isinstance(bias, RelativeBias):
         table = bias.table
