@@ -120,10 +120,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "reports/study_report/test_summary.py reports/study_report/test_wiring.py",
     ),
     Mutant(
-        "oldest-throughput-session",
+        "any-throughput-session",
         "reports/study_report/summary.py",
-        "newest = max(sessions.values()",
-        "newest = min(sessions.values()",
+        "timed = record.run_id in card.throughput_runs or not card.throughput_runs",
+        "timed = True",
         "reports/study_report/test_summary.py reports/study_report/test_wiring.py",
     ),
     Mutant(
@@ -150,8 +150,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "tuning-runs-as-evidence",
         "reports/study_report/summary.py",
-        'record.phase == "evaluate" and record.cell == cell',
-        'record.phase != "fit" and record.cell == cell',
+        'if record.phase == "evaluate"\n            and record.seed < card.seeds',
+        'if record.phase != "fit"',
         "reports/study_report/test_summary.py reports/study_report/test_wiring.py",
     ),
     Mutant(
@@ -296,17 +296,24 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "worst-trial-is-best",
-        "ablations/study/agenda.py",
+        "reports/study_report/tuning.py",
         "value > best_value if metric.higher_is_better else value < best_value",
         "value < best_value if metric.higher_is_better else value > best_value",
-        "ablations/study/test_agenda.py",
+        "ablations/study/test_agenda.py reports/study_report/test_summary.py",
     ),
     Mutant(
         "trials-beyond-the-budget-count",
-        "ablations/study/agenda.py",
-        "record.trial is not None and record.trial < spec.trials()",
+        "reports/study_report/tuning.py",
+        "record.trial is not None and record.trial < budget",
         "record.trial is not None",
-        "ablations/study/test_agenda.py",
+        "ablations/study/test_agenda.py reports/study_report/test_summary.py",
+    ),
+    Mutant(
+        "runs-of-two-budgets",
+        "reports/study_report/summary.py",
+        "if tuned else []",
+        "",
+        "reports/study_report/test_summary.py",
     ),
     Mutant(
         "failed-fit-counts-as-fit",

@@ -27,9 +27,10 @@ class Sync:
         from trans4init.reports.study_report.verdict_text import verdict_text
 
         try:
-            records = load_results(self.folder / "results").records
+            results = load_results(self.folder / "results")
         except UnreadableSchemaError as error:
             raise InputError(str(error)) from None
+        records = results.records
         if not records:
             raise InputError(f"{self.folder} has no results: there is no readable {self.folder / 'results'}/*.parquet.")
         try:
@@ -37,7 +38,7 @@ class Sync:
                 new = mirror_speeds(self.folder.resolve().parent, records)
                 written = f"all suites of {self.folder}, {new} of them new,"
             else:
-                sync(self.folder, records, verdict_text(summarise(records)))
+                sync(self.folder, records, verdict_text(summarise(records, results.card)))
                 written = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
             raise FaultError(f"can't write to MLflow: {error}") from error

@@ -115,6 +115,10 @@ class Function(ABC):
     """Whether each value depends on the input in the same place alone."""
     default_shape: ClassVar[dict[str, int]] = {}
     """The shape arguments that it takes, with the values that a fit has by default."""
+    optional_shape: ClassVar[tuple[str, ...]] = ()
+    """More shape arguments, which may be left out: the function has values of its own for them."""
+    trained_numbers: ClassVar[dict[str, float]] = {}
+    """Numbers with their initial values that a slot trains in every arm; the function's inputs are computed by them."""
     tails: ClassVar[str] = ""
     """What it does outside its domain, in words."""
     asymptotes: ClassVar[tuple[Line | None, Line | None]] = (None, None)
@@ -217,10 +221,16 @@ class Function(ABC):
         """Return whether a model can leave the function out (arm `none`): by default, if `left_out` is overridden."""
         return type(self).left_out is not Function.left_out
 
+    def shape_in(self, sizes: dict[str, int]) -> dict[str, int]:
+        """Return the shape arguments that a model of these sizes gives to the function."""
+        given = [name for name in self.optional_shape if name in sizes]
+        return {name: sizes[name] for name in (*self.default_shape, *given)}
+
     def check_shape(self, **shape: int) -> None:
         """Raise InputError where a shape argument is missing, unknown or impossible."""
-        if set(shape) != set(self.default_shape):
+        if set(shape) - set(self.optional_shape) != set(self.default_shape):
             wanted = ", ".join(self.default_shape) or "no shape arguments"
+            wanted += f" (or with {', '.join(self.optional_shape)})" if self.optional_shape else ""
             raise InputError(f"function {self.name!r} takes {wanted}, and {', '.join(shape) or 'none'} was given.")
 
 

@@ -91,29 +91,36 @@ class SinusoidalHalves(Sinusoidal):
 
 @FUNCTIONS.register
 class Sinusoidal2d(AbsolutePosition):
-    """An encoding of an image's patches, row by row: half of the width encodes the row, half the column.
+    """An encoding of an image's patches, row by row: half of the width encodes the column, half the row.
 
-    Each half is `sinusoidal`. A row has `columns` patches; for images of another size, override the number.
+    Each half has the frequencies of `sinusoidal`, its sines before its cosines. The order is that of the authors' code.
+    A model of images gives the shape: `columns` patches a row, 16 where it is left out, after `class_tokens` class
+    tokens, which are encoded by zeros.
     """
 
     name = "sinusoidal-2d"
-    source = "He et al. 2022, Masked Autoencoders, appendix A.1; Wang and Liu 2019, Translating Math Formula Images"
+    source = "He et al. 2022, Masked Autoencoders, appendix A.1; its code's get_2d_sincos_pos_embed"
     domain = Domain(0, 255, integer=True)
+    optional_shape = ("columns", "class_tokens")
     tails = "defined for every row; bounded by 1"
-    columns: ClassVar[int] = 16
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Map patch numbers [N] to encodings [N, width], the row's half first."""
-        width = self.outputs(**shape)
-        rows = torch.floor(inputs / self.columns)
-        base = Sinusoidal()
-        return torch.cat([base.analytic(p, width=width // 2) for p in (rows, inputs - self.columns * rows)], dim=-1)
+        """Map positions [N] to encodings [N, width]; patch 0 is at position `class_tokens`."""
+        width, columns = self.outputs(**shape), shape.get("columns", 16)
+        patches = inputs - shape.get("class_tokens", 0)
+        rows = torch.floor(patches / columns)
+        frequencies = Sinusoidal().frequencies(inputs.dtype, inputs.device, width=width // 2)
+        angles = [place[..., None] * frequencies for place in (patches - columns * rows, rows)]
+        encodings = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=-1)
+        return encodings.masked_fill((patches < 0)[..., None], 0.0)
 
     def outputs(self, **shape: int) -> int:
         """Return the width, which must be a multiple of 4."""
         width = super().outputs(**shape)
         if width % 4:
             raise InputError(f"sinusoidal-2d needs a width that is a multiple of 4, and {width} was given.")
+        if shape.get("columns", 1) < 1 or shape.get("class_tokens", 0) < 0:
+            raise InputError(f"sinusoidal-2d needs at least 1 column and 0 class tokens or more, not {shape}.")
         return width
 
 

@@ -76,10 +76,13 @@ class Alibi(RelativeFunction):
 
 
 class Kerple(RelativeFunction):
-    """KERPLE with fixed numbers: the paper trains two per head, here they are spread over the range they start in."""
+    """KERPLE with fixed numbers: the paper trains two per head, here they are spread over the range they start in.
+
+    The authors' code draws their initial values uniformly: p from (0, 2), a from (0, 1).
+    """
 
     def starts(self, **shape: int) -> tuple[Tensor, Tensor]:
-        """Return r1 in (0, 2) and r2 in (0, 1), evenly spaced over the heads, [H] float64 each."""
+        """Return p in (0, 2) and a in (0, 1), evenly spaced over the heads, [H] float64 each."""
         heads = self.outputs(**shape)
         even = (torch.arange(heads, dtype=torch.float64) + 0.5) / heads
         return 2 * even, even.flip(0)
@@ -87,57 +90,67 @@ class Kerple(RelativeFunction):
 
 @FUNCTIONS.register
 class KerpleLog(Kerple):
-    """−r1 ln(1 + r2 |i − j|)."""
+    """−p ln(1 + a |i − j|)."""
 
     name = "kerple-log"
-    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation"
+    source = (
+        "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation, where p and "
+        "a are r1 and r2; its code's ParallelKerpleLog"
+    )
     tails = "falls as the logarithm"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map distances [N] to biases [H, N]."""
-        r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
-        return -r1 * torch.log1p(r2 * inputs.abs())
+        p, a = (_per_head(values, inputs) for values in self.starts(**shape))
+        return -p * torch.log1p(a * inputs.abs())
 
 
 @FUNCTIONS.register
 class KerplePower(Kerple):
-    """−r1 |i − j|^r2."""
+    """−a |i − j|^p."""
 
     name = "kerple-power"
-    source = "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation"
-    tails = "falls as a root"
+    source = (
+        "Chi et al. 2022, KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation, where a and "
+        "p are r1 and r2; its code's ParallelKerplePower"
+    )
+    tails = "falls as a power below the square"
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map distances [N] to biases [H, N]."""
-        r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
-        return -r1 * inputs.abs() ** r2
+        p, a = (_per_head(values, inputs) for values in self.starts(**shape))
+        return -a * inputs.abs() ** p
 
     def derivative(self, inputs: Tensor, **shape: int) -> Tensor:
-        """Compute −r1 r2 |i − j|^(r2 − 1), and 0 at distance 0, where the derivative is unbounded."""
-        r1, r2 = (_per_head(values, inputs) for values in self.starts(**shape))
-        slope = -r1 * r2 * inputs.abs() ** (r2 - 1) * inputs.sign()
+        """Compute −a p |i − j|^(p − 1), and 0 at distance 0, where the derivative is unbounded for p < 1."""
+        p, a = (_per_head(values, inputs) for values in self.starts(**shape))
+        slope = -a * p * inputs.abs() ** (p - 1) * inputs.sign()
         return torch.where(inputs == 0, torch.zeros_like(slope), slope)
 
 
 @FUNCTIONS.register
 class Fire(RelativeFunction):
-    """f(ψ(i − j) / ψ(512)), where ψ(x) = ln(1 + 0.1 x) and f is an MLP with 32 ReLU units.
+    """f(ψ(i − j) / ψ(L)), where ψ(x) = ln(1 + c x), and f is an MLP with 32 ReLU units.
 
-    The paper trains f; the closed form is one fixed draw of its initial values. The paper normalises by the query's
-    position, see `fire-query`; with the constant 512 the bias is a function of i − j.
+    The closed form is one fixed draw of f's initial values, with c = 0.1 and L = 512, where the paper starts. The paper
+    trains f, c and L, and normalises by the query's position: see `fire-query`. With a constant L the bias is a
+    function of i − j; a net in its place learns all of it.
     """
 
     name = "fire"
-    source = "Li et al. 2024, Functional Interpolation for Relative Positions Improves Long Context Transformers"
+    source = (
+        "Li et al. 2024, Functional Interpolation for Relative Positions Improves Long Context Transformers, section "
+        "3, and its code in the appendix"
+    )
     tails = "goes on linearly in ln(distance)"
     threshold: ClassVar[int] = 512
     """The distance that is scaled to 1: L in the paper."""
     curvature: ClassVar[float] = 0.1
     """The factor on distances in the logarithm: c in the paper."""
 
-    def squeezed(self, distances: Tensor) -> Tensor:
-        """Compute ψ(|x|)."""
-        return torch.log1p(self.curvature * distances.abs())
+    def squeezed(self, distances: Tensor, curvature: Tensor | None = None) -> Tensor:
+        """Compute ψ(|x|); c is `curvature`, or else the initial one."""
+        return torch.log1p((distances * (self.curvature if curvature is None else curvature)).abs())
 
     def mlp(self, inputs: Tensor, **shape: int) -> Tensor:
         """Compute f, which maps [...] to [H, ...]."""
@@ -151,10 +164,15 @@ class Fire(RelativeFunction):
 
 @FUNCTIONS.register
 class FireQuery(Fire):
-    """FIRE as published, normalised by n = max(512, i) of query i. The function is f, of ψ(i − j) / ψ(n) in [0, 1]."""
+    """FIRE as published, normalised by n = max(L, i) of query i. The function is f, of ψ(i − j) / ψ(n) in [0, 1].
+
+    The slot trains c and L in every arm, as the paper does; in the paper f is trained too, from a random start: a net
+    `mlp-relu` with 32 hidden units in arm `learned-from-scratch`. The paper's code adds 1e-6 to ψ(n).
+    """
 
     name = "fire-query"
     role: ClassVar[Role] = "pair-bias"
+    trained_numbers: ClassVar[dict[str, float]] = {"curvature": 0.1, "threshold_factor": 1.0}
     domain = Domain(0, 1, integer=False)
     support = (0.0, 1.0)
     tails = "no inputs outside 0 to 1"
@@ -163,16 +181,33 @@ class FireQuery(Fire):
         """Map normalised distances [...] to biases [H, ...]."""
         return self.mlp(inputs, **shape)
 
-    def pair_inputs(self, queries: Tensor, keys: Tensor | None = None, *, causal: bool = True) -> Tensor:
-        """Compute ψ(|i − j|) / ψ(max(512, i)) of query and key positions, [..., Lq, Lk] float32; 0 where j > i.
+    def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
+        """Return zeros [H, ...] that depend on the inputs: c and L get a gradient, as distributed training expects."""
+        return (0 * inputs).expand(self.outputs(**shape), *inputs.shape)
 
-        keys: the queries' positions where None. Not causal, the maximum is of (512, i, j), which keeps the values of
-        keys after the query in [0, 1] too.
+    def pair_inputs(
+        self,
+        queries: Tensor,
+        keys: Tensor | None = None,
+        *,
+        causal: bool = True,
+        curvature: Tensor | None = None,
+        threshold_factor: Tensor | None = None,
+    ) -> Tensor:
+        """Compute ψ(|i − j|) / ψ(max(L, i)) of query and key positions, [..., Lq, Lk] float32; 0 where j > i.
+
+        keys: the queries' positions where None. Not causal, the maximum is of (L, i, j), which keeps the values of
+        keys after the query in [0, 1] too. curvature, threshold_factor: c, and the factor on 512 that gives L; numbers
+        that can be trained, the initial ones where None.
         """
         i, j = queries.float()[..., None], (queries if keys is None else keys).float()
         distances = (i - j).clamp_min(0) if causal else i - j
         reach = i if causal else torch.maximum(i, j)
-        return self.squeezed(distances) / self.squeezed(reach.clamp_min(self.threshold))
+        if threshold_factor is None:
+            reach = reach.clamp_min(self.threshold)
+        else:
+            reach = torch.maximum(reach, (self.threshold * threshold_factor).abs())
+        return self.squeezed(distances, curvature) / self.squeezed(reach, curvature)
 
 
 @torch.compiler.assume_constant_result

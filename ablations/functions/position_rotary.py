@@ -23,9 +23,10 @@ class Rotary(Function):
     role = "rotary"
     domain = Domain(0, 4095, integer=True)
     default_shape: ClassVar[dict[str, int]] = {"head_dim": 64}
+    optional_shape = ("base",)
     tails = "defined for every position; bounded"
     base: ClassVar[float] = 10000.0
-    """The slowest pair turns by about 1 / base radians per position."""
+    """The slowest pair turns by about 1 / base radians per position; shape argument `base` has precedence."""
     trained: ClassVar[int] = 512
     """The context that the plain encoding was trained on, which the other forms extend by `factor`."""
     factor: ClassVar[float] = 4.0
@@ -36,7 +37,13 @@ class Rotary(Function):
         self.check_shape(**shape)
         if shape["head_dim"] < 2 or shape["head_dim"] % 2:
             raise InputError(f"{self.name} turns pairs: the head dimension must be even, not {shape['head_dim']}.")
+        if not self.base_in(**shape) > 1:
+            raise InputError(f"{self.name} needs a base above 1, and {self.base_in(**shape):g} was given.")
         return shape["head_dim"] // 2
+
+    def base_in(self, **shape: int) -> float:
+        """Return the base of that shape."""
+        return shape.get("base", self.base)
 
     def outputs(self, **shape: int) -> int:
         """Return 2P."""
@@ -45,7 +52,7 @@ class Rotary(Function):
     def frequencies(self, **shape: int) -> Tensor:
         """Compute the radians per position of each pair, [P] float64."""
         pairs = self.pairs(**shape)
-        frequencies: Tensor = self.base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        frequencies: Tensor = self.base_in(**shape) ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
         return frequencies
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
@@ -64,8 +71,11 @@ class Rotary(Function):
         return self.analytic(torch.zeros_like(inputs), **shape)
 
 
-def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
-    """Rotate pairs of dimensions (i, i + P) of queries or keys by rotary values.
+def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool, interleaved: bool = False) -> Tensor:
+    """Rotate pairs of dimensions (i, i + P), or interleaved (2i, 2i + 1), of queries or keys by rotary values.
+
+    The two pairings differ by a fixed order of dimensions, which trained weights have one of: GPT-NeoX and Llama in
+    transformers the first, the authors of RoFormer and xPos, and GPT-J, the second.
 
     state [B, H, L, D]; values [L, 2P] or [L, 3P]: the third part is a scale that queries are multiplied and keys
     divided by (xPos). Dimensions from 2P on are left as they are. Computed in float32 at least, and returned in the
@@ -76,10 +86,15 @@ def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool) -> Tensor:
     if scaled:
         scale = values[..., 2 * pairs :].to(exact)
         cos, sin = (cos / scale, sin / scale) if key else (cos * scale, sin * scale)
-    first, second, rest = state[..., :pairs], state[..., pairs : 2 * pairs], state[..., 2 * pairs :]
+    rest = state[..., 2 * pairs :]
+    if interleaved:
+        first, second = state[..., : 2 * pairs : 2], state[..., 1 : 2 * pairs : 2]
+    else:
+        first, second = state[..., :pairs], state[..., pairs : 2 * pairs]
     dtype = exact if scaled else state.dtype
     turned = (first * cos - second * sin).to(dtype), (second * cos + first * sin).to(dtype)
-    return torch.cat([*turned, rest.to(dtype)], dim=-1)
+    joined = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
+    return torch.cat([joined, rest.to(dtype)], dim=-1)
 
 
 @FUNCTIONS.register
@@ -124,29 +139,66 @@ class RopeNtk(Rotary):
     def frequencies(self, **shape: int) -> Tensor:
         """Compute the radians per position of each pair, [P] float64."""
         pairs = self.pairs(**shape)
-        base = self.base * self.factor ** (pairs / max(1, pairs - 1))
+        base = self.base_in(**shape) * self.factor ** (pairs / max(1, pairs - 1))
         frequencies: Tensor = base ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
         return frequencies
+
+
+@FUNCTIONS.register
+class RopeLlama3(Rotary):
+    """Rope whose pairs that turn at least 4 times in 8192 positions are kept, and those that turn once at most slowed.
+
+    The slow ones are slowed by a factor of 8, and those between by a share that is linear in their turns. These numbers
+    and the base of 500000 are Llama 3.1's.
+    """
+
+    name = "rope-llama3"
+    source = "Grattafiori et al. 2024, The Llama 3 Herd of Models; the code of Llama 3.1's apply_scaling"
+    base: ClassVar[float] = 500000.0
+    trained: ClassVar[int] = 8192
+    factor: ClassVar[float] = 8.0
+    slow: ClassVar[float] = 1.0
+    fast: ClassVar[float] = 4.0
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """Compute the radians per position of each pair, [P] float64."""
+        return _slowed(super().frequencies(**shape), self.trained, self.factor, self.slow, self.fast)
+
+
+def _slowed(plain: Tensor, trained: int, factor: float, slow: float, fast: float) -> Tensor:
+    """Slow frequencies by `factor` where they turn `slow` times at most in `trained` positions, less up to `fast`."""
+    turns = trained * plain / (2 * math.pi)
+    kept_share = ((turns - slow) / (fast - slow)).clamp(0, 1)
+    return (1 - kept_share) * plain / factor + kept_share * plain
 
 
 @FUNCTIONS.register
 class RopeYarn(Rotary):
     """Rope whose pairs that rotate often in the trained context are kept, and the others slowed by the factor.
 
+    Between the pairs that rotate 32 times and once, rounded outwards to whole pairs, the share that is slowed is linear
+    in the pair's number, as in the authors' code and released checkpoints; `rope-yarn-paper` has the paper's ramp.
     Cosines and sines are multiplied by the attention temperature, 0.1 ln(factor) + 1, for queries and keys each.
     """
 
     name = "rope-yarn"
-    source = "Peng et al. 2023, YaRN: Efficient Context Window Extension, sections 3.2 and 3.4"
+    source = "Peng et al. 2023, YaRN: Efficient Context Window Extension, section 3.4; its code's find_correction_range"
     slow: ClassVar[float] = 1.0
     fast: ClassVar[float] = 32.0
 
     def frequencies(self, **shape: int) -> Tensor:
         """Compute the radians per position of each pair, [P] float64."""
-        plain = super().frequencies(**shape)
-        turns = self.trained * plain / (2 * math.pi)
-        kept_share = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
-        return (1 - kept_share) * plain / self.factor + kept_share * plain
+        plain, pairs = super().frequencies(**shape), self.pairs(**shape)
+        first = max(0, math.floor(self._pair_that_turns(self.fast, **shape)))
+        last = min(2 * pairs - 1, math.ceil(self._pair_that_turns(self.slow, **shape)))
+        span = last - first or 0.001  # the code's way out of a ramp without length
+        slowed_share = ((torch.arange(pairs, dtype=torch.float64) - first) / span).clamp(0, 1)
+        return slowed_share * plain / self.factor + (1 - slowed_share) * plain
+
+    def _pair_that_turns(self, times: float, **shape: int) -> float:
+        """Return the number of the pair, not rounded, that turns that many times in the trained context."""
+        turns_of_first = self.trained / (2 * math.pi)
+        return self.pairs(**shape) * math.log(turns_of_first / times) / math.log(self.base_in(**shape))
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map positions [N] to [N, 2P]."""
@@ -159,6 +211,18 @@ class RopeYarn(Rotary):
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """Return the values of no rotation, without the temperature."""
         return Rope().left_out(inputs, **shape)
+
+
+@FUNCTIONS.register
+class RopeYarnPaper(RopeYarn):
+    """`rope-yarn` with the paper's ramp, which is linear in how often a pair rotates in the trained context."""
+
+    name = "rope-yarn-paper"
+    source = "Peng et al. 2023, YaRN: Efficient Context Window Extension, sections 3.2 and 3.4"
+
+    def frequencies(self, **shape: int) -> Tensor:
+        """Compute the radians per position of each pair, [P] float64."""
+        return _slowed(Rotary.frequencies(self, **shape), self.trained, self.factor, self.slow, self.fast)
 
 
 @FUNCTIONS.register

@@ -23,6 +23,8 @@ class SoftmaxWeight(Function):
     elementwise = True
     after_max: ClassVar[bool] = True
     """Whether the row's largest score is subtracted first."""
+    uniform_without_weight: ClassVar[bool] = False
+    """Whether a row without any weight is spread over its keys evenly; it gives 0 otherwise."""
 
     def left_out(self, inputs: Tensor, **shape: int) -> Tensor:
         """Return 1: attention becomes the mean of the visible values."""
@@ -110,10 +112,14 @@ class SoftmaxRow(SoftmaxWeight):
 
 @FUNCTIONS.register
 class IExp(PublishedWeight):
-    """L(p) 2^−z with x = −z ln 2 + p, p in (−ln 2, 0], L(p) = 0.3585 (p + 1.353)² + 0.344."""
+    """L(p) 2^−z with x = −z ln 2 + p, p in (−ln 2, 0], L(p) = 0.35815147 p² + 0.96963238 p + 1.
+
+    The coefficients are those of the authors' code; `i-exp-paper` has the paper's. Their integers are left out, and so
+    is the rounding of ln 2 to 0.6931.
+    """
 
     name = "i-exp"
-    source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.5"
+    source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.5; its code's IntSoftmax"
     domain = Domain(-8, 0, integer=False)
     support = (-math.inf, 0.0)
     tails = "falls to 0 on the left by halves; no inputs above 0"
@@ -122,16 +128,35 @@ class IExp(PublishedWeight):
         """Map [...] to [...]."""
         self.check_shape(**shape)
         halvings = torch.floor(-inputs / math.log(2))
-        rest = inputs + halvings * math.log(2)
-        return (0.3585 * (rest + 1.353).square() + 0.344) * torch.exp2(-halvings)
+        return self.near_zero(inputs + halvings * math.log(2)) * torch.exp2(-halvings)
+
+    def near_zero(self, inputs: Tensor) -> Tensor:
+        """Compute L."""
+        return (0.35815147 * inputs + 0.96963238) * inputs + 1
+
+
+@FUNCTIONS.register
+class IExpPaper(IExp):
+    """`i-exp` with the paper's rounded coefficients, L(p) = 0.3585 (p + 1.353)² + 0.344."""
+
+    name = "i-exp-paper"
+    source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.5"
+
+    def near_zero(self, inputs: Tensor) -> Tensor:
+        """Compute L."""
+        return 0.3585 * (inputs + 1.353).square() + 0.344
 
 
 @FUNCTIONS.register
 class TwoRelu(PublishedWeight):
-    """ReLU(x): rows are ReLU(x) / Σ ReLU(x)."""
+    """ReLU(x): rows are ReLU(x) / Σ ReLU(x), and uniform where no score is positive, as in MPCFormer's code.
+
+    That code adds 1e-12 to the sum, and its share to each weight.
+    """
 
     name = "2relu"
-    source = "Mohassel and Zhang 2017, SecureML; Li et al. 2023, MPCFormer, stage 1: 2ReLU"
+    source = "Mohassel and Zhang 2017, SecureML; Li et al. 2023, MPCFormer, stage 1: 2ReLU; its code's softmax_2relu"
+    uniform_without_weight = True
     domain = Domain(-8, 8, integer=False)
     after_max = False
     approximates = ""

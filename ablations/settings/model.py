@@ -26,6 +26,7 @@ _KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "embedding_scale": ("decoder", "encoder-decoder", "encoder"),
     "segments": ("encoder",),
     "classes": ("encoder", "image"),
+    "classifier_dropout": ("encoder", "image"),
     "pooling": ("encoder", "image"),
     "output_transform": ("encoder",),
     "image_size": ("image",),
@@ -78,6 +79,10 @@ class ModelSize(BaseModel):
     """Linear layers inside the blocks have biases."""
     key_value_heads: Count | None = None
     """Groups of query heads share one of this many key/value heads (Ainslie et al. 2023); None: one for each head."""
+    rotary_base: Count | None = None
+    """Rotary pairs turn by down to 1 / base radians per position; None: the function's own base, mostly 10000."""
+    rotary_pairing: Literal["halves", "interleaved"] = "halves"
+    """Dimensions that turn together: i and i + P (GPT-NeoX, Llama) or 2i and 2i + 1 (RoFormer, GPT-J)."""
     gated: bool = False
     """The feed-forward layer multiplies its activations with a second projection (Shazeer 2020, GLU Variants)."""
     dropout: Share = 0.0
@@ -86,6 +91,8 @@ class ModelSize(BaseModel):
     """Applied to attention weights."""
     embedding_dropout: Share = 0.0
     """Applied to the sum of token embedding and positional encoding."""
+    classifier_dropout: Share | None = None
+    """Applied to the state that logits of classes are computed from; None: as `dropout`."""
     segments: Count | None = None
     """Number of segment kinds, each with an embedding that is added to its tokens (BERT's token types)."""
     classes: Count | None = None
@@ -133,6 +140,8 @@ class ModelSize(BaseModel):
                 raise ValueError("kind image classifies the whole image: pooling must be mean or first, not none")
         elif self.classes is None and self.pooling in ("mean", "first"):
             raise ValueError(f"pooling {self.pooling} gives one prediction per sequence and needs classes")
+        elif self.classes is None and self.classifier_dropout is not None:
+            raise ValueError("classifier_dropout is for logits of classes and needs classes")
         return self
 
     @model_serializer(mode="wrap")
@@ -156,7 +165,12 @@ class ModelSize(BaseModel):
 
     def shapes(self) -> dict[str, int]:
         """Return the sizes that functions take as shape arguments, by the argument's name."""
-        return {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
+        sizes = {"width": self.width, "heads": self.heads, "head_dim": self.width // self.heads}
+        if self.rotary_base is not None:
+            sizes["base"] = self.rotary_base
+        if self.image_size is not None and self.patch is not None:
+            sizes |= {"columns": self.image_size // self.patch, "class_tokens": int(self.pooled == "first")}
+        return sizes
 
     def __str__(self) -> str:
         chosen = [f"{name} {value}" for name, value in self.model_dump().items() if name in _later_sizes()]

@@ -39,6 +39,9 @@ class Slot(nn.Module):
             raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in {name!r}.")
         self.name, self.function, self.shape = name, function, shape
         self.domain = function.domain if domain is None else domain
+        self.numbers = nn.ParameterDict(
+            {number: nn.Parameter(torch.tensor(start)) for number, start in function.trained_numbers.items()}
+        )
         self.watch: Callable[[Tensor], None] | None = None
         """Called with every input while the slot is observed."""
         self.content: Content = (

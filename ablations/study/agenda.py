@@ -6,6 +6,7 @@ from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records.schema import CellKey, RunRecord
+from trans4init.reports.study_report import tuning
 
 __all__ = ["Agenda", "Propose", "best_trial"]
 
@@ -128,26 +129,15 @@ class Agenda:
         return tuple(run for run in self.study.throughput_requests() if not self.blocked(run.cell))
 
     def _throughput_done(self) -> bool:
-        return all(run.run_id in self.finished for run in self._throughput())
+        """Return whether one session has timed all cells: speeds of two sessions can't be compared."""
+        records = [self.finished.get(run.run_id) for run in self._throughput()]
+        return None not in records and len({record.notes.get("session") for record in records if record}) <= 1
 
 
 def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int | None, Mapping[str, float]]:
-    """Return the number and settings of the best trial: the earlier one of ties, the first if no trial has a value.
+    """Return the number and settings of a cell's best trial within the study's number of them.
 
-    Trials beyond the study's number of them, from a time when it had more, don't count: every cell has the same
-    budget. For a study without trials it returns None and no settings, which stands for the study's own.
+    For a study without trials it returns None and no settings, which stands for the study's own.
     """
-    metric = spec.metric()
-    within = [record for record in finished if record.trial is not None and record.trial < spec.trials()]
-    ordered = sorted(within, key=lambda record: record.trial or 0)
-    if not ordered:
-        return None, {}
-    best, best_value = ordered[0], None
-    for record in ordered:
-        value = record.last(metric.name)
-        better = value is not None and (
-            best_value is None or (value > best_value if metric.higher_is_better else value < best_value)
-        )
-        if record.status == "ok" and better:
-            best, best_value = record, value
-    return best.trial, best.parameters
+    best = tuning.best_trial(finished, spec.metric(), spec.trials())
+    return (None, {}) if best is None else (best.trial, best.parameters)

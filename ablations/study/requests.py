@@ -69,6 +69,9 @@ class ResolvedStudy:
             command=self.command,
             setting=self.spec.setting(),
             arms=tuple(get_arm(arm).description() for arm in dict.fromkeys(cell.arm for cell in self.spec.cells())),
+            trials=self.spec.trials(),
+            spec_hash=self.spec_hash,
+            throughput_runs=tuple(request.run_id for request in self.throughput_requests()),
         )
 
     def record(

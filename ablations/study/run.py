@@ -1,5 +1,6 @@
 """Run a study from its spec to its report, or go on with one that was interrupted."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from trans4init.ablations.errors import InputError, shown
+from trans4init.ablations.errors import FaultError, InputError, shown
 from trans4init.ablations.lock import held
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
@@ -17,7 +18,7 @@ from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.files import remove_leftovers, write_whole
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
-from trans4init.reports.records.store import load_results
+from trans4init.reports.records.store import Results, load_results, write_card
 from trans4init.reports.study_report.report_files import HTML, is_current
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
@@ -61,28 +62,29 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         except UnreadableSchemaError as error:
             raise InputError(f"{error}; name another folder with --out.") from None
         for path in results.corrupt:
-            _say(console, f"{path.name} was damaged and is set aside; its run is done again.")
+            _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
         _refuse_other_conditions(study, results.records)
         agenda = Agenda(study, results.records, _fits_at_hand(study))
         if agenda.complete():
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
-            return _conclude(agenda, results.records, console)
+            _keep_card(study, results)
+            return _conclude(agenda, dataclasses.replace(results, stored_card=study.card()), console)
         try:
-            complete, mirror_error = _run(agenda, options, console, checked=new)
+            complete, mirror_error = _run(agenda, results, options, console, checked=new)
         except KeyboardInterrupt:
             _say(console, f"Stopped. Finished runs are kept; to continue: {options.command}")
             return INTERRUPTED
-        code = _conclude(agenda, results.records, console, mirror_error)
+        code = _conclude(agenda, None, console, mirror_error)
         if not complete:
             _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
             return INTERRUPTED
         return code
 
 
-def _run(agenda: Agenda, options: Options, console: Console, *, checked: bool) -> tuple[bool, str]:
+def _run(agenda: Agenda, results: Results, options: Options, console: Console, *, checked: bool) -> tuple[bool, str]:
     """Run the agenda; return whether it is complete, and MLflow's error, empty if there was none.
 
-    checked: whether the study has been built once already.
+    results: what is in the folder. checked: whether the study has been built once already.
     """
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
@@ -99,8 +101,7 @@ def _run(agenda: Agenda, options: Options, console: Console, *, checked: bool) -
         _check(study, options.file)
     worker = StudyWorker(study, elsewhere=options.executor == "ray")
     executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
-    study.results.mkdir(parents=True, exist_ok=True)
-    _write_spec(study)
+    _keep_card(study, results)
     mirror = BackgroundMirror(study.folder.parent, study.spec.name)
     with make_display(agenda, console) as display:
         complete = Coordinator(agenda, executor, Tuner(study.spec, study.folder), mirror, display).run()
@@ -114,20 +115,20 @@ def _check(study: ResolvedStudy, file: str) -> None:
     check_study(study, file)
 
 
-def _conclude(agenda: Agenda, loaded: Sequence[RunRecord], console: Console, mirror_error: str = "") -> int:
+def _conclude(agenda: Agenda, results: Results | None, console: Console, mirror_error: str = "") -> int:
     """Write and mirror the report unless it is up to date, print the verdict and the paths; return the exit code.
 
-    loaded: the records that were there when the command began; if the report is up to date, these are all.
+    results: what is in the folder; None if there is more by now, which is read.
     """
     folder = agenda.study.folder
-    if is_current(folder):
-        verdict = verdict_text(summarise(loaded))
+    if not agenda.finished:
+        return 0
+    if results is not None and is_current(folder, results):
+        verdict = verdict_text(summarise(results.records, results.card))
     else:
-        if not agenda.finished:
-            return 0
         from trans4init.reports.study_report.report import write_report
 
-        report = write_report(folder)
+        report = write_report(folder, results)
         verdict = report.text
         if not mirror_error:
             mirror_error = _mirror(folder, report.results.records, verdict)
@@ -157,15 +158,20 @@ def _fits_at_hand(study: ResolvedStudy) -> list[str]:
     return [net for net in study.fits_needed() if is_whole(study.checkpoint(net))]
 
 
-def _write_spec(study: ResolvedStudy) -> None:
-    """Write `spec.json`, which tells a person who finds the folder what was run."""
-    path = study.folder / "spec.json"
+def _keep_card(study: ResolvedStudy, results: Results) -> None:
+    """Write the card that reports go by, and `spec.json` for a person, unless the card is there; `results` has it."""
+    if results.stored_card == study.card():
+        return
     content = study.spec.public() | {
         "fingerprint": study.fingerprint,
         "spec_hash": study.spec_hash,
         "command": study.command,
     }
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    try:
+        write_whole(study.folder / "spec.json", json.dumps(content, indent=2) + "\n")
+        write_card(study.card(), study.results)
+    except OSError as error:
+        raise FaultError(f"{shown(study.folder)} can't be written: {error.strerror}.") from error
 
 
 def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:

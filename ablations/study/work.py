@@ -196,8 +196,7 @@ def build_task(study: ResolvedStudy) -> Task:
 
 def _shape(study: ResolvedStudy) -> dict[str, int]:
     """Return the shape that the model gives to the function."""
-    sizes = study.spec.model.shapes()
-    return {name: sizes[name] for name in get_function(study.spec.function).default_shape}
+    return get_function(study.spec.function).shape_in(study.spec.model.shapes())
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:

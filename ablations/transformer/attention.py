@@ -51,6 +51,7 @@ class Attention(nn.Module):
         shape, key_counts = config.shapes(), Domain(1, config.positions, integer=True)
         position = get_function(config.position)
         self.pairs = position.pairs(head_dim=shape["head_dim"]) if isinstance(position, Rotary) else 0
+        self.interleaved = config.rotary_pairing == "interleaved"
         if not isinstance(get_function(config.softmax), SoftmaxWeight):
             raise InputError(f"{config.softmax} can't be used in softmax: it is not a function of a score.")
         self.softmax = Slot("softmax", get_function(config.softmax))
@@ -75,8 +76,8 @@ class Attention(nn.Module):
         q, k, v = map(self._by_head, self._project(state, forward_pass, last_only=last_only))
         if positions.rotation is not None:
             query_rotation = positions.rotation[..., -1:, :] if last_only else positions.rotation
-            q = rotate(q, query_rotation, pairs=self.pairs, key=False)
-            k = rotate(k, positions.rotation, pairs=self.pairs, key=True)
+            q = rotate(q, query_rotation, pairs=self.pairs, key=False, interleaved=self.interleaved)
+            k = rotate(k, positions.rotation, pairs=self.pairs, key=True, interleaved=self.interleaved)
         if forward_pass.cache is not None:
             dtype = v.dtype
             k, v = forward_pass.cache.extend(self.layer, k, v)
@@ -192,6 +193,8 @@ class Attention(nn.Module):
             rows: Tensor = self.softmax(scores.masked_fill(hidden, -torch.inf))
             return rows.clamp_min(0.0).masked_fill(hidden, 0.0)
         weights = self.softmax(scores.masked_fill(hidden, 0.0), hidden=hidden).clamp_min(0.0).masked_fill(hidden, 0.0)
+        if self.softmax.function.uniform_without_weight:
+            weights = torch.where(weights.sum(dim=-1, keepdim=True) > 0, weights, (~hidden).to(weights.dtype))
         total = weights.sum(dim=-1, keepdim=True).clamp_min(_SMALLEST_SUM)
         result: Tensor = weights * self.softmax_reciprocal(total)
         return result

@@ -45,7 +45,7 @@ class ClassOutput(nn.Module):
         assert config.classes is not None
         self.pooling = config.pooled
         self.transform = nn.Linear(config.width, config.width) if config.output_transform else None
-        self.dropout = config.dropout
+        self.dropout = config.dropout if config.classifier_dropout is None else config.classifier_dropout
         self.linear = nn.Linear(config.width, config.classes)
 
     def forward(self, state: Tensor, lengths: Tensor | None) -> Tensor:

@@ -55,7 +55,7 @@ def sequence_values(slot: Slot, positions: Tensor, highest: int, *, causal: bool
     if function.role == "rotary":
         return PositionValues(rotation=slot(positions, highest=highest))
     if isinstance(function, FireQuery):
-        return PositionValues(bias=slot(function.pair_inputs(positions, causal=causal)))
+        return PositionValues(bias=slot(function.pair_inputs(positions, causal=causal, **slot.numbers)))
     if not regular:
         distances = _function_distances(slot, positions[:, None] - positions, causal=causal)
         return PositionValues(bias=slot(distances, highest=highest))  # [H, L, L]
@@ -77,7 +77,7 @@ def step_values(slot: Slot, positions: Tensor, keys: int) -> PositionValues:
         return PositionValues(rotation=slot(positions, highest=keys - 1)).expanded()
     key_positions = torch.arange(keys, device=positions.device)
     if isinstance(function, FireQuery):
-        bias = slot(function.pair_inputs(positions, key_positions))
+        bias = slot(function.pair_inputs(positions, key_positions, **slot.numbers))
     else:
         bias = slot((positions[..., None] - key_positions).clamp_min(0), highest=keys - 1)
     return PositionValues(bias=bias.movedim(0, 1))  # [H, B, L, keys] to [B, H, L, keys]

@@ -96,6 +96,8 @@ class Stack(nn.Module):
         function, shape = get_function(config.position), config.shapes()
         if function.slot != "position":
             raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in 'position'.")
+        if function.role != "rotary" and (config.rotary_base or config.rotary_pairing != "halves"):
+            raise InputError(f"rotary_base and rotary_pairing are for rotary positions, not for {function.name}.")
         if not causal:
             function = two_sided(function)
         positions = Domain(0, (config.randomised_positions or config.positions) - 1, integer=True)
@@ -104,7 +106,7 @@ class Stack(nn.Module):
             function,
             positions if function.domain.integer else None,
             seed=seed,
-            **{name: shape[name] for name in function.default_shape},
+            **function.shape_in(shape),
         )
         self.embedding_norm = Normalization(config) if config.embedding_norm else None
         self.blocks = nn.ModuleList(Block(config, layer=layer, cross=cross) for layer in range(layers))

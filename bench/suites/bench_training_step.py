@@ -72,8 +72,8 @@ def _inputs(case: Case) -> _Inputs:
 
 
 def _fitted(name: str, config: TransformerConfig) -> Fitted:
-    function, sizes = get_function(name), config.shapes()
-    shape = {argument: sizes[argument] for argument in function.default_shape}
+    function = get_function(name)
+    shape = function.shape_in(config.shapes())
     domain = Domain(0, config.context - 1, integer=True) if function.domain.integer else function.domain
     size = {"hidden": (15,)} if _NETS[name] == "mlp-relu" else {}
     net = build_net(_NETS[name], domain, function.outputs(**shape), **size)

@@ -172,7 +172,8 @@ def launch_backward(
     shared |= {"out_grad_ptr": out_grad, "level_ptr": level, "delta_ptr": delta}
 
     q_grad, k_grad, v_grad = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-    table_grad = torch.zeros(table.shape if table is not None and table_needs_grad else (0,), device=q.device)
+    table_shape = table.shape if table is not None and table_needs_grad else (0,)
+    table_grad = torch.zeros(table_shape, dtype=torch.float32, device=q.device)
     fused = table_needs_grad and not deterministic
 
     tile = inputs.tile("query_gradient", choose)

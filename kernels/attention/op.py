@@ -1,5 +1,6 @@
 """Compute attention with an optional relative bias; `impl` says which code does it."""
 
+import contextlib
 import math
 from typing import Literal, overload
 
@@ -83,12 +84,31 @@ def attention(
     Raises ValueError, in one sentence and before any computation, for shapes that don't fit and for a combination
     that the implementation can't do.
     """
-    q, k, v = _autocast(q, k, v)
+    autocast = q.device.type != "meta" and torch.is_autocast_enabled(q.device.type)  # meta has no autocast to ask for
+    if autocast:
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = (tensor.to(dtype) if tensor.dtype in DTYPES else tensor for tensor in (q, k, v))
     check_call(q, k, v, bias, window, key_lengths, dropout_p, impl)
     if window is not None and window >= k.shape[2]:
         window = None  # it hides no key, and in a kernel a large one could overflow 32 bits
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     options = Options(causal, window, scale, dropout_p, deterministic)
+    # Inside an implementation autocast would round the bias, and the float32 scores of the specification.
+    with torch.autocast(q.device.type, enabled=False) if autocast else contextlib.nullcontext():
+        return _attend(q, k, v, bias, key_lengths, options, return_lse, impl)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: RelativeBias | Tensor | None,
+    key_lengths: Tensor | None,
+    options: Options,
+    return_lse: bool,
+    impl: Implementation,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Choose the implementation and call it, for arguments that are checked."""
     refusal = refusals(q, k, v, bias, options, return_lse)
     if impl == "auto":
         if isinstance(bias, RelativeBias) and streams(q, k, options, return_lse):
@@ -99,21 +119,14 @@ def attention(
         raise ValueError(f"impl {impl!r} {refusal[impl]}.")
     if impl in ("sdpa", "flex"):
         return (sdpa if impl == "sdpa" else flex)(q, k, v, bias, key_lengths, options)
-    seed = draw_seed(q.device) if dropout_p > 0 else None
+    seed = draw_seed(q.device) if options.dropout_p > 0 else None
     if impl == "reference":
         out, lse = reference_attention(q, k, v, bias, key_lengths, seed, options)
     else:
         table = bias.table[None] if isinstance(bias, RelativeBias) else None
-        out, lse = fused_attention(q, k, v, table, key_lengths, seed, causal, window, scale, dropout_p, deterministic)
+        given = (options.causal, options.window, options.scale, options.dropout_p, options.deterministic)
+        out, lse = fused_attention(q, k, v, table, key_lengths, seed, *given)
     return (out, lse) if return_lse else out
-
-
-def _autocast(*tensors: Tensor) -> list[Tensor]:
-    device = tensors[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):  # meta has no autocast to ask for
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(device)
-    return [tensor.to(dtype) if tensor.dtype in DTYPES else tensor for tensor in tensors]
 
 
 def _preference(q: Tensor) -> tuple[Implementation, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trans4init.kernels.attention.reference import Options, RelativeBias, visible
+from trans4init.kernels.attention.reference import Options, RelativeBias, dense_bias, visible
 
 __all__ = ["flex", "sdpa"]
 
@@ -26,29 +26,42 @@ def sdpa(
 ) -> Tensor:
     """Attend by `scaled_dot_product_attention`; what it has no argument for becomes a mask of Lq · Lk entries.
 
+    PyTorch never gets a scale of 0 or less: with `is_causal` it hides keys by -inf before it scales. A bias stays
+    float32, which PyTorch takes beside 16-bit inputs on a CPU alone: on a GPU such inputs are computed in float32.
     With a bias, cuDNN is not used: its gradient of a float mask has been wrong on Hopper GPUs.
     """
     queries, keys = q.shape[-2], k.shape[-2]
-    causal, window = options.causal, options.window
-    # Where shapes are symbols, so is the comparison itself, which PyTorch's function doesn't take as enable_gqa.
-    grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
-    attend = functools.partial(
-        F.scaled_dot_product_attention, q, k, v, scale=options.scale, dropout_p=options.dropout_p, **grouped
-    )
+    causal, window, scale, dtype = options.causal, options.window, options.scale, q.dtype
+    if scale < 0:
+        q, scale = -q, -scale
+    elif scale == 0:
+        q, scale = 0 * q, 1.0
     if bias is None and window is None and key_lengths is None and (not causal or queries == keys):
-        return attend(is_causal=causal)
+        return _attend(q, k, v, None, causal, scale, options.dropout_p)
     mask = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
     sees_any = mask.any(dim=-1, keepdim=True)
     # A row that sees no key would be NaN: let it see all keys, then set its result to 0.
     mask = mask | ~sees_any
     backends: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if bias is not None:
-        dense = bias.dense(queries, keys) if isinstance(bias, RelativeBias) else bias
-        mask = dense.to(q.dtype).masked_fill(~mask, -math.inf)
+        wide = torch.promote_types(dtype, torch.float32)
+        mask = dense_bias(bias, queries, keys, wide).masked_fill(~mask, -math.inf)
         if q.device.type == "cuda":
             backends = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+            q, k, v = q.to(wide), k.to(wide), v.to(wide)
     with backends:
-        return attend(attn_mask=mask).masked_fill(~sees_any, 0.0)
+        out = _attend(q, k, v, mask, False, scale, options.dropout_p)
+    return out.masked_fill(~sees_any, 0.0).to(dtype)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, dropout_p: float
+) -> Tensor:
+    # Where shapes are symbols, so is the comparison itself, which PyTorch's function doesn't take as enable_gqa.
+    grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, **grouped
+    )
 
 
 def flex(
@@ -62,14 +75,17 @@ def flex(
     """Attend by `flex_attention`: compiled on a GPU, in its unfused form on a CPU."""
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
+    if not torch.is_grad_enabled():  # PyTorch asks only whether the tensors require gradients
+        q, k, v = q.detach(), k.detach(), v.detach()
+    wide = torch.promote_types(q.dtype, torch.float32)
     score: Callable[..., Tensor] | None = None
     if isinstance(bias, RelativeBias):
-        table = bias.table
+        table = bias.table.to(wide)
 
         def score(value: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return value + table[h, i - j + keys - 1]
     elif bias is not None:
-        dense = bias.expand(batch, heads, queries, keys)
+        dense = bias.to(wide).expand(batch, heads, queries, keys)
 
         def score(value: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return value + dense[b, h, i, j]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Options", "RelativeBias", "draw_seed", "kept", "reference_attention", "visible"]
+__all__ = ["Options", "RelativeBias", "dense_bias", "draw_seed", "kept", "reference_attention", "visible"]
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,19 @@ def reference_attention(
 ) -> tuple[Tensor, Tensor]:
     """Compute softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
 
-    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq],
-    float32 or better. A row that sees no key, or all of them with a bias of -inf, gives 0 and -inf. `seed` [1] int64
-    decides what dropout keeps; without one nothing is dropped.
+    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq].
+    Everything is computed in float32, or in float64 for float64 inputs, and `out` is rounded once to q's dtype: q kᵀ
+    can pass what float16 holds. A row that sees no key, or all of them with a bias of -inf, gives 0 and -inf. `seed`
+    [1] int64 decides what dropout keeps; without one nothing is dropped.
     """
     queries, keys = q.shape[-2], k.shape[-2]
     groups = q.shape[1] // k.shape[1]
+    dtype, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    q, k, v = options.scale * q.to(wide), k.to(wide), v.to(wide)
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = options.scale * (q @ k.transpose(-1, -2))  # [B, H, Lq, Lk]
-    if isinstance(bias, RelativeBias):
-        scores = scores + bias.dense(queries, keys).to(scores.dtype)
-    elif bias is not None:
-        scores = scores + bias.to(scores.dtype)
+    scores = q @ k.transpose(-1, -2)  # [B, H, Lq, Lk]
+    if bias is not None:
+        scores = scores + dense_bias(bias, queries, keys, wide)
     mask = visible(
         queries, keys, causal=options.causal, window=options.window, key_lengths=key_lengths, device=q.device
     )
@@ -78,9 +79,18 @@ def reference_attention(
     if seed is not None and dropped > 0:
         keep = kept(seed, q.shape[0], q.shape[1], queries, keys, dropped)
         weights = (weights / (1 - dropped) if dropped < 1 else weights).masked_fill(~keep, 0.0)
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    lse = scores.to(wide).logsumexp(dim=-1).masked_fill(~sees_any[..., 0], -math.inf)
-    return (weights @ v).masked_fill(~sees_any, 0.0), lse
+    lse = scores.logsumexp(dim=-1).masked_fill(~sees_any[..., 0], -math.inf)
+    return (weights @ v).masked_fill(~sees_any, 0.0).to(dtype), lse
+
+
+def dense_bias(bias: RelativeBias | Tensor, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+    """Return a bias in `dtype`, broadcastable to [B, H, Lq, Lk].
+
+    It is cast before it is spread, so that its gradient is summed in `dtype` and rounded once.
+    """
+    if isinstance(bias, RelativeBias):
+        return RelativeBias(bias.table.to(dtype)).dense(queries, keys)
+    return bias.to(dtype)
 
 
 def visible(

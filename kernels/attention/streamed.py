@@ -31,7 +31,8 @@ def streamed_attention(
     """
     attend: Callable[..., tuple[Tensor, Tensor]] = StreamedAttention.apply
     with torch.autocast("cpu", enabled=False):
-        return attend(q, k, v, table, key_lengths, options)
+        out, lse = attend(q, k, v, table, key_lengths, options)
+    return out.to(q.dtype), lse
 
 
 class StreamedAttention(torch.autograd.Function):
@@ -48,7 +49,10 @@ class StreamedAttention(torch.autograd.Function):
         key_lengths: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, Tensor]:
-        """Return out [B, H, Lq, D] and its log-sum-exp [B, H, Lq]."""
+        """Return out [B, H, Lq, D] and its log-sum-exp [B, H, Lq], both not rounded to q's type.
+
+        The backward pass takes a difference of `out`, whose rounding would be an error of the table's gradient.
+        """
         wide = torch.promote_types(q.dtype, torch.float32)
         queries, keys, values, masked = _turned(q, k, v, table, options, wide)
         outs, levels = [], []
@@ -61,7 +65,7 @@ class StreamedAttention(torch.autograd.Function):
             mixed = _ungrouped(_grouped(weights, v) @ values[:, :, first:last], weights)
             outs.append(mixed / norm.masked_fill(norm == 0, 1.0))
             levels.append((norm.log() + peak).squeeze(-1))
-        return torch.cat(outs, dim=2).to(q.dtype), torch.cat(levels, dim=2)
+        return torch.cat(outs, dim=2), torch.cat(levels, dim=2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -78,10 +82,8 @@ class StreamedAttention(torch.autograd.Function):
 
 def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
     out, lse, q, k, v, table, key_lengths = ctx.saved_tensors
-    wide = lse.dtype
-    queries, keys, values, masked = _turned(q, k, v, table, ctx.options, wide)
-    out_grad = out_grad.to(wide)
-    delta = (out.to(wide) * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
+    queries, keys, values, masked = _turned(q, k, v, table, ctx.options, lse.dtype)
+    delta = (out * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
     level = lse.masked_fill(lse == -math.inf, math.inf)
     q_grads = []
     k_grad, v_grad, table_grad = torch.zeros_like(keys), torch.zeros_like(values), torch.zeros_like(masked)

@@ -24,7 +24,7 @@ def milliseconds(case: Case, tile: Tile) -> float:
     dtype = torch.float32 if case.itemsize == 4 else torch.bfloat16
     heads = (HEADS, HEADS // 4 if case.grouped else HEADS, HEADS // 4 if case.grouped else HEADS)
     q, k, v = (torch.randn(BATCH, h, LENGTH, case.head_dim, device="cuda", dtype=dtype) for h in heads)
-    table = torch.randn(1, HEADS, 2 * LENGTH - 1, device="cuda") if case.bias else None
+    table = torch.randn(1, HEADS, 2 * LENGTH - 1, device="cuda", dtype=torch.float32) if case.bias else None
     options = Options(case.causal, None, case.head_dim**-0.5, deterministic=case.which == "table_gradient")
     inputs = Inputs(q, k, v, table, None, None, options)
 

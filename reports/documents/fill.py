@@ -23,8 +23,7 @@ from trans4init.reports.documents.trained_table import trained_table
 from trans4init.reports.files import write_whole
 from trans4init.reports.formats import significant
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import RunRecord
-from trans4init.reports.records.store import load_results
+from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.speed.speeds import STUDY, CaseSpeeds, Speed, SuiteSpeeds, speeds
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.verdict_text import verdict_text
@@ -69,12 +68,12 @@ def filled(text: str, project: Path) -> str:
     return _MARK.sub(fill, text)
 
 
-def _published(folder: Path, name: str) -> list[tuple[RunRecord, ...]]:
-    """Return the records that are published under `name`, device by device."""
-    return [load_results(path).records for path in sorted(folder.glob(f"*/{name}/results"))]
+def _published(folder: Path, name: str) -> list[Results]:
+    """Return the results that are published under `name`, device by device."""
+    return [load_results(path) for path in sorted(folder.glob(f"*/{name}/results"))]
 
 
-def _study(project: Path, options: Mapping[str, str]) -> tuple[RunRecord, ...]:
+def _study(project: Path, options: Mapping[str, str]) -> Results:
     name = options.get("study")
     devices = _published(project / _STUDIES, name) if name else []
     if not devices:
@@ -83,13 +82,14 @@ def _study(project: Path, options: Mapping[str, str]) -> tuple[RunRecord, ...]:
 
 
 def _verdict(project: Path, options: Mapping[str, str]) -> str:
-    lines = verdict_text(summarise(_study(project, options))).lines()
+    results = _study(project, options)
+    lines = verdict_text(summarise(results.records, results.card)).lines()
     return "\n>\n".join(f"> {line}" for line in lines)
 
 
 def _duration(project: Path, options: Mapping[str, str]) -> str:
     """Say how long a study took, from the beginning of its first run to the end of its last."""
-    records = _study(project, options)
+    records = _study(project, options).records
     began = min(run.created_at.timestamp() - (run.last(metrics.WALL_TIME.name) or 0) for run in records)
     seconds = max(record.created_at.timestamp() for record in records) - began
     environment = records[0].environment
@@ -104,7 +104,8 @@ def _trained(project: Path, options: Mapping[str, str]) -> str:
     if not wanted or set(options) != {"metrics"}:
         raise MarkError("a trained mark has metrics=, the names of the metrics to show, separated by semicolons")
     tables = []
-    for records in _published(project / _STUDIES, "trained"):
+    for results in _published(project / _STUDIES, "trained"):
+        records = results.records
         machine = records[0].environment.accelerator or records[0].environment.processor
         tables.append(f"{trained_table(records, wanted)}\n\nTest splits; {machine}.")
     return "\n\n".join(tables) or "Nothing published yet."
@@ -123,7 +124,7 @@ def _speed_tables(project: Path, options: Mapping[str, str]) -> str:
 @functools.cache
 def _suites(project: Path) -> list[SuiteSpeeds]:
     """Return all suites that the project publishes; read once for all marks."""
-    return speeds(record for records in _published(project / _SPEEDS, STUDY) for record in records)
+    return speeds(record for results in _published(project / _SPEEDS, STUDY) for record in results.records)
 
 
 def _table(suite: SuiteSpeeds, options: Mapping[str, str], show: str) -> str:

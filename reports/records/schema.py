@@ -25,14 +25,17 @@ __all__ = [
     "RunRecord",
     "StudyCard",
     "UnreadableSchemaError",
+    "card_from_table",
+    "card_table",
     "from_table",
+    "largest_card",
     "to_table",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Written into every file; raise it when older code would misread new files, which it then refuses."""
-_READABLE_VERSIONS = ("2", "3")
-"""Read by `from_table`. Version 2 had study cards without arms."""
+_READABLE_VERSIONS = ("2", "3", "4")
+"""Read by `from_table`. Version 2 had study cards without arms, version 3 without trials and ids."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -129,7 +132,11 @@ class ArmDescription:
 
 @dataclass(frozen=True)
 class StudyCard:
-    """What a report needs to know of a study beyond its rows; the same in every file of the study."""
+    """What a report needs to know of a study beyond its rows, and which runs its verdict is about.
+
+    Each run holds the card that the study had then. The card that counts is the one that was written last beside the
+    runs, when the study was run with the number of seeds and trials and the cells that it names.
+    """
 
     name: str
     question: str
@@ -146,6 +153,12 @@ class StudyCard:
     """Task, data, model and training in one line."""
     arms: tuple[ArmDescription, ...] = ()
     """The arms of the cells; empty in results that were written before cards had them."""
+    trials: int | None = None
+    """How many tuning trials each cell has; 0 if nothing is tuned, None in results written before cards said it."""
+    spec_hash: str = ""
+    """The hash of the conditions that the runs share; empty in results that were written before cards had it."""
+    throughput_runs: tuple[str, ...] = ()
+    """The ids of the runs that time the cells; empty in results that were written before cards had them."""
 
     def arm(self, name: str) -> ArmDescription:
         """Return the description of the arm called `name`: one without words or colour where the card has none."""
@@ -193,6 +206,19 @@ class RunRecord:
         if not self.measurements:
             raise ValueError(f"run {self.run_id} has no measurement: a run that failed records its metric as missing")
 
+    def digest(self) -> str:
+        """Return the SHA-256 of all that the run is and measured, without the card: the study's may change later."""
+        values = [m.value if m.value is None else float(m.value) for m in self.measurements]  # as Parquet has them
+        metrics = [(m.metric.name, m.metric.unit, m.metric.higher_is_better, m.step) for m in self.measurements]
+        content = [
+            [getattr(self, name) for name in _RUN_COLUMNS],
+            dataclasses.astuple(self.cell),
+            [metrics, values],
+            dataclasses.asdict(self.environment),
+            [dict(self.parameters), dict(self.notes), dict(self.spec), self.error],
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
     def last(self, metric: str) -> float | None:
         """Return the value of `metric` at its last step: None where that is missing, as in a run that diverged."""
         measured = [m for m in self.measurements if m.metric.name == metric]
@@ -233,15 +259,38 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
         "schema_version": str(SCHEMA_VERSION),
         "environment": json.dumps(dataclasses.asdict(first.environment)),
         "git_commit": first.environment.git_commit,
-        "study_card": json.dumps(dataclasses.asdict(first.card) if first.card else None),
+        "study_card": _card_as_json(first.card),
         "spec": json.dumps(first.spec),
         "runs": json.dumps(
             {r.run_id: {"parameters": dict(r.parameters), "notes": dict(r.notes), "error": r.error} for r in records}
         ),
     }
     arrays = [pa.array(columns[column.name], type=column.type) for column in ROWS]
-    table = pa.Table.from_arrays(arrays, schema=ROWS)
-    return table.replace_schema_metadata(metadata | {"digest": _digest(table, metadata)})
+    return _sealed(pa.Table.from_arrays(arrays, schema=ROWS), metadata)
+
+
+def card_table(card: StudyCard) -> pa.Table:
+    """Return a study's card as a table without rows."""
+    return _sealed(ROWS.empty_table(), {"schema_version": str(SCHEMA_VERSION), "study_card": _card_as_json(card)})
+
+
+def card_from_table(table: pa.Table) -> StudyCard | None:
+    """Return the card that a table was made of by `card_table`; raises errors as `from_table` does."""
+    return _card(json.loads(_checked_metadata(table)["study_card"]))
+
+
+def largest_card(records: Sequence[RunRecord]) -> StudyCard | None:
+    """Return the card of most trials, seeds and cells among those of the runs, for results without a card beside them.
+
+    None if no run has a card.
+    """
+    cards = {record.card for record in records if record.card is not None}
+    return max(cards, key=lambda card: (card.trials or 0, card.seeds, len(card.cells), repr(card)), default=None)
+
+
+def _sealed(table: pa.Table, metadata: Mapping[str, str]) -> pa.Table:
+    """Return the table with its metadata, to which the digest is added."""
+    return table.replace_schema_metadata({**metadata, "digest": _digest(table, metadata)})
 
 
 def _digest(table: pa.Table, metadata: Mapping[str, str]) -> str:
@@ -281,13 +330,7 @@ def from_table(table: pa.Table) -> list[RunRecord]:
     Raises UnreadableSchemaError for a version that this code does not know, and DigestError where rows or metadata were
     changed.
     """
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    version = metadata.get("schema_version", "none")
-    if version not in _READABLE_VERSIONS:
-        readable = " and ".join(_READABLE_VERSIONS)
-        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
-    if metadata.pop("digest") != _digest(table, metadata):
-        raise DigestError("the content does not match its digest")
+    metadata = _checked_metadata(table)
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
     spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
     first, measured = _by_run(table)
@@ -305,6 +348,18 @@ def from_table(table: pa.Table) -> list[RunRecord]:
         )
         for run_id, facts in runs.items()
     ]
+
+
+def _checked_metadata(table: pa.Table) -> dict[str, str]:
+    """Return the metadata without the digest; raises errors as `from_table` does."""
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    version = metadata.get("schema_version", "none")
+    if version not in _READABLE_VERSIONS:
+        readable = f"{', '.join(_READABLE_VERSIONS[:-1])} and {_READABLE_VERSIONS[-1]}"
+        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
+    if metadata.pop("digest") != _digest(table, metadata):
+        raise DigestError("the content does not match its digest")
+    return metadata
 
 
 def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[Measurement]]]:
@@ -326,10 +381,15 @@ def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[
     return {row["run_id"]: row for row in rows}, {ids[run]: measurements[run] for run in first_rows}
 
 
+def _card_as_json(card: StudyCard | None) -> str:
+    return json.dumps(dataclasses.asdict(card) if card else None)
+
+
 def _card(fields: dict[str, Any] | None) -> StudyCard | None:
     if fields is None:
         return None
     fields["reference"] = CellKey(**fields["reference"])
     fields["cells"] = tuple(CellKey(**cell) for cell in fields["cells"])
     fields["arms"] = tuple(ArmDescription(**arm) for arm in fields.get("arms", ()))
+    fields["throughput_runs"] = tuple(fields.get("throughput_runs", ()))
     return StudyCard(**fields)

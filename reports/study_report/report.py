@@ -8,7 +8,7 @@ from trans4init.reports.files import write_whole
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.study_report.figures import accuracy_against_speed, draw_differences, loss_curves
-from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
+from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN, digest
 from trans4init.reports.study_report.summary import Summary, summarise
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
 
@@ -46,12 +46,13 @@ def write_report(folder: Path, results: Results | None = None) -> Report:
     results = results or load_results(folder / "results")
     if not results.records:
         raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
-    summary = summarise(results.records)
+    summary = summarise(results.records, results.card)
     drawing, text = draw_differences(summary), verdict_text(summary)
     pages = templates()
     shared = {
         "summary": summary,
         "corrupt": results.corrupt,
+        "digest": digest(results),
         "drawing": drawing,
         "verdict": text.paragraphs(),
     }

@@ -8,8 +8,9 @@ import numpy as np
 
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard
+from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard, largest_card
 from trans4init.reports.statistics import Estimate, bca_interval, bootstrap_median
+from trans4init.reports.study_report.tuning import best_trial
 from trans4init.reports.study_report.verdict import Comparison, PairedRuns, judge
 
 __all__ = ["CellSummary", "Curve", "FidelityRow", "Summary", "summarise"]
@@ -120,13 +121,16 @@ class _Speed:
     tokens_per_second: float | None
 
 
-def summarise(records: Sequence[RunRecord]) -> Summary:
-    """Sum up the runs of one study, or of single fits; raises ValueError where there are no records."""
+def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Summary:
+    """Sum up the runs of one study, or of single fits; raises ValueError where there are no records.
+
+    card: the study's, as it is stored beside the runs; without one it is the largest among those of the runs.
+    """
     if not records:
         raise ValueError("there are no results")
-    newest = max(records, key=lambda record: record.created_at)
-    card = newest.card
-    cells = _cells(records, card) if card else ()
+    card = card or largest_card(records)
+    evaluated = _evaluated(records, card) if card else {}
+    cells = _cells(records, card, evaluated) if card else ()
     return Summary(
         card=card,
         metric=_metric_called(card.metric, records) if card else None,
@@ -134,15 +138,16 @@ def summarise(records: Sequence[RunRecord]) -> Summary:
         fidelity=tuple(row for record in _fits(records) for row in _fidelity(record)),
         failures=tuple(record for record in records if record.status != "ok"),
         environments=_environments(records),
-        tuning_trials=len({record.trial for record in records if record.phase == "tune"}),
+        tuning_trials=_tuning_trials(records, card) if card else 0,
         runs=len(records),
-        inputs=_inputs(_evaluated(records, card.reference)) if card else {},
+        inputs=_inputs(evaluated[card.reference]) if card else {},
         notes=_notes(records) if card else (),
     )
 
 
-def _cells(records: Sequence[RunRecord], card: StudyCard) -> tuple[CellSummary, ...]:
-    evaluated = {cell: _evaluated(records, cell) for cell in card.cells}
+def _cells(
+    records: Sequence[RunRecord], card: StudyCard, evaluated: Mapping[CellKey, Sequence[RunRecord]]
+) -> tuple[CellSummary, ...]:
     judged = _metric_called(card.metric, records)
     comparisons = _compare(evaluated, card, judged)
     elsewhere = {
@@ -209,13 +214,39 @@ def _cell(
     )
 
 
-def _evaluated(records: Iterable[RunRecord], cell: CellKey) -> list[RunRecord]:
-    """Return the evaluation runs of a cell by seed; where tuning was extended, those with the newest settings."""
-    runs = [record for record in records if record.phase == "evaluate" and record.cell == cell]
-    if not runs:
-        return []
-    settings = max(runs, key=lambda record: record.created_at).parameters
-    return sorted((record for record in runs if record.parameters == settings), key=lambda record: record.seed)
+def _evaluated(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, list[RunRecord]]:
+    """Return for each cell the evaluation runs that the card asks for, by seed: those with its best trial's settings.
+
+    A cell has none while a trial of its budget is missing: which settings are its best is not known yet.
+    """
+    budget, metric = _tuning_trials(records, card), _metric_called(card.metric, records)
+    evaluated = {}
+    for cell in card.cells:
+        runs = [record for record in records if record.cell == cell and _is_of(record, card)]
+        trials = [record for record in runs if record.phase == "tune"]
+        best = best_trial(trials, metric, budget)
+        tuned = {record.trial for record in trials}.issuperset(range(budget))
+        chosen = [
+            record
+            for record in runs
+            if record.phase == "evaluate"
+            and record.seed < card.seeds
+            and record.parameters == (best.parameters if best else {})
+        ]
+        evaluated[cell] = sorted(chosen, key=lambda record: record.seed) if tuned else []
+    return evaluated
+
+
+def _tuning_trials(records: Iterable[RunRecord], card: StudyCard) -> int:
+    """Return how many trials each cell is given; of a card that doesn't say it, how many numbers trials have."""
+    if card.trials is not None:
+        return card.trials
+    return len({record.trial for record in records if record.phase == "tune"})
+
+
+def _is_of(record: RunRecord, card: StudyCard) -> bool:
+    """Return whether the run was made under the card's conditions; a card that doesn't say them takes every run."""
+    return card.spec_hash in ("", record.spec_hash)
 
 
 def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
@@ -228,19 +259,23 @@ def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
 
 
 def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, _Speed]:
-    """Return each cell's speed in the newest throughput session; empty where that lacks the reference."""
+    """Return each cell's speed in the card's throughput session; empty where that lacks the reference.
+
+    Of several sessions, as a card that doesn't name its runs may have, the one that timed most of the cells counts.
+    """
     sessions: dict[str, dict[CellKey, RunRecord]] = {}
-    for record in sorted(records, key=lambda record: record.created_at):
-        if record.phase == "throughput" and record.status == "ok":
+    for record in records:
+        timed = record.run_id in card.throughput_runs or not card.throughput_runs
+        if record.phase == "throughput" and record.status == "ok" and timed and record.cell in card.cells:
             sessions.setdefault(record.notes.get("session", ""), {})[record.cell] = record
     if not sessions:
         return {}
-    newest = max(sessions.values(), key=lambda session: max(record.created_at for record in session.values()))
-    reference = newest.get(card.reference)
+    _, session = max(sessions.items(), key=lambda item: (card.reference in item[1], len(item[1]), item[0]))
+    reference = session.get(card.reference)
     if reference is None:
         return {}
     speeds = {}
-    for cell, record in newest.items():
+    for cell, record in session.items():
         pace = record.by_step(metrics.TRAINING_THROUGHPUT.name)
         speeds[cell] = _Speed(
             training=_ratio(record, reference, metrics.TRAINING_THROUGHPUT),

@@ -24,7 +24,7 @@ def test_a_truncated_result_is_named_set_aside_and_made_again(study_copy, run_co
     assert path.name + ".corrupt" in (study_copy / "runs" / "tiny" / "report.md").read_text()
     code, output = run_command("run", "tiny.toml")
     assert code == 0
-    assert f"{path.name}.corrupt was damaged and is set aside; its run is done again." in output
+    assert f"{path.name}.corrupt was damaged and is set aside; what it held is made again." in output
     assert "[22/22] evaluate" in output
     assert path.exists()
     again = load_results(results(study_copy)).records
@@ -115,7 +115,7 @@ def test_a_server_that_is_not_there_costs_seconds_and_one_line(tiny_study, run_c
 def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(study_copy, run_command):
     """Every file limited to 12 kB: no result fits any more. Without the limit the same command goes on."""
     words = [str(Path(sys.executable).with_name("trans4init")), "run", "tiny.toml", "--seeds", "3"]
-    before = {path: path.read_bytes() for path in results(study_copy).glob("*.parquet")}
+    before = {path: path.read_bytes() for path in results(study_copy).glob("*-*.parquet")}
     done = subprocess.run(
         words,
         cwd=study_copy,
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(study_copy, r
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the result of a run can't be written to runs/tiny/results: File too large" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert {path: path.read_bytes() for path in results(study_copy).glob("*.parquet")} == before
+    assert {path: path.read_bytes() for path in results(study_copy).glob("*-*.parquet")} == before
     assert list(results(study_copy).glob("*.tmp")) == []
     code, output = run_command("run", "tiny.toml", "--seeds", "3")
     assert code == 0, output

@@ -239,12 +239,23 @@ def test_randomised_positions_are_sorted_different_and_in_range(length, more, se
         randomised_positions(length, length - 1, torch.Generator())
 
 
-def test_2d_sinusoids_are_a_row_half_and_a_column_half():
-    found = get_function("sinusoidal-2d").analytic(positions(256), width=16)
+def test_2d_sinusoids_are_a_column_half_and_a_row_half():
+    function = get_function("sinusoidal-2d")
     plain = get_function("sinusoidal").analytic(positions(16), width=8)
-    torch.testing.assert_close(found[16 * 5 + 3], torch.cat([plain[5], plain[3]]))
+    halves = torch.cat([plain[:, 0::2], plain[:, 1::2]], dim=-1)  # sines before cosines
+    for columns in (16, 5):
+        found = function.analytic(positions(3 * columns), width=16, columns=columns)
+        torch.testing.assert_close(found[2 * columns + 3], torch.cat([halves[3], halves[2]]))
+    assert torch.equal(
+        function.analytic(positions(48), width=16), function.analytic(positions(48), width=16, columns=16)
+    )
+    with_tokens = function.analytic(positions(50), width=16, columns=5, class_tokens=2)
+    assert with_tokens[:2].count_nonzero() == 0
+    assert torch.equal(with_tokens[2:], function.analytic(positions(48), width=16, columns=5))
     with pytest.raises(InputError, match="multiple of 4"):
-        get_function("sinusoidal-2d").analytic(positions(4), width=6)
+        function.analytic(positions(4), width=6)
+    with pytest.raises(InputError, match="at least 1 column"):
+        function.analytic(positions(4), width=8, columns=0)
 
 
 def test_transpose_transposes():

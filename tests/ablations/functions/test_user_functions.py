@@ -47,7 +47,7 @@ def test_a_function_in_a_file_is_fitted_and_put_into_a_model(tmp_path):
     config = TransformerConfig(layers=1, width=8, heads=2, vocabulary=11, context=8, activation=located)
     record = apply_arm(Transformer(config), "activation", "learned-frozen", fitted)
     assert 0 < record.output_difference_max < 0.1
-    assert "squared-relu-a" not in list_functions()  # a list has what another process finds by the plain name
+    assert "squared-relu-a" not in list_functions()  # it has a name with its file alone
     assert load_fitted(fitted.save(tmp_path / "kept")).function.name == "squared-relu-a"
 
 

@@ -68,6 +68,11 @@ def test_a_changed_size_is_a_changed_condition():
         ({"kind": "encoder", "source_vocabulary": 5}, "source_vocabulary is for kind encoder-decoder, not for encoder"),
         ({"classes": 3}, "classes is for kind encoder or image, not for decoder"),
         ({"kind": "encoder", "pooling": "mean"}, "pooling mean gives one prediction per sequence and needs classes"),
+        ({"classifier_dropout": 0.1}, "classifier_dropout is for kind encoder or image, not for decoder"),
+        (
+            {"kind": "encoder", "classifier_dropout": 0.1},
+            "classifier_dropout is for logits of classes and needs classes",
+        ),
         ({"kind": "image", "image_size": 8}, "kind image needs patch and classes"),
         (
             {"kind": "image", "image_size": 8, "patch": 2, "classes": 2, "pooling": "none"},

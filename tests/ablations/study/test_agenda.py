@@ -129,6 +129,19 @@ def test_finished_runs_are_not_wanted_again(study):
         assert [request.run_id for request in again] == [request.run_id for request in expected]
 
 
+def test_speeds_of_two_sessions_are_measured_again_in_one(study):
+    """As they are left where a kill came between the files of a repeated session."""
+    played = run_all(study, Agenda(study, [], []))
+    sessions = {request.run_id: "second" if n == len(played) - 1 else "first" for n, request in enumerate(played)}
+    records = [
+        study.record(request, [Measurement(VALIDATION_LOSS, 1.0)], notes={"session": sessions[request.run_id]})
+        for request in played
+    ]
+    agenda = Agenda(study, records, ["fourier-mlp"])
+    assert not agenda.complete()
+    assert [request.run_id for request in agenda.next([], propose)] == [request.run_id for request in played[-5:]]
+
+
 def test_a_fit_without_its_checkpoint_is_done_again(study):
     played = run_all(study, Agenda(study, [], []))
     agenda = Agenda(study, [finish(study, request) for request in played], [])

@@ -3,15 +3,18 @@
 import dataclasses
 import shutil
 import time
+from pathlib import Path
 
 import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.run import Options, run_study
 from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.work import _fit_domain, fit_function
 from trans4init.reports.machine import capture
@@ -127,6 +130,19 @@ def test_in_line_and_in_processes_the_numbers_are_the_same_bits(finished_study, 
     code, output = run_command("run", tiny_study(), "--executor", "inline")
     assert code == 0, output
     assert values(records_in(tmp_path)) == values(records_in(finished_study.folder))
+
+
+def test_the_verdict_is_about_what_was_asked_for_last_though_nothing_is_left_to_run(study_copy, monkeypatch, capsys):
+    monkeypatch.chdir(study_copy)
+    folder = Path("runs/tiny")
+    for seeds in (1, 2):
+        options = Options("tiny.toml", "trans4init run tiny.toml", folder)
+        assert run_study(load_study("tiny.toml", seeds=seeds), options, Console(width=200)) == 0
+        output = capsys.readouterr().out
+        assert "Nothing left to run" in output
+        assert f"over {seeds} paired seed" in output
+        assert f"over {seeds} paired seed" in (folder / "report.md").read_text()
+        assert load_results(folder / "results").card.seeds == seeds
 
 
 def test_more_seeds_keep_the_runs_that_are_there(study_copy, run_command):

@@ -164,6 +164,17 @@ def test_each_dropout_is_for_training_alone(kind, name, softmax):
     assert torch.equal(called(plain.train()), expected)
 
 
+@pytest.mark.parametrize(("dropout", "classifier_dropout"), [(0.0, 0.5), (0.5, 0.0)])
+def test_classifier_dropout_is_the_one_before_logits_of_classes(dropout, classifier_dropout):
+    model = model_of("encoder", classes=3, dropout=dropout, classifier_dropout=classifier_dropout)
+    state, lengths = torch.ones(2, 5, 16), torch.tensor([5, 2])
+    expected = model.output.eval()(state, lengths)
+    torch.manual_seed(0)
+    assert torch.equal(model.output.train()(state, lengths), expected) == (classifier_dropout == 0)
+    torch.manual_seed(0)
+    assert not torch.equal(called(model.train()), called(model.eval()))
+
+
 MASKED = [
     lambda seen: seen,
     lambda seen: seen.expand(3, 9, 9),

@@ -45,6 +45,20 @@ def saved(folder, architecture, **config):
     return model
 
 
+def rewritten(folder, change):
+    """Put what `change` makes of the checkpoint's tensors in their place."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def check_logits(folder, architecture):
+    """Compare with what transformers makes of the same folder."""
+    expected = getattr(transformers, architecture).from_pretrained(folder).eval()(TOKENS).logits
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(load_pretrained(folder)(TOKENS), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("config", [{}, {"activation_function": "relu", "n_inner": 40}, {"tie_word_embeddings": False}])
 def test_gpt2_has_the_logits_of_transformers(tmp_path, config):
     reference = saved(tmp_path, "GPT2LMHeadModel", **config)
@@ -109,6 +123,104 @@ def test_a_checkpoint_in_half_precision_and_with_the_old_names_is_read(tmp_path)
         )
 
 
+OWN = {"GPT2LMHeadModel": "lm_head.weight", "BertForMaskedLM": "cls.predictions.decoder.weight"}
+EMBEDDING = {"GPT2LMHeadModel": "transformer.wte.weight", "BertForMaskedLM": "bert.embeddings.word_embeddings.weight"}
+
+
+@pytest.mark.parametrize("architecture", OWN)
+def test_an_output_matrix_in_the_file_is_used_whatever_the_config_says(tmp_path, architecture):
+    saved(tmp_path, architecture)
+    own = torch.randn(31, 16, generator=torch.Generator().manual_seed(2))
+    rewritten(tmp_path, lambda tensors: tensors | {OWN[architecture]: own})
+    assert not load_pretrained(tmp_path).config.tied_output
+    check_logits(tmp_path, architecture)
+
+
+@pytest.mark.parametrize("architecture", OWN)
+def test_tied_matrices_may_be_in_the_file_twice_or_by_the_outputs_name_alone(tmp_path, architecture):
+    """`safetensors.torch.save_model` keeps one name of a shared tensor, and may keep the output's."""
+    saved(tmp_path, architecture)
+    embedding, own = EMBEDDING[architecture], OWN[architecture]
+    rewritten(tmp_path, lambda tensors: tensors | {own: tensors[embedding].clone()})
+    assert load_pretrained(tmp_path).config.tied_output
+    check_logits(tmp_path, architecture)
+    rewritten(tmp_path, lambda tensors: {name: value for name, value in tensors.items() if name != embedding})
+    assert load_pretrained(tmp_path).config.tied_output
+    check_logits(tmp_path, architecture)
+    changed(tmp_path, tie_word_embeddings=False)
+    with pytest.raises(InputError, match=f"lacks .*{embedding.partition('.')[2]}"):
+        load_pretrained(tmp_path)
+
+
+def test_bert_with_an_output_layer_of_its_own_has_the_logits_of_transformers(tmp_path):
+    saved(tmp_path, "BertForMaskedLM", tie_word_embeddings=False)
+    check_logits(tmp_path, "BertForMaskedLM")
+    rewritten(
+        tmp_path, lambda tensors: {name: t for name, t in tensors.items() if name != "cls.predictions.decoder.bias"}
+    )
+    with pytest.raises(InputError, match=r"lacks cls\.predictions\.decoder\.bias"):
+        load_pretrained(tmp_path)
+
+
+def test_berts_output_bias_is_read_by_its_other_name(tmp_path):
+    saved(tmp_path, "BertForMaskedLM")
+    rewritten(tmp_path, lambda t: t | {"cls.predictions.decoder.bias": t.pop("cls.predictions.bias")})
+    check_logits(tmp_path, "BertForMaskedLM")
+    rewritten(tmp_path, lambda t: t | {"cls.predictions.bias": t["cls.predictions.decoder.bias"] + 1})
+    check_logits(tmp_path, "BertForMaskedLM")
+
+
+def test_a_checkpoint_in_several_files_is_read(tmp_path):
+    saved(tmp_path, "GPT2LMHeadModel").save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    check_logits(tmp_path / "shards", "GPT2LMHeadModel")
+
+
+@pytest.mark.parametrize("architectures", [None, [], "GPT2LMHeadModel"])
+def test_a_config_that_names_no_class_is_read_where_the_tensors_tell_it(tmp_path, architectures):
+    saved(tmp_path, "GPT2LMHeadModel")
+    changed(tmp_path, architectures=architectures)
+    check_logits(tmp_path, "GPT2LMHeadModel")
+
+
+def test_a_bert_without_a_class_is_one_with_logits_of_tokens_or_refused(tmp_path):
+    saved(tmp_path, "BertForMaskedLM")
+    changed(tmp_path, architectures=None)
+    check_logits(tmp_path, "BertForMaskedLM")
+    saved(tmp_path, "BertForSequenceClassification")
+    changed(tmp_path, architectures=None)
+    with pytest.raises(
+        InputError, match=r"doesn't name the class in `architectures`, .* write the one .* BertForMaskedLM"
+    ):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_classifier_dropout_is_the_dropout_before_the_classes(tmp_path, architecture):
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    reference = saved(tmp_path, architecture, classifier_dropout=0.9, **off).train()
+    model = load_pretrained(tmp_path).train()
+    assert (model.output.dropout, model.config.dropout) == (0.9, 0.0)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        expected = reference(TOKENS).logits
+        torch.manual_seed(3)
+        torch.testing.assert_close(model(TOKENS), expected, rtol=0, atol=1e-4)
+        assert (model(TOKENS) - expected).abs().max() > 0.1
+        changed(tmp_path, classifier_dropout=None)
+        assert load_pretrained(tmp_path).output.dropout == 0.0
+
+
+def test_weights_in_bin_files_are_refused_with_how_to_convert_them(tmp_path):
+    model = saved(tmp_path, "GPT2LMHeadModel")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"in \.bin files, .* run `.*` in Python\.") as refused:
+        load_pretrained(tmp_path)
+    exec(str(refused.value).split("`")[1])
+    check_logits(tmp_path, "GPT2LMHeadModel")
+
+
 def test_a_loaded_gpt2_continues_a_prompt_as_transformers_does(tmp_path):
     reference, model = saved(tmp_path, "GPT2LMHeadModel"), load_pretrained(tmp_path)
     prompts = TOKENS[:, :6]
@@ -164,14 +276,15 @@ def changed(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model_type": "gpt3"}, "unknown model_type 'gpt3'; did you mean 'gpt2'"),
-        ({"architectures": ["GPT2ForTokenClassification"]}, "is a GPT2ForTokenClassification, and only GPT2LMHead"),
-        ({"activation_function": "gelu_nw"}, "unknown activation 'gelu_nw'; did you mean 'gelu_new'"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True, and only False"),
-        ({"n_head": None}, r"config.json: heads: input should be a valid integer, and None was given"),
-        ({"n_layer": 4}, r"lacks blocks\.3\.attention\.out\.bias"),
-        ({"n_layer": 2}, r"has blocks\.2\.attention\.out\.bias"),
-        ({"n_positions": 30}, r"position\.content\.table is \[20, 16\], and the config says \[30, 16\]"),
+        ({"model_type": "llama"}, r"holds a llama, and load_pretrained reads gpt2 and bert alone; .* put a Slot"),
+        ({"model_type": "gpt3"}, r"holds a gpt3, and load_pretrained reads gpt2 and bert alone"),
+        ({"architectures": ["GPT2ForTokenClassification"]}, "GPT2ForTokenClassification.*, and only GPT2LMHead"),
+        ({"n_head": 3}, r"config.json: width 16 can't be shared by 3 heads evenly"),
+        ({"n_layer": 4}, r"lacks h\.3\.attn\.c_attn\.bias, .* and 8 more\."),
+        ({"n_layer": 2}, r"has h\.2\.attn\.c_attn\.bias, .* and 8 more, which a model with this config doesn't use"),
+        ({"n_positions": 30}, r"wpe\.weight is \[20, 16\], and the config says \[30, 16\]"),
+        ({"n_inner": 60}, r"h\.0\.mlp\.c_fc\.weight is \[16, 64\], and the config says \[16, 60\]"),
+        ({"n_layr": 4}, "n_layr is 4, and nothing here reads that key"),
     ],
 )
 def test_what_is_not_computed_here_is_refused_in_a_sentence(tmp_path, changes, sentence):
@@ -179,6 +292,37 @@ def test_what_is_not_computed_here_is_refused_in_a_sentence(tmp_path, changes, s
     changed(tmp_path, **changes)
     with pytest.raises(InputError, match=sentence):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("GPT2LMHeadModel", "score.weight"),
+        ("GPT2LMHeadModel", "lm_head.bias"),
+        ("GPT2LMHeadModel", "h.0.attn.c_attn.weight_scale"),
+        ("BertForSequenceClassification", "cls.predictions.bias"),
+        ("BertForSequenceClassification", "cls.predictions.decoder.weight"),
+        ("BertForTokenClassification", "cls.seq_relationship.weight"),
+        ("BertForMaskedLM", "classifier.weight"),
+        ("BertForMaskedLM", "bert.encoder.layer.0.attention.self.distance_embedding.weight"),
+    ],
+)
+def test_a_tensor_that_is_not_used_is_refused_by_name(tmp_path, architecture, name):
+    saved(tmp_path, architecture)
+    rewritten(tmp_path, lambda tensors: tensors | {name: torch.ones(2)})
+    with pytest.raises(InputError, match=f"has {name.removeprefix('bert.')}, which a model with this config"):
+        load_pretrained(tmp_path)
+
+
+def test_buffers_that_are_computed_from_the_sizes_may_be_in_the_file(tmp_path):
+    saved(tmp_path, "GPT2LMHeadModel")
+    buffers = {"h.1.attn.bias": torch.ones(1, 1, 20, 20).tril(), "transformer.h.1.attn.masked_bias": torch.tensor(-1e4)}
+    rewritten(tmp_path, lambda tensors: tensors | buffers)
+    check_logits(tmp_path, "GPT2LMHeadModel")
+    saved(tmp_path, "BertForTokenClassification")
+    buffers = {f"bert.embeddings.{name}": torch.arange(20)[None] for name in ("position_ids", "token_type_ids")}
+    rewritten(tmp_path, lambda tensors: tensors | buffers | {"bert.pooler.dense.bias": torch.ones(16)})
+    check_logits(tmp_path, "BertForTokenClassification")
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused_by_name(tmp_path):

@@ -152,6 +152,22 @@ def test_every_function_is_causal_and_trains(slot, function):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@torch.no_grad()
+def test_rows_of_2relu_without_a_positive_score_are_uniform_as_in_mpcformer():
+    model = Transformer(CONFIG.model_copy(update={"softmax": "2relu", "position": "none"})).eval()
+    attention = model.blocks[0].attention
+    scores = torch.tensor([[-1.0, -2.0, -0.5, 9.0], [-1.0, 3.0, 1.0, 9.0], [0.0, 0.0, -7.0, -9.0]])
+    hidden = torch.tensor([[False, False, False, True]] * 2 + [[False] * 4])
+    weights = attention._normalise(scores, hidden)
+    relu = scores.clamp_min(0).masked_fill(hidden, 0)
+    keys = (~hidden).sum(-1, keepdim=True)
+    theirs = (relu + 1e-12 / keys) / (relu.sum(-1, keepdim=True) + 1e-12)  # softmax_2relu in MPCFormer's code
+    torch.testing.assert_close(weights, theirs.masked_fill(hidden, 0))
+    assert weights[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    other = Transformer(CONFIG.model_copy(update={"softmax": "2quad", "position": "none"})).blocks[0].attention
+    assert other._normalise(torch.full((1, 2), -5.0), torch.tensor([[False, False]])).count_nonzero() == 0
+
+
 def slot_calls(model):
     """Count how often each slot's content is evaluated in one forward pass."""
     calls = {}

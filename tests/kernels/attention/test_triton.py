@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trans4init.kernels.attention import RelativeBias, attention, launch
 from trans4init.kernels.attention.configurations import INTERPRETED, Tile
 from trans4init.kernels.attention.launch import HEAD_DIMS, Inputs
-from trans4init.kernels.attention.reference import Options, kept
+from trans4init.kernels.attention.reference import Options, draw_seed, kept, visible
 from trans4init.kernels.attention.registration import attention_backward, attention_forward
 from trans4init.kernels.attention.streamed import streamed_attention
 
@@ -54,18 +54,18 @@ def draw_inputs(batch, heads, kv_heads, queries, keys, width, dtype, seed=0):
     return [tensor(heads, queries), tensor(kv_heads, keys), tensor(kv_heads, keys), table], tensor(heads, queries)
 
 
-def run(inputs, out_grad, biased, dtype=None, streamed=False, **options):
+def run(inputs, out_grad, biased, dtype=None, function=None, **options):
     """Return output and gradients of a call, in `dtype` if it is given; the dropout seed is always the same.
 
-    streamed: by `streamed_attention`, which has the kernels' formula, whatever "auto" would choose.
+    function: what is called in place of `attention`, with a table in place of the bias.
     """
     inputs = [tensor.detach() for tensor in inputs]
     if dtype is not None:
         inputs = [tensor.to(dtype) for tensor in inputs]
     inputs = [tensor.requires_grad_() for tensor in inputs[: 4 if biased else 3]]
     torch.manual_seed(0)
-    if streamed:
-        out = stream(*inputs, **options)
+    if function is not None:
+        out = function(*inputs, **options)
     else:
         out = attention(*inputs[:3], bias=RelativeBias(inputs[3]) if biased else None, **options)
     gradients = torch.autograd.grad(out, inputs, out_grad.to(out.dtype))
@@ -73,7 +73,7 @@ def run(inputs, out_grad, biased, dtype=None, streamed=False, **options):
 
 
 def stream(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, scale=None, dropout_p=0.0):
-    """Call `streamed_attention` with the arguments of `attention`, with a bias of zeros where there is no table."""
+    """Call `streamed_attention`, which has the kernels' formula, with a bias of zeros where there is no table."""
     assert not dropout_p
     if table is None:
         table = torch.zeros(q.shape[1], q.shape[2] + k.shape[2] - 1)
@@ -81,11 +81,25 @@ def stream(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, 
     return streamed_attention(q, k, v, table, key_lengths, Options(causal, window, scale))[0]
 
 
+def eager(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, scale=None, dropout_p=0.0):
+    """Attend in PyTorch as models do: products in the inputs' dtype, softmax in float32, weights rounded again."""
+    queries, keys, groups = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores if table is None else scores + RelativeBias(table).dense(queries, keys)
+    seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    weights = scores.masked_fill(~seen, -1e9).softmax(-1).masked_fill(~seen, 0.0)
+    if dropout_p:
+        keep = kept(draw_seed(q.device), *q.shape[:3], keys, dropout_p)
+        weights = weights.masked_fill(~keep, 0.0) / (1 - dropout_p)
+    return weights.to(v.dtype) @ v
+
+
 def eager_errors(inputs, out_grad, biased, exact, options):
-    """Return the largest errors of eager PyTorch, by name: of the reference, and of the kernels' formula in chunks.
+    """Return the largest errors of eager PyTorch, by name: as models write it, and by the kernels' formula in chunks.
 
     Each is computed with the head's dimensions in several orders, which change nothing but rounding: in one order it
-    may be exact by chance, and with a single key the reference's table gradient always is.
+    may be exact by chance, and with a single key the first one's table gradient always is.
     """
     width = inputs[0].shape[-1]
     plain = {name: value for name, value in options.items() if name != "deterministic"}
@@ -93,11 +107,11 @@ def eager_errors(inputs, out_grad, biased, exact, options):
         torch.arange(width),
         *(torch.randperm(width, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)),
     ]
-    methods = [{"impl": "reference"}] if plain.get("dropout_p") else [{"impl": "reference"}, {"streamed": True}]
+    functions = [eager] if plain.get("dropout_p") else [eager, stream]
     errors = dict.fromkeys(exact, 0.0)
-    for order, method in itertools.product(orders, methods):
+    for order, function in itertools.product(orders, functions):
         reordered = [tensor[..., order] for tensor in inputs[:3]] + inputs[3:]
-        for name, value in run(reordered, out_grad[..., order], biased, **plain, **method).items():
+        for name, value in run(reordered, out_grad[..., order], biased, function=function, **plain).items():
             in_place = value if name == "dtable" else value[..., order.argsort()]
             errors[name] = max(errors[name], rms(in_place.double() - exact[name]))
     return errors

@@ -37,6 +37,7 @@ from trans4init.reports.records.store import (
     path_of,
     read_runs,
     write_bundle,
+    write_card,
     write_run,
 )
 from trans4init.reports.records.vocabulary import PHASES, STATUSES
@@ -70,6 +71,36 @@ def test_a_bundle_is_the_runs_that_went_in(tmp_path, make_record):
     records = [make_record(seed=0), make_record(seed=1, error="x"), make_record(seed=2, environment=other)]
     assert len(write_bundle(records, tmp_path)) == 2
     assert sorted(load_results(tmp_path).records, key=lambda r: r.seed) == records
+
+
+def test_the_card_beside_the_runs_comes_back_and_holds_no_row(tmp_path, make_record, card):
+    write_run(make_record(), tmp_path)
+    assert (load_results(tmp_path).stored_card, load_results(tmp_path).card) == (None, card)
+    newer = dataclasses.replace(card, seeds=3, trials=2, spec_hash="h", throughput_runs=("t-1", "t-2"))
+    path = write_card(newer, tmp_path)
+    assert load_results(tmp_path).card == load_results(tmp_path).stored_card == newer
+    assert [record.run_id for record in load_results(tmp_path).records] == [make_record().run_id]
+    assert pq.read_table(path).num_rows == 0
+    path.write_bytes(path.read_bytes()[:-9])
+    assert load_results(tmp_path).card == card
+    assert load_results(tmp_path).corrupt == (path.with_name("study.parquet.corrupt"),)
+
+
+def test_a_runs_digest_is_of_all_that_it_is_but_the_card(tmp_path, make_record, card):
+    """It is the same for the record that was written and the one that is read, whose numbers are floats."""
+    record = make_record(measurements=(Measurement(Metric("parameters", "count"), 7),), parameters={"rate": 0.5})
+    assert read_runs(write_run(record, tmp_path))[0].digest() == record.digest()
+    assert dataclasses.replace(record, card=None).digest() == record.digest()
+    other = {
+        "run_id": "other", "study": "t", "spec_hash": "i", "cell": CellKey("gelu", "analytic"), "task": "copy",
+        "model": "encoder", "trial": 1, "seed": 1, "phase": "tune", "status": "failed", "device": "gpu",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC), "measurements": (Measurement(Metric("parameters", "1"), 7),),
+        "environment": dataclasses.replace(record.environment, cores=3), "parameters": {"rate": 0.25},
+        "notes": {"a": "b"}, "spec": {"a": "b"}, "error": "why",
+    }  # fmt: skip
+    assert other.keys() == {field.name for field in dataclasses.fields(record)} - {"card"}
+    for name, value in other.items():
+        assert dataclasses.replace(record, **{name: value}).digest() != record.digest(), name
 
 
 def test_rows_and_metadata_are_the_contract(make_record):
@@ -192,7 +223,7 @@ def test_another_schema_version_is_refused_not_set_aside(tmp_path, make_record):
     newer = table.schema.metadata | {b"schema_version": b"99"}
     pq.write_table(table.replace_schema_metadata(newer), tmp_path / "a.parquet")
     with pytest.raises(
-        UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads versions 2 and 3"
+        UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads versions 2, 3 and 4"
     ):
         load_results(tmp_path)
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
-import time
 import xml.etree.ElementTree
 from html.parser import HTMLParser
 
@@ -16,9 +16,9 @@ import pytest
 from trans4init.ablations.slots.arms import get_arm
 from trans4init.reports.records import metrics, schema
 from trans4init.reports.records.schema import CellKey, Measurement
-from trans4init.reports.records.store import path_of, write_run
+from trans4init.reports.records.store import load_results, path_of, write_bundle, write_card, write_run
 from trans4init.reports.study_report.report import NoResultsError, write_report
-from trans4init.reports.study_report.report_files import is_current
+from trans4init.reports.study_report.report_files import digest, is_current
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
@@ -160,20 +160,41 @@ def test_publishing_bundles_the_results_and_reports_on_them(study, tmp_path_fact
     with pytest.raises(SystemExit) as ended:
         main(["report", str(study), "--publish", str(out)])
     assert ended.value.code == 0
-    assert len(list((out / "results").glob("*.parquet"))) == 1
+    assert sorted(path.name for path in (out / "results").iterdir()) == ["runs-0.parquet", "study.parquet"]
     report = write_report(study)
     assert (out / "report.md").read_bytes() == report.markdown.read_bytes()
     assert capsys.readouterr().out.splitlines()[:2] == [*report.text.lines(), ""]
 
 
-def test_current_means_newer_than_every_result(study, make_record):
-    assert not is_current(study)
-    time.sleep(0.02)
+def test_a_report_is_current_while_the_card_and_the_runs_are_those_that_it_was_made_from(study, make_record, card):
+    """Whatever the clock says: the report is newer than all that is written after it."""
+
+    def current():
+        return is_current(study, load_results(study / "results"))
+
+    assert not current()
+    report = write_report(study)
+    for path in report.files():
+        os.utime(path, (2**33, 2**33))
+    assert current()
+    write_card(dataclasses.replace(card, seeds=9), study / "results")
+    assert not current()
     write_report(study)
-    assert is_current(study)
-    time.sleep(0.02)
-    write_run(make_record(seed=11), study / "results")
-    assert not is_current(study)
+    write_run(make_record(seed=9, value=7.0), study / "results")
+    assert not current()
+    write_report(study)
+    assert current()
+    report.drawing.unlink()
+    assert not current()
+
+
+def test_the_same_runs_have_the_same_digest_in_one_file_or_in_many(study, tmp_path_factory, card):
+    out = tmp_path_factory.mktemp("bundled")
+    single = load_results(study / "results")
+    write_bundle(single.records, out)
+    write_card(card, out)
+    reversed_ = dataclasses.replace(single, records=single.records[::-1])
+    assert digest(load_results(out)) == digest(single) == digest(reversed_)
 
 
 def test_a_partial_study_reports_what_there_is(tmp_path, make_record):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -57,14 +57,58 @@ def test_tuning_runs_are_not_evidence(make_record):
     assert summary.tuning_trials == 3
 
 
-def test_runs_with_settings_that_tuning_left_behind_are_not_mixed_in(make_record):
-    """Tuning was extended and found better settings: seed 0 was evaluated again, seed 1 not yet."""
-    old = [make_record(seed=seed, value=9.0, parameters={"learning_rate": 0.1}) for seed in (0, 1)]
-    new = make_record(seed=0, run_id="new", value=1.0, parameters={"learning_rate": 0.2})
-    new = dataclasses.replace(new, created_at=new.created_at + timedelta(days=1))
-    summary = summarise([*old, new])
-    assert summary.cells[0].metric.value == 1.0
-    assert summary.cells[0].settings == {"learning_rate": 0.2}
+def tuned(make_record):
+    """A study with two trials of each cell, whose second is better, and two seeds evaluated with either's settings.
+
+    By their clocks the runs with the first trial's settings are the later ones.
+    """
+    records = []
+    for cell in (ANALYTIC, FROZEN):
+        for trial, rate in enumerate((0.1, 0.2)):
+            trial_run = {"cell": cell, "parameters": {"learning_rate": rate}}
+            name, moment = f"{cell} {trial}", datetime(2026, 1, 3 - trial, tzinfo=UTC)
+            tried = make_record(**trial_run, phase="tune", run_id=name, trial=trial, seed=1000, value=5.0 - trial)
+            records.append(tried)
+            for seed in (0, 1):
+                value = (3.0 if cell == ANALYTIC else 1.5) + 10 * trial + seed / 7
+                run = make_record(**trial_run, seed=seed, run_id=f"{name} {seed}", value=value, created_at=moment)
+                records.append(run)
+    return records
+
+
+@pytest.mark.parametrize(("trials", "mean", "rate"), [(1, 3.0, 0.1), (2, 13.0, 0.2)])
+def test_the_verdict_is_about_the_best_of_the_trials_that_the_card_names_whenever_they_were_run(
+    make_record, card, trials, mean, rate
+):
+    summary = summarise(tuned(make_record), dataclasses.replace(card, trials=trials))
+    assert summary.cells[0].metric.value == pytest.approx(mean + 1 / 14)
+    assert [cell.settings for cell in summary.cells] == [{"learning_rate": rate}] * 2
+    assert summary.cells[1].comparison.mean == pytest.approx(-1.5)
+    assert summary.tuning_trials == trials
+
+
+def test_runs_of_two_budgets_are_never_compared(make_record, card):
+    """Stopped when one cell had its second trial and the other had not: 1.5 would be compared with 13."""
+    records = [record for record in tuned(make_record) if not record.run_id.startswith(f"{FROZEN} 1")]
+    summary = summarise(records, dataclasses.replace(card, trials=2))
+    assert summary.cells[0].metric.count == 2
+    assert summary.cells[1].metric is None
+    assert summary.cells[1].comparison.mean is None
+
+
+def test_seeds_and_conditions_beyond_the_cards_are_no_evidence(make_record, card):
+    records = [make_record(seed=seed, value=2.0 + seed) for seed in range(3)]
+    records.append(make_record(seed=0, run_id="elsewhere", spec_hash="other", value=50.0))
+    summary = summarise(records, dataclasses.replace(card, seeds=2, trials=0, spec_hash="h"))
+    assert summary.cells[0].metric.value == pytest.approx(2.5)
+    assert summary.cells[0].metric.count == 2
+
+
+def test_without_a_card_beside_the_runs_the_largest_among_them_counts(make_record, card):
+    small, large = (dataclasses.replace(card, seeds=seeds) for seeds in (1, 2))
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+    runs = [make_record(seed=1, card=large), make_record(seed=0, card=small, created_at=later)]
+    assert summarise(runs).card == large
 
 
 def test_the_inputs_of_the_slots_are_the_widest_over_the_seeds_of_the_reference(make_record):
@@ -102,15 +146,19 @@ def test_speed_is_the_ratio_in_the_same_round(make_record):
     assert summary.cells[0].tokens_per_second == 75.0
 
 
-def test_the_newest_throughput_session_counts_and_sessions_are_not_mixed(make_record):
+def test_the_throughput_session_that_the_card_names_counts_and_sessions_are_not_mixed(make_record, card):
     records = [
         speed(make_record, ANALYTIC, [100.0] * 4, "old"),
         speed(make_record, FROZEN, [50.0] * 4, "old"),
         speed(make_record, ANALYTIC, [10.0] * 4, "new", later=1),
         speed(make_record, FROZEN, [20.0] * 4, "new", later=1),
     ]
-    summary = summarise([*evaluations(make_record), *records])
-    assert summary.cells[1].training_speed.value == 2.0
+    for session, ratio in (("old", 0.5), ("new", 2.0)):
+        named = dataclasses.replace(card, throughput_runs=tuple(f"t-{cell}-{session}" for cell in card.cells))
+        summary = summarise([*evaluations(make_record), *records], named)
+        assert summary.cells[1].training_speed.value == ratio
+    mixed = dataclasses.replace(card, throughput_runs=(f"t-{ANALYTIC}-old", f"t-{FROZEN}-new"))
+    assert summarise([*evaluations(make_record), *records], mixed).cells[1].training_speed is None
 
 
 def test_a_busy_machine_is_noted(make_record):

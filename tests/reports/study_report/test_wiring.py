@@ -144,7 +144,10 @@ def records(numbers, make_record, card):
             notes={"fitted_on": "8..15"},
         )
         runs.append(fitted)
-    runs += [make_record(phase="tune", run_id=f"tune-{n}", trial=n, value=0.5) for n in range(5)]
+    for cell, n in itertools.product(CELLS, range(5)):
+        rate = settings_of(cell) + n - 2  # the third trial is the best
+        trial = {"trial": n, "value": 0.5 + abs(n - 2), "parameters": {"rate": rate}}
+        runs.append(make_record(cell=cell, phase="tune", run_id=f"tune-{cell}-{n}", **trial))
     lost = (Measurement(metrics.VALIDATION_LOSS, None, 20),)
     lost_run = make_record(cell=TABLE, seed=SEEDS, status="diverged", error="nan", measurements=lost)
     runs.append(dataclasses.replace(lost_run, parameters={"rate": settings_of(TABLE)}))
