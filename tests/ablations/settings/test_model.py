@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.spec import load_study, spec_hash
 from trans4init.ablations.transformer import Transformer, TransformerConfig
-from trans4init.reports.records.store import read_runs
+from trans4init.reports.records.store import load_results
 
 SIZES = {"layers": 2, "width": 16, "heads": 4, "vocabulary": 11, "context": 12}
 KINDS = {
@@ -46,7 +46,7 @@ def test_presets_have_the_sizes_that_their_papers_say():
 def test_a_published_study_keeps_the_hash_of_its_conditions():
     """Sizes that a study doesn't set aren't part of its conditions, however many are added later."""
     folder = next((Path(__file__).parents[3] / "reports" / "published").glob("*/positional-text/results"))
-    record = read_runs(folder)[0]
+    record = load_results(folder).records[0]
     spec = load_study("positional-text")
     assert spec_hash(spec.conditions(record.spec["fingerprint"])) == record.spec_hash
     assert TransformerConfig(**spec.model.model_dump()).heads == spec.model.heads
