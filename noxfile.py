@@ -23,7 +23,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "-n", "auto", "--maxprocesses", "8", "-m", "not alone", env={"OMP_NUM_THREADS": "1"})
+    together = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", "-m", "not alone")
+    session.run("pytest", *together, env={"OMP_NUM_THREADS": "1"})
     session.run("pytest", "-m", "alone")
 
 

@@ -84,6 +84,15 @@ steps_per_round = 1
 """
 
 
+LONG = ("tests/test_readme.py::test_the_commands_run", "tests/faults/")
+"""How the names of those tests begin that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that at the end no process works on alone."""
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), 9))
+
+
 def write_tiny_study(folder: Path, *changes: tuple[str, str]) -> Path:
     """The tiny study and its text, with pieces of the study's words replaced; the study's file."""
     (folder / "text.txt").write_text(" ".join(random.Random(0).choices(WORDS, k=1000)))
