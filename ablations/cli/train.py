@@ -42,6 +42,10 @@ class Train:
     """The column of --data with the texts."""
     label_column: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: label)")] = None
     """The column of --data with the classes."""
+    delimiter: Annotated[str | None, arg(metavar="D", help_behavior_hint="(default: found out)")] = None
+    """What is between the fields of --data: a character, or comma, tab, semicolon, bar."""
+    quote: Annotated[str | None, arg(metavar="Q", help_behavior_hint="(default: found out)")] = None
+    """What encloses fields of --data: a character, or none."""
     set: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")
     ] = ()
@@ -106,6 +110,7 @@ class Train:
             changes["model"] = {key: value for key, value in sizes.items() if key != "vocabulary"} | by_data
         options = {"training.steps": self.steps, "seed": self.seed, "task.text_column": self.text_column}
         options |= {"task.label_column": self.label_column}
+        options |= {"task.delimiter": self.delimiter, "task.quote": self.quote}
         options |= {"task.source": None if self.data is None else str(self.data)}
         changes |= {key: value for key, value in options.items() if value is not None}
         for words in chain.from_iterable(self.set):
@@ -157,12 +162,15 @@ def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: 
     """Train, with a progress bar on a terminal and a line at each evaluation."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from trans4init.ablations.data.classification import ClassificationConfig, left_out
     from trans4init.ablations.training.run import train_recipe
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     steps = recipe.training.steps
     shown = bar.add_task("training", total=steps, loss=float("nan"))
+    if isinstance(recipe.task, ClassificationConfig) and (sentence := left_out(recipe.task)):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", highlight=False, soft_wrap=True)
 
     def measured(step: int, found: "list[Measurement]", seconds: float) -> None:

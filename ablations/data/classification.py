@@ -1,6 +1,5 @@
 """Labelled texts: SST-2, a table of the user's, or number words with their language as label. Imports no torch."""
 
-import csv
 import hashlib
 import json
 import os
@@ -11,14 +10,15 @@ import numpy as np
 
 from trans4init.ablations.data.config import Kind, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
+from trans4init.ablations.data.table import Table, read_table
 from trans4init.ablations.data.translation import NUMBER_LANGUAGES
-from trans4init.ablations.errors import InputError, nearest, shown, unknown_name
+from trans4init.ablations.errors import InputError, nearest, shown
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.settings.base import Field
 from trans4init.reports.records.metrics import ACCURACY, MACRO_F1, MAJORITY_ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import Metric
 
-__all__ = ["ClassificationConfig", "labelled_texts"]
+__all__ = ["ClassificationConfig", "labelled_texts", "left_out"]
 
 NAMED_SOURCES = ("number-languages", "sst2")
 _HELD_OUT_SHARE = 0.1
@@ -39,6 +39,10 @@ class ClassificationConfig(TaskConfig):
     """The column of a file with the text."""
     label_column: str = "label"
     """The column of a file with the class."""
+    delimiter: str = "auto"
+    """What is between the fields of a file: a character, `comma`, `tab`, `semicolon`, `bar`; `auto` finds out."""
+    quote: str = "auto"
+    """What encloses fields of a file: a character, or `none`; `auto` finds out."""
     tokens: Annotated[int, Field(ge=256)] = 400
     """Number of byte-pair tokens, learned from the training split."""
 
@@ -65,6 +69,15 @@ class ClassificationConfig(TaskConfig):
         return f"classification of {Path(self.source).name}"
 
 
+def left_out(config: ClassificationConfig) -> str:
+    """Say which rows of a user's table are left out since they have no text or no label; empty where none is."""
+    numbers = [] if config.source in NAMED_SOURCES else _rows(config).incomplete
+    if not numbers:
+        return ""
+    some = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"{len(numbers)} rows without a text or a label are left out: {some}."
+
+
 def labelled_texts(config: ClassificationConfig) -> dict[str, Labelled]:
     """Return texts and labels of `training`, `tune` and `evaluate`; raises InputError if the source can't be read."""
     if config.source == "sst2":
@@ -72,7 +85,7 @@ def labelled_texts(config: ClassificationConfig) -> dict[str, Labelled]:
         return {part: _sst2(name) for part, name in names.items()}
     if config.source == "number-languages":
         return _parted(_number_languages())
-    rows = _table(config)
+    rows = [(text, label) for text, label in _rows(config).rows]
     if len(rows) < 20:
         raise InputError(
             f"{shown(Path(config.source))} has {len(rows)} rows with a text and a label; at least 20 are needed."
@@ -116,30 +129,11 @@ def _parted(rows: Labelled) -> dict[str, Labelled]:
     return {part: [rows[row] for row in chosen] for part, chosen in parts.items()}
 
 
-def _table(config: ClassificationConfig) -> Labelled:
+def _rows(config: ClassificationConfig) -> Table:
     """Read the rows of a .csv or .tsv file that have a text and a label."""
     path = Path(config.source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         close = nearest(config.source, NAMED_SOURCES)
         hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(NAMED_SOURCES)}."
         raise InputError(f"source {path.name!r} is neither a .csv or .tsv file nor a named source; {hint}")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = [column.strip() for column in reader.fieldnames or []]
-            if not columns:
-                raise InputError(f"{shown(path)} is empty: its first line must name the columns.")
-            for wanted in (config.text_column, config.label_column):
-                if wanted not in columns:
-                    raise InputError(f"{shown(path)}: {unknown_name('column', wanted, columns)}")
-            reader.fieldnames = columns
-            pairs = [
-                ((row[config.text_column] or "").strip(), (row[config.label_column] or "").strip()) for row in reader
-            ]
-    except OSError as error:
-        raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown(path)} is not UTF-8 (byte {error.start}).") from None
-    except csv.Error as error:
-        raise InputError(f"{shown(path)} can't be read as a table: {error}.") from None
-    return [(text, label) for text, label in pairs if text and label]
+    return read_table(path, (config.text_column, config.label_column), config.delimiter, config.quote)
