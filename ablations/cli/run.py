@@ -34,6 +34,7 @@ class Run:
         """Run the study, or print its plan."""
         from rich.console import Console
 
+        from trans4init.ablations.settings.memory import check_memory
         from trans4init.ablations.study.run import Options, run_study
         from trans4init.ablations.study.spec import load_study
 
@@ -44,5 +45,6 @@ class Run:
 
             print_plan(spec, self.study, self.executor, console)
             return 0
+        check_memory(spec.model, spec.training)
         folder = self.out or Path("runs") / spec.name
         return run_study(spec, Options(self.study, command, folder, self.executor, self.retry_failed), console)

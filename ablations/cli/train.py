@@ -99,6 +99,7 @@ class Train:
 
     def _recipe(self) -> "Recipe":
         from trans4init.ablations.errors import InputError
+        from trans4init.ablations.settings.memory import check_memory
         from trans4init.ablations.settings.model import TransformerConfig
         from trans4init.ablations.training.recipe import load_recipe
 
@@ -118,7 +119,9 @@ class Train:
             if not equals:
                 raise InputError(f"--set takes KEY=VALUE, such as training.batch=32, not {words!r}.")
             changes[key] = _value(value)
-        return load_recipe(self.task, changes)
+        recipe = load_recipe(self.task, changes)
+        check_memory(recipe.model, recipe.training)
+        return recipe
 
 
 _BY_DATA = ("kind", "image_size", "patch", "channels", "classes")

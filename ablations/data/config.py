@@ -20,7 +20,7 @@ Split = Literal["tune", "evaluate"]
 class TaskConfig(BaseModel):
     """The data of a task, as a study file or a recipe names it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     kinds: ClassVar[tuple[Kind, ...]] = ("decoder",)
     """The kinds of model that can do the task."""
 

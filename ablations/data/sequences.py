@@ -9,12 +9,12 @@ from trans4init.ablations.data.config import Kind, Split, TaskConfig
 from trans4init.ablations.data.pairs import Pairs, Sequences
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.settings.base import Field, model_validator
+from trans4init.ablations.settings.numbers import Count
 from trans4init.reports.records.metrics import EXACT_MATCH, GENERATED_EXACT_MATCH, VALIDATION_LOSS, of_group
 from trans4init.reports.records.schema import Metric
 
 __all__ = ["AdditionConfig", "CopyConfig", "ReverseConfig", "SequenceConfig", "SortConfig"]
 
-Count = Annotated[int, Field(ge=1)]
 
 _SHARES: dict[Split | None, tuple[int, int]] = {"tune": (0, 10), "evaluate": (10, 20), None: (20, 100)}
 """Percent ranges of the input's hash: 0 to 10 validation, 10 to 20 test, the rest (None) training; for every length."""

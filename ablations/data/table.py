@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trans4init.ablations.data.files import check_file
 from trans4init.ablations.errors import InputError, shown, unknown_name
 
 __all__ = ["DELIMITERS", "LARGEST_TABLE", "Table", "read_table"]
@@ -81,11 +82,7 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = "auto", quot
 def _text(path: Path) -> str:
     """Read a file as UTF-8, without the mark that spreadsheets put before it, its lines ended by newlines."""
     try:
-        if not path.is_file():
-            path.stat()
-            raise InputError(f"{shown(path)} is no regular file.")
-        if path.stat().st_size > LARGEST_TABLE:
-            raise InputError(f"{shown(path)} has {path.stat().st_size:,} bytes; a table has at most {LARGEST_TABLE:,}.")
+        check_file(path, LARGEST_TABLE)
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trans4init.ablations.data.config import Split, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
+from trans4init.ablations.data.files import check_file
 from trans4init.ablations.errors import InputError, nearest
 from trans4init.ablations.settings.base import Field
 from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
@@ -26,6 +27,9 @@ MULTIPLES = (1, 2, 4)
 SPLITS: dict[Split, tuple[float, float]] = {"tune": (0.85, 0.9), "evaluate": (0.9, 1.0)}
 """The part of the text that a split is, as shares; a model is trained on all text before the split that measures it.
 Public character models are validated on the last tenth and trained on the first nine."""
+
+LARGEST_TEXT = 2**32
+"""The most bytes of a file that is read as a text."""
 
 STDLIB = "python-stdlib"
 NAMED_SOURCES = (STDLIB, "tinyshakespeare")
@@ -124,11 +128,14 @@ def _read_source(source: str) -> bytes:
         return fetch(DATASETS[f"{source}/input.txt"]).read_bytes()
     path = Path(source)
     try:
+        check_file(path, LARGEST_TEXT)
         content = path.read_bytes()
     except FileNotFoundError:
         close = nearest(path.name, NAMED_SOURCES)
         hint = f"; did you mean {close!r}?" if close else f"; named sources are: {', '.join(NAMED_SOURCES)}."
         raise InputError(f"there is no file {source!r}{hint}") from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
         raise InputError(f"{source!r} can't be read: {getattr(error, 'strerror', None) or error}.") from None
     if not content:

@@ -21,6 +21,7 @@ from trans4init.ablations.functions.tails import tails_of
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.nets.base import Placed
 from trans4init.ablations.seeding import keyed_generator
+from trans4init.ablations.settings.numbers import LARGEST_SEED
 from trans4init.ablations.slots.contents import NetContent
 
 __all__ = ["Wanted", "fit", "fit_many", "refinement_budget"]
@@ -161,6 +162,8 @@ class _Job:
     """A fit in progress. Raises InputError for what can't be fitted."""
 
     def __init__(self, wanted: Wanted) -> None:
+        if not 0 <= wanted.seed <= LARGEST_SEED:
+            raise InputError(f"a seed is from 0 to {LARGEST_SEED}, and {wanted.seed} was given.")
         self.function = get_function(wanted.function)
         self.shape = {**self.function.default_shape, **wanted.shape}
         self.domain = self.function.domain if wanted.domain is None else wanted.domain

@@ -28,6 +28,10 @@ def build_net(name: str, domain: Domain, outputs: int, **size: Any) -> Net:
         net = kind(domain, outputs, kind.Size(**{**default, **size}))
     except ValidationError as error:
         raise InputError(sentence(error, kind.Size, f"net {name!r}")) from None
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        raise InputError(f"net {name!r} with {size} has more values than this machine's memory holds.") from None
     net.located = name
     net.initialise(keyed_generator(0, name))
     return net

@@ -40,7 +40,7 @@ class Pieces:
 class NetSize(BaseModel):
     """The size of a net, as a study file may set it. Each net has a subclass."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Net(nn.Module, ABC):

@@ -13,6 +13,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Placed
 from trans4init.ablations.settings.base import Field
+from trans4init.ablations.settings.numbers import Count
 
 __all__ = ["Fourier", "Linear", "Rational"]
 
@@ -24,7 +25,7 @@ class RationalSize(NetSize):
     """The degrees of numerator and denominator."""
 
     numerator: Annotated[int, Field(ge=0)] = 5
-    denominator: Annotated[int, Field(ge=1)] = 4
+    denominator: Count = 4
 
 
 @NETS.register
@@ -111,7 +112,7 @@ class Rational(Net):
 class WavesSize(NetSize):
     """The number of frequencies."""
 
-    frequencies: Annotated[int, Field(ge=1)] = 64
+    frequencies: Count = 64
 
 
 @NETS.register

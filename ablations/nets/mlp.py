@@ -15,11 +15,12 @@ from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
 from trans4init.ablations.nets.best_relu import best_relu_units, resampled
 from trans4init.ablations.settings.base import Field
+from trans4init.ablations.settings.numbers import Count
 from trans4init.kernels.positional_mlp import ACTIVATIONS, FEATURES, positional_mlp
 
 __all__ = ["FourierMlp", "Mlp", "MlpGelu", "MlpRelu", "ScalarMLP", "Siren"]
 
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 _RIDGE = 1e-7
 """Ridge penalty as a fraction of the last hidden layer's mean square: keeps weights of collinear units small."""
@@ -44,7 +45,7 @@ class FourierSize(MlpSize):
     """The number of frequencies of the features, and whether they are fixed or trained."""
 
     hidden: Widths = (256,)
-    frequencies: int = Field(default=32, ge=1)
+    frequencies: Count = 32
     fixed: bool = False
 
 

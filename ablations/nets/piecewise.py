@@ -3,8 +3,6 @@
 B is any number of inputs, K the number of pieces, O the outputs.
 """
 
-from typing import Annotated
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize, Pieces, Placed
 from trans4init.ablations.nets.best_polyline import best_polyline
 from trans4init.ablations.nets.best_relu import curvature_points, resampled
-from trans4init.ablations.settings.base import Field
+from trans4init.ablations.settings.numbers import Count
 
 __all__ = ["PiecewiseLinear", "Spline"]
 
@@ -28,7 +26,7 @@ _STIFFNESS = 1e-7
 class PiecesSize(NetSize):
     """The number of pieces."""
 
-    pieces: Annotated[int, Field(ge=1)] = 16
+    pieces: Count = 16
 
 
 @NETS.register
@@ -140,7 +138,7 @@ def _rename_knots(net: nn.Module, state: dict[str, Tensor], prefix: str, *rest: 
 class SplineSize(NetSize):
     """The number of intervals of the grid."""
 
-    intervals: Annotated[int, Field(ge=1)] = 32
+    intervals: Count = 32
 
 
 @NETS.register

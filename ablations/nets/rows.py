@@ -4,7 +4,6 @@ B is any number of rows, n the numbers of a row, S the summed features, H the hi
 """
 
 import math
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.nets.base import NETS, Net, NetSize
-from trans4init.ablations.settings.base import Field
+from trans4init.ablations.settings.numbers import Count
 
 __all__ = ["DeepSet"]
 
@@ -23,8 +22,8 @@ _RIDGE = 1e-8
 class DeepSetSize(NetSize):
     """The number of summed features, and of hidden units."""
 
-    summed: Annotated[int, Field(ge=1)] = 2
-    hidden: Annotated[int, Field(ge=1)] = 16
+    summed: Count = 2
+    hidden: Count = 16
 
 
 @NETS.register

@@ -1,5 +1,7 @@
 """Turn a pydantic error into one sentence: the key, what was expected, what was given, the nearest right word."""
 
+from typing import get_origin
+
 from trans4init.ablations.errors import nearest, unknown_name
 from trans4init.ablations.settings.base import BaseModel, ValidationError
 
@@ -55,7 +57,7 @@ def _is_tag(model: type[BaseModel], path: list[str], part: str) -> bool:
 
 def _models_at(model: type[BaseModel], path: list[str]) -> list[type[BaseModel]]:
     """Return the models that the path leads to; indices of lists are stepped over."""
-    reached = [model]
+    reached, tables = [model], False
     for place, part in enumerate(path):
         if part.isdigit():
             continue
@@ -63,7 +65,11 @@ def _models_at(model: type[BaseModel], path: list[str]) -> list[type[BaseModel]]
             reached = [option for option in reached if option.model_fields["name"].default == part]
             continue
         fields = [field for option in reached if (field := option.model_fields.get(part))]
+        if not fields and tables:
+            tables = False  # the part is a key of the user's, such as a hyper-parameter's name
+            continue
         reached = [inner for field in fields for inner in _inner_models(field.annotation)]
+        tables = any(get_origin(field.annotation) is dict for field in fields)
     return reached
 
 

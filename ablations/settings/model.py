@@ -12,10 +12,10 @@ from trans4init.ablations.settings.base import (
     model_serializer,
     model_validator,
 )
+from trans4init.ablations.settings.numbers import Count
 
 __all__ = ["Kind", "ModelSize", "TransformerConfig"]
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Kind = Literal["decoder", "encoder-decoder", "encoder", "image"]
 
@@ -39,7 +39,7 @@ _KINDS_OF: dict[str, tuple[Kind, ...]] = {
 class ModelSize(BaseModel):
     """The sizes of a Transformer without its vocabulary, which the task decides."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "decoder"
     layers: Count

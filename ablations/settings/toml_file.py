@@ -35,9 +35,11 @@ def load_toml(
     """
     path = _find(kind, name_or_path, shipped)
     try:
-        content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and what Python says of numbers without end
         raise InputError(f"{shown(path)} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise InputError(f"{shown(path)} is not valid TOML: its values are nested too deeply.") from None
     except OSError as error:
         raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
     for key, value in changes.items():

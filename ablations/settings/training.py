@@ -11,11 +11,11 @@ from trans4init.ablations.settings.base import (
     model_serializer,
     model_validator,
 )
+from trans4init.ablations.settings.numbers import Count
 
 __all__ = ["BatchUnit", "TrainingConfig"]
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 BatchUnit = Literal["examples", "tokens"]
 

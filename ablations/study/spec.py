@@ -18,6 +18,7 @@ from trans4init.ablations.settings.base import (
     model_validator,
 )
 from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.settings.numbers import LARGEST_SEED, Count, Seed
 from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
@@ -28,8 +29,6 @@ __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
 
 TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
 """The training settings that a study's search space may name."""
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
@@ -69,7 +68,7 @@ class FitSection(_Section):
     """The positions that a net is fitted on: those of the trained context only, or also those of the longest test."""
     steps: Count = 3000
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Range(_Section):
@@ -93,7 +92,7 @@ class TuningSection(_Section):
 
     trials: Count = 3
     """Number of trials: the first uses the study's own settings, the others draw from the space."""
-    seed: Annotated[int, Field(ge=1000)] = 1000
+    seed: Annotated[int, Field(ge=1000, le=LARGEST_SEED)] = 1000
     """The seed of every tuning run; evaluation seeds count from 0 and end before 1000."""
     space: dict[str, Range] = Field(default={})
 

@@ -7,6 +7,7 @@ import torch
 from trans4init.ablations.data.codec import Codec
 from trans4init.ablations.data.pairs import END
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.settings.numbers import LARGEST_SEED
 from trans4init.ablations.slots.contents import OutsideDomainError
 from trans4init.ablations.tasks import TASKS
 from trans4init.ablations.tasks.pairs import PairTask, prompts, readable, without_specials
@@ -35,6 +36,8 @@ def generate(trained: Trained, prompt: str, count: int, sampling: Sampling) -> s
     model, codec, device = trained.model, trained.codec, next(trained.model.parameters()).device
     if trained.recipe.task.name != "text" or codec is None:
         raise InputError(f"the model was trained on task {trained.recipe.task.name}; generate is for task text.")
+    if not 0 <= sampling.seed <= LARGEST_SEED:
+        raise InputError(f"a seed is from 0 to {LARGEST_SEED}, and {sampling.seed} was given.")
     generator = torch.Generator(device).manual_seed(sampling.seed)
     context = model.config.context
     tokens = codec.encode(prompt) if prompt else _start(codec)

@@ -7,6 +7,7 @@ from trans4init.ablations.data.config import Split
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.settings.base import BaseModel, ConfigDict
 from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.settings.numbers import Seed
 from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 
@@ -16,14 +17,14 @@ __all__ = ["Recipe", "load_recipe", "shipped_recipes"]
 class Recipe(BaseModel):
     """Says how one model is trained on one task."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     about: str = ""
     """What the recipe is for, in one sentence."""
     task: AnyTaskConfig
     model: ModelSize
     training: TrainingConfig
-    seed: int = 0
+    seed: Seed = 0
     measured_on: Split = "tune"
     """The split that chooses the best model in training: by default validation, so that the test split is used once."""
 

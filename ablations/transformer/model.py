@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed, keyed_generator
+from trans4init.ablations.settings.memory import check_memory
 from trans4init.ablations.settings.model import TransformerConfig
 from trans4init.ablations.slots.contents import Content, TrainableTable
 from trans4init.ablations.slots.slot import Slot
@@ -39,6 +40,7 @@ class Transformer(Stack):
     """
 
     def __init__(self, config: TransformerConfig, seed: int = 0) -> None:
+        check_memory(config)
         cross = config.kind == "encoder-decoder"
         super().__init__(
             config,

@@ -82,7 +82,7 @@ def test_what_is_no_file_or_too_large_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"mine\.csv is no regular file"):
         read_table(tmp_path / "mine.csv", COLUMNS)
     monkeypatch.setattr(tables, "LARGEST_TABLE", 10)
-    with pytest.raises(InputError, match="has 15 bytes; a table has at most 10"):
+    with pytest.raises(InputError, match="has 15 bytes; at most 10 are read"):
         read_table(written(tmp_path, "text,label\na,x\n", "other.csv"), COLUMNS)
 
 

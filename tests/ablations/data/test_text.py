@@ -67,7 +67,7 @@ def test_a_model_learns_from_all_the_text_before_what_it_is_measured_on(text_fil
     [
         (lambda path: path.write_bytes(b""), {}, "is empty"),
         (lambda path: None, {}, "there is no file"),
-        (lambda path: path.mkdir(), {}, "can't be read"),
+        (lambda path: path.mkdir(), {}, "is no regular file"),
         (lambda path: None, {"source": "a\0b"}, "can't be read: embedded null byte"),
         (lambda path: path.write_bytes(b"ab\xff"), {"unit": "character"}, r'not UTF-8 \(byte 2\); use unit = "byte"'),
     ],
