@@ -32,13 +32,12 @@ class Run:
 
     def run(self, command: str) -> int:
         """Run the study, or print its plan."""
-        from rich.console import Console
-
+        from trans4init.ablations.console import plain_console
         from trans4init.ablations.study.run import Options, run_study
         from trans4init.ablations.study.spec import load_study
 
         spec = load_study(self.study, seeds=self.seeds, trials=self.trials, data=self.data)
-        console = Console()
+        console = plain_console()
         if self.dry_run:
             from trans4init.ablations.study.estimate import print_plan
 
