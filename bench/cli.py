@@ -121,26 +121,25 @@ class CompareSides:
 
     def run(self, command: str) -> int:
         """Compare, and print a line for each measurement that both sides have."""
-        from rich.console import Console
-        from rich.markup import escape
         from rich.table import Table
 
+        from trans4init.ablations.console import plain_console
         from trans4init.bench.comparing.regression import CONFIDENCE
         from trans4init.bench.comparing.sides import Request, compare_sides
 
         outcome = compare_sides(Request(self.a, self.b, self.suite, self.processes, self.any_machine, self.keep))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(f"time of {escape(self.b)} over {escape(self.a)}")
+        table.add_column(f"time of {self.b} over {self.a}")
         for title in ("ratio", f"{CONFIDENCE:.0%} interval".replace("%", " %")):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         for name, ratio in outcome.ratios.items():
             interval = ratio.interval
             limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-            table.add_row(escape(name), f"{ratio.ratio:.3f}", limits, ratio.word)
+            table.add_row(name, f"{ratio.ratio:.3f}", limits, ratio.word)
         for name, error in outcome.lost.items():
-            table.add_row(escape(name), "", "", f"no time: {escape(error)}")
-        console = Console()
+            table.add_row(name, "", "", f"no time: {error}")
+        console = plain_console()
         console.print(table, width=max(100, console.width))
         for remark in outcome.remarks:
             print(remark)
@@ -158,12 +157,11 @@ class EstimateStudy:
 
     def run(self, command: str) -> int:
         """Print the cells and the estimate."""
-        from rich.console import Console
-
+        from trans4init.ablations.console import plain_console
         from trans4init.ablations.study.estimate import print_plan
         from trans4init.ablations.study.spec import load_study
 
-        print_plan(load_study(self.study), self.study, "process", Console())
+        print_plan(load_study(self.study), self.study, "process", plain_console())
         return 0
 
 

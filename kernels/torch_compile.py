@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.availability import UnavailableError
+from trans4init.kernels.torch_operators import once_differentiable
 
 __all__ = ["compile_function"]
 
@@ -14,7 +15,8 @@ __all__ = ["compile_function"]
 def compile_function(function: Callable[..., Tensor], **options: Any) -> Callable[..., Tensor]:
     """Return `function` as `torch.compile` makes it, in one graph; options are those of `torch.compile`.
 
-    A call raises UnavailableError where the backend fails on the graph, such as without a working C++ compiler.
+    A call raises UnavailableError where the backend fails on the graph, such as without a working C++ compiler. The
+    result has no second derivative, and says so.
     """
     fast = torch.compile(function, fullgraph=True, **options)
 
@@ -27,7 +29,7 @@ def compile_function(function: Callable[..., Tensor], **options: Any) -> Callabl
             if not isinstance(error, BackendCompilerFailed):
                 raise
             raise UnavailableError(_sentence(error.inner_exception)) from None  # the error holds the compiler's log
-        return result
+        return once_differentiable(result, "impl 'compile'")
 
     return call
 

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["differentiable_operator"]
+from trans4init.kernels.differentiation import forward_mode
+
+__all__ = ["differentiable_operator", "once_differentiable"]
 
 
 def differentiable_operator(
@@ -24,8 +26,8 @@ def differentiable_operator(
 
     forward and backward are custom operators with vmap rules. remember(ctx, inputs, output) saves what the gradient
     needs; differentiate(ctx, *gradients, backward=…) returns the gradients of the inputs, and computes them by calling
-    the `backward` that it is given. The result has no second derivative: asking for one raises NotImplementedError,
-    which says so of `name`.
+    the `backward` that it is given. The result has no second derivative and none in forward mode: asking for one raises
+    NotImplementedError, which says so of `name`.
     """
 
     class Gradient(torch.autograd.Function):
@@ -61,6 +63,32 @@ def differentiable_operator(
     forward.register_autograd(differentiate, setup_context=remember)  # type: ignore[attr-defined]
 
     def call(*arguments: Any) -> Any:
+        if forward_mode():
+            raise NotImplementedError(f"{name} has no derivative in forward mode; impl 'reference' has one.")
         return (forward if torch.compiler.is_compiling() else Function.apply)(*arguments)
 
     return call
+
+
+def once_differentiable(result: Tensor, name: str) -> Tensor:
+    """Return a result whose gradient raises NotImplementedError, which says so of `name`, if it is to have one itself.
+
+    For functions of PyTorch's that have no second derivative, and would say so in words of their own.
+    """
+    if torch.compiler.is_compiling() or not result.requires_grad:
+        return result
+    passed: Tensor = _OnceDifferentiable.apply(result, name)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return result.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # the caller asks for a graph of the gradient
+            raise NotImplementedError(f"{ctx.name} has no second derivative; impl 'reference' has one.")
+        return gradient, None

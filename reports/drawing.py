@@ -16,6 +16,7 @@ def drawing_style(font_size: float) -> Iterator[None]:
     with rc_context(
         {
             "svg.hashsalt": "trans4init",
+            "text.parse_math": False,  # a name may hold dollars
             "font.size": font_size,
             "axes.spines.top": False,
             "axes.spines.right": False,

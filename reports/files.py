@@ -1,11 +1,11 @@
-"""Write a file whole: after a crash there is the old file or the new one, never a part of it."""
+"""Write a file whole: after a crash there is the old file or the new one, never a part of it; and address databases."""
 
 import os
 import re
 import secrets
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "write_whole"]
+__all__ = ["remove_leftovers", "sqlite_address", "write_whole"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
@@ -15,6 +15,7 @@ _TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
 def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
     """Write `content` to `path` in one step and return `path`; text is encoded as UTF-8.
 
+    Bytes of a file's name that are not UTF-8 are surrogates in Python, and written as escapes such as `\\udcff`.
     The content is written under a temporary name in the same folder, which no other writer uses, and is synced to the
     disk before it is renamed; then the folder is synced, since only that makes a rename durable (POSIX). Raises OSError
     where the system refuses; the temporary file is then removed, and the file at `path` is unchanged, unless only the
@@ -23,7 +24,7 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -46,3 +47,14 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"*{_TEMPORARY_SUFFIX}"):
         if _TEMPORARY_NAME.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def sqlite_address(path: Path) -> str:
+    """Return SQLAlchemy's address of the SQLite database at `path`, whose characters may be any.
+
+    Raises UnicodeEncodeError for a path that is not UTF-8, which an address can't hold.
+    """
+    from sqlalchemy import URL  # here, since most of this file's readers use no database
+
+    # With the driver's name: from an address `sqlite:///` MLflow makes the folder that it names, and doesn't decode it.
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)

@@ -1,13 +1,20 @@
 """Write numbers and names as every report shows them. A value that was not measured, None, is shown as a dash."""
 
+import re
+
 from trans4init.reports.statistics import Estimate, Interval
 
-__all__ = ["bounds", "count", "interval", "number", "signed", "significant", "spoken", "value"]
+__all__ = ["bounds", "count", "interval", "markdown", "number", "signed", "significant", "spoken", "value"]
 
 
 def spoken(name: str) -> str:
     """Return a metric's name as a person says it: `validation_loss` is "validation loss"."""
     return name.replace("_", " ")
+
+
+def markdown(text: str) -> str:
+    """Return a text as Markdown that shows it as it is, in one line: characters with a meaning there are escaped."""
+    return re.sub(r"([\\`*_<|&]|(?<=\])\()", r"\\\1", " ".join(text.split()))
 
 
 def count(number: int | None) -> str:

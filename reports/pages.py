@@ -18,6 +18,6 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = ("bounds", "count", "interval", "number", "signed", "spoken", "value")
+    filters = ("bounds", "count", "interval", "markdown", "number", "signed", "spoken", "value")
     pages.filters |= {name: getattr(formats, name) for name in filters}
     return pages

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(words: list[str], commands: Any, names: Sequence[str], program: str, description: str) -> NoReturn:
     """Run the one of `commands` (a union of classes) that the words name, and exit with the codes of `main`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes, and a terminal lack characters
     again = os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join([*program.split(), *words])
     try:
         code = _parse(words, commands, names, program, description).run(again)

@@ -12,14 +12,14 @@ class Doctor:
 
     def run(self, command: str) -> int:
         """Print a table."""
-        from rich.console import Console
         from rich.table import Table
-        from rich.text import Text
+
+        from trans4init.ablations.console import plain_console
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
         for what, finding in _findings():
-            table.add_row(what, Text(finding))  # Text, since rich would read what is in brackets as a style
-        Console().print(table)
+            table.add_row(what, finding)
+        plain_console().print(table)
         return 0
 
 

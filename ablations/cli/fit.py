@@ -77,11 +77,10 @@ class Fit:
 
     def run(self, command: str) -> int:
         """Fit, print the errors, and write the files."""
-        from rich.console import Console
-
+        from trans4init.ablations.console import plain_console
         from trans4init.ablations.errors import InputError
 
-        console = Console()
+        console = plain_console()
         if self.all:
             return self._atlas(console)
         if self.function is None:
@@ -99,6 +98,7 @@ class Fit:
     def _several(self, console: "Console") -> int:
         import statistics
 
+        from rich.markup import escape
         from rich.progress import track
 
         from trans4init.ablations.errors import FaultError, InputError
@@ -113,11 +113,11 @@ class Fit:
         ]
         fits = fit_many(wanted, **{key: value for key, value in how.items() if key != "seconds"})
         title, fitted_seeds = f"fitting {self.net} to {function}", []
-        for index, outcome in track(fits, title, len(wanted), console=console, transient=True):
+        for index, outcome in track(fits, escape(title), len(wanted), console=console, transient=True):
             if isinstance(outcome, Fitted):
                 fitted_seeds.append(outcome)
             else:
-                console.print(f"seed {self.seed + index} diverged: {outcome}", highlight=False)
+                console.print(f"seed {self.seed + index} diverged: {outcome}")
         if not fitted_seeds:
             raise FaultError("every seed diverged; try a lower --learning-rate.")
         fitted_seeds.sort(key=lambda fitted: fitted.fidelity.regions[0].max_error or float("inf"))
@@ -129,7 +129,6 @@ class Fit:
         console.print(
             f"largest error over {len(fitted_seeds)} seeds: {errors[0]:.2e} (seed {best.seed}), "
             f"median {statistics.median(errors):.2e}, {errors[-1]:.2e} (seed {worst.seed})",
-            highlight=False,
             soft_wrap=True,
         )
         for fitted in fitted_seeds:
@@ -150,7 +149,7 @@ class Fit:
         except OSError as error:
             raise FaultError(f"the fit can't be written to {self.out}: {error.strerror}.") from error
         for path in paths if figure is None else (*paths, figure):
-            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(path), soft_wrap=True)
 
     def _atlas(self, console: "Console") -> int:
         from rich.progress import track
@@ -173,8 +172,8 @@ class Fit:
             page = write_atlas(self.out)
         except OSError as error:
             raise FaultError(f"the atlas can't be written to {self.out}: {error.strerror}.") from error
-        console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
-        console.print(str(page), markup=False, highlight=False, soft_wrap=True)
+        console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+        console.print(str(page), soft_wrap=True)
         return 0
 
     def _fit(self, console: "Console") -> "Fitted":
@@ -309,7 +308,7 @@ def _progress(console: "Console", title: str, steps: int) -> Iterator["OnStep"]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(title),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -327,7 +326,7 @@ def _progress(console: "Console", title: str, steps: int) -> Iterator["OnStep"]:
             bar.update(bar.task_ids[0], completed=step + 1, loss=loss)
         elif 4 * step // steps > quarters:
             quarters = 4 * step // steps
-            console.print(f"{title}: step {step} of {steps}, loss {loss:.2e}", highlight=False)
+            console.print(f"{title}: step {step} of {steps}, loss {loss:.2e}")
 
     try:
         yield on_step

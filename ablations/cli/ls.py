@@ -17,10 +17,11 @@ class Ls:
 
     def run(self, command: str) -> int:
         """Print the lists."""
-        from rich.console import Console
         from rich.table import Table
 
-        console = Console()
+        from trans4init.ablations.console import plain_console
+
+        console = plain_console()
         lists = {
             "functions": _functions,
             "nets": _nets,

@@ -58,8 +58,7 @@ class Train:
         import sys
 
         recipe = self._recipe()  # before torch is imported, so that mistakes are answered at once
-        from rich.console import Console
-
+        from trans4init.ablations.console import plain_console
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.ablations.lock import held
         from trans4init.ablations.slots.contents import OutsideDomainError
@@ -75,7 +74,7 @@ class Train:
         ):
             if team.leads:
                 remove_leftovers(folder)
-            console = Console(quiet=not team.leads)
+            console = plain_console(quiet=not team.leads)
             launcher = f"torchrun --nproc-per-node {team.size} --no-python " if team.size > 1 else ""
             try:
                 outcome = _train(recipe, folder, team, console, stop)
@@ -172,13 +171,17 @@ def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: 
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     steps = recipe.training.steps
     shown = bar.add_task("training", total=steps, loss=float("nan"))
+<<<<<<< HEAD
     if isinstance(recipe.task, ClassificationConfig) and (sentence := left_out(recipe.task)):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", highlight=False, soft_wrap=True)
+=======
+    console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", soft_wrap=True)
+>>>>>>> main
 
     def measured(step: int, found: "list[Measurement]", seconds: float) -> None:
         text = ", ".join(_words(measurement) for measurement in _of_interest(found))
-        console.print(f"step {step} of {steps}, {seconds:.0f} s: {text}", highlight=False, soft_wrap=True)
+        console.print(f"step {step} of {steps}, {seconds:.0f} s: {text}", soft_wrap=True)
 
     with bar:
         return train_recipe(
@@ -214,6 +217,6 @@ def _show(outcome: "Outcome", folder: Path, console: "Console") -> None:
         value = "missing" if measurement.value is None else f"{measurement.value:.4f}"
         table.add_row(measurement.metric.name.replace("_", " "), value, measurement.metric.unit)
     console.print(table)
-    console.print(f"{outcome.parameters:,} parameters", highlight=False)
+    console.print(f"{outcome.parameters:,} parameters")
     for path in (folder / "best.safetensors", outcome.record):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(path), soft_wrap=True)

@@ -24,12 +24,16 @@ class Ui:
     def run(self, command: str) -> int:
         """Start the servers, print their addresses, and wait."""
         from trans4init.ablations.errors import FaultError, InputError
+        from trans4init.reports.files import sqlite_address
         from trans4init.reports.mirror.runs import MirrorError, experiments, tracking_uri
 
         if not 0 < self.port < 2**16:
             raise InputError(f"--port must be from 1 to 65535, not {self.port}.")
-        uri = tracking_uri(self.runs)
-        if uri.startswith("sqlite:") and not (self.runs / "mlflow.db").exists():
+        try:
+            uri = tracking_uri(self.runs)
+        except MirrorError as error:
+            raise FaultError(f"{self.runs} can't be shown: {error}.") from error
+        if uri.startswith("sqlite") and not (self.runs / "mlflow.db").exists():
             raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
         if _answers(self.port):
             raise InputError(f"port {self.port} is taken; name another with --port.")
@@ -51,7 +55,7 @@ class Ui:
             for number, path in enumerate(sorted(self.runs.glob("*/optuna.db")), start=1):
                 port = self.port + number
                 servers[f"http://127.0.0.1:{port}  Optuna, {path.parent.name}"] = [
-                    *(sys.executable, "-m", "optuna_dashboard", f"sqlite:///{path.resolve()}"),
+                    *(sys.executable, "-m", "optuna_dashboard", sqlite_address(path)),
                     *("--host", "127.0.0.1", "--port", str(port)),
                 ]
         return _serve(servers)

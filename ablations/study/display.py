@@ -95,7 +95,7 @@ class PlainDisplay:
 
     def say(self, line: str) -> None:
         """Print the line."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 class LiveDisplay:
@@ -128,7 +128,7 @@ class LiveDisplay:
 
     def say(self, line: str) -> None:
         """Print the line above the view."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def _view(self) -> RenderableType:
         return Group(self._headline(), self._cells(), *self._running_lines())

@@ -93,7 +93,6 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
         f"About {duration(cost.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
         f"{cost.disk_bytes / 1e6:.0f} MB of disk"
         f"{_memory(workers, imported)}.",
-        highlight=False,
     )
 
 

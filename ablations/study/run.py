@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     can't be run, and FaultError if the machine refuses, such as a full disk.
     """
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
+    _refuse_name(study.folder)
     new = not study.folder.exists()
     if new:
         _check(study, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
@@ -109,6 +112,14 @@ def _run(agenda: Agenda, results: Results, options: Options, console: Console, *
     return complete, mirror.error
 
 
+def _refuse_name(folder: Path) -> None:
+    """Raise InputError for a folder below the current one that Optuna can't be given, since its name is not UTF-8."""
+    try:
+        os.path.relpath(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {shown(folder)} is not UTF-8; name another folder with --out.") from None
+
+
 def _check(study: ResolvedStudy, file: str) -> None:
     from trans4init.ablations.study.work import check_study
 
@@ -136,7 +147,8 @@ def _conclude(agenda: Agenda, results: Results | None, console: Console, mirror_
     _say(console, f"report   {shown(folder / HTML)}")
     _say(console, f"results  {shown(agenda.study.results)}")
     if mirror_error:
-        _say(console, f"MLflow was not brought up to date ({mirror_error}); later: trans4init sync {shown(folder)}")
+        again = shlex.join(["trans4init", "sync", shown(folder)])
+        _say(console, f"MLflow was not brought up to date ({mirror_error}); later: {again}")
     failed = [record for record in agenda.finished.values() if record.status in ("failed", "oom")]
     if failed:
         runs = f"{len(failed)} run{'s' if len(failed) > 1 else ''}"
@@ -213,4 +225,4 @@ def _set_failures_aside(results: Path) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)

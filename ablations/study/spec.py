@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
-from trans4init.ablations.errors import nearest, unknown_name
+from trans4init.ablations.errors import InputError, nearest, unknown_name
 from trans4init.ablations.settings.base import (
     BaseModel,
     ConfigDict,
@@ -29,6 +29,12 @@ __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
 
 TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
 """The training settings that a study's search space may name."""
+
+_LONGEST_NAME = 100
+"""Characters of a study's name. Names of files have 255 bytes, and the names of Optuna's studies add the cell's."""
+_TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
+"""Refused as names of studies, with capitals too: what `bench`, `fit`, `train` and MLflow write beside the studies, and
+MLflow's own experiment."""
 
 
 class _Section(BaseModel):
@@ -132,7 +138,7 @@ class ThroughputSection(_Section):
 class StudySpec(_Section):
     """Describes a study: function × arms × task × model × tuning budget × seeds."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: str
     question: str
     function: str
     arms: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -148,10 +154,8 @@ class StudySpec(_Section):
 
     @field_validator("name")
     @classmethod
-    def _not_the_benchmarks(cls, name: str) -> str:
-        if name == STUDY:
-            raise ValueError(f"{name!r} is the name of benchmarks in the results; give the study another name")
-        return name
+    def _names_a_folder(cls, name: str) -> str:
+        return _checked_name(name)
 
     @field_validator("arms")
     @classmethod
@@ -229,6 +233,18 @@ class StudySpec(_Section):
         return f"{self.task}; {self.model}; {self.training}"
 
 
+def _checked_name(name: str) -> str:
+    """Return a study's name if it can be that of a folder beside other studies, and of an experiment in MLflow."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"a study's name is made of at most {_LONGEST_NAME} letters, digits, dots, hyphens and underscores and "
+            f"begins with a letter or a digit, not {name!r}"
+        )
+    if name.lower() in _TAKEN_NAMES or name.lower().startswith("mlflow.db"):
+        raise ValueError(f"{name!r} is the name of something else in the folder of all studies; add a word to it")
+    return name
+
+
 def spec_hash(conditions: dict[str, Any]) -> str:
     """Return a short hash of a study's conditions."""
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:12]
@@ -247,7 +263,11 @@ def load_study(
     changes = {key: value for key, value in changes.items() if value is not None}
     spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
     if data is not None:
-        spec = spec.model_copy(update={"name": f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}"})
+        try:
+            name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}")
+        except ValueError as error:
+            raise InputError(f"--data {data}: {error}; rename the file.") from None
+        spec = spec.model_copy(update={"name": name})
     return spec.model_copy(update={"task": spec.task.located(folder)})
 
 

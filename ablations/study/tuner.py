@@ -1,5 +1,6 @@
 """Tuning by Optuna: each proposal is a function of the finished trials, and a trial is stored when it is finished."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.study.spec import StudySpec
+from trans4init.reports.files import sqlite_address
 from trans4init.reports.records.schema import CellKey, RunRecord
 
 __all__ = ["Tuner"]
@@ -85,7 +87,7 @@ def _content(trial: FrozenTrial) -> tuple[object, ...]:
 
 def _open(path: Path) -> optuna.storages.RDBStorage:
     """Open the database; a damaged file is renamed, and its trials are stored again from the results."""
-    address = f"sqlite:///{path.resolve()}"
+    address = sqlite_address(Path(os.path.relpath(path)))  # so that folders around the current one may have any name
     try:
         return optuna.storages.RDBStorage(address)
     except sqlalchemy.exc.OperationalError as error:  # such as a full disk or a locked file: the database may be whole

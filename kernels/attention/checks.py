@@ -8,6 +8,7 @@ from torch import Tensor
 from trans4init.kernels.attention.launch import HEAD_DIMS
 from trans4init.kernels.attention.reference import Options, RelativeBias
 from trans4init.kernels.availability import DTYPES, HAS_TRITON, dtype_names
+from trans4init.kernels.differentiation import forward_mode, in_transformation
 
 __all__ = ["IMPLEMENTATIONS", "STREAMED_FROM", "Implementation", "check_call", "refusals", "streams"]
 
@@ -21,11 +22,12 @@ STREAMED_FROM = 2**19
 def streams(q: Tensor, k: Tensor, options: Options, return_lse: bool) -> bool:
     """Say whether "auto" computes a relative bias by `streamed_attention`: on a CPU, where scores outgrow the cache.
 
-    With fewer scores, starting an operation per chunk costs more than it saves. Dropout can't be streamed: memory is
-    quadratic in the lengths then.
+    With fewer scores, starting an operation per chunk costs more than it saves. Dropout and forward-mode derivatives
+    can't be streamed: memory is quadratic in the lengths then.
     """
-    pairs = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
-    return q.device.type == "cpu" and options.dropout_p == 0 and (pairs > STREAMED_FROM or return_lse)
+    if q.device.type != "cpu" or options.dropout_p > 0 or forward_mode():
+        return False
+    return return_lse or q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] > STREAMED_FROM
 
 
 def refusals(
@@ -42,6 +44,10 @@ def refusals(
     on_gpu = q.device.type == "cuda"
     atomics = on_gpu and options.deterministic and learned is not None and learned.requires_grad
 
+    if in_transformation():
+        refusal["flex"] = "can't be called inside torch.func's transformations; 'reference' and 'sdpa' can"
+    if forward_mode():
+        refusal["flex"] = "has no derivative in forward mode; 'reference' and 'sdpa' have one"
     if return_lse:
         refusal["sdpa"] = refusal["flex"] = "doesn't return the log-sum-exp; 'reference' and 'triton' do"
     if atomics:

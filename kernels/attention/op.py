@@ -13,6 +13,7 @@ from trans4init.kernels.attention.reference import Options, RelativeBias, draw_s
 from trans4init.kernels.attention.registration import fused_attention
 from trans4init.kernels.attention.streamed import streamed_attention
 from trans4init.kernels.availability import DTYPES
+from trans4init.kernels.differentiation import forward_mode
 
 __all__ = ["attention"]
 
@@ -130,5 +131,9 @@ def _attend(
 
 
 def _preference(q: Tensor) -> tuple[Implementation, ...]:
-    """Return the implementations that "auto" chooses from on the device of q, the fastest first."""
-    return ("triton", "sdpa", "reference") if q.device.type == "cuda" else ("sdpa", "reference")
+    """Return the implementations that "auto" chooses from on the device of q, the fastest first.
+
+    The kernels say themselves that they have no derivative in forward mode, if they are asked for by name.
+    """
+    kernels = q.device.type == "cuda" and not forward_mode()
+    return ("triton", "sdpa", "reference") if kernels else ("sdpa", "reference")

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trans4init.kernels.attention.reference import Options, RelativeBias, dense_bias, visible
+from trans4init.kernels.differentiation import forward_mode, in_transformation
+from trans4init.kernels.torch_operators import once_differentiable
 
 __all__ = ["flex", "sdpa"]
 
@@ -57,11 +59,57 @@ def sdpa(
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, dropout_p: float
 ) -> Tensor:
+    """Call PyTorch's function, so that every derivative exists that is asked for.
+
+    Its fused operations have only the first derivative, and vmap repeats them member by member; its own formula has
+    all of them. On a CPU that is also what it computes with dropout, or with a mask that requires a gradient.
+    """
+    if in_transformation() or forward_mode():
+        return _by_formula(q, k, v, mask, is_causal, scale, dropout_p)
+    out = _sdpa(q, k, v, mask, is_causal, scale, dropout_p)
+    fused = q.device.type != "cpu" or not (dropout_p > 0 or (mask is not None and mask.requires_grad))
+    if fused and out.requires_grad and not torch.compiler.is_compiling():
+        out = _TwiceDifferentiable.apply(out, q, k, v, mask, is_causal, scale, dropout_p)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, dropout_p: float
+) -> Tensor:
     # Where shapes are symbols, so is the comparison itself, which PyTorch's function doesn't take as enable_gqa.
     grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, **grouped
     )
+
+
+def _by_formula(*arguments: Any) -> Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        return _sdpa(*arguments)
+
+
+class _TwiceDifferentiable(torch.autograd.Function):
+    """Returns a result of PyTorch's as it is; a gradient that is to be differentiated again is computed by formula."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *options: Any) -> Tensor:
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.options = options
+        return out.detach()
+
+    @staticmethod
+    def backward(ctx: Any, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled():
+            return (out_grad, *[None] * 7)
+        *_, dropout_p = ctx.options
+        if dropout_p > 0:
+            raise NotImplementedError("impl 'sdpa' has no second derivative with dropout; impl 'reference' has one.")
+        # Views, so that a key which was computed from a query isn't part of the query's own gradient.
+        inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in ctx.saved_tensors]
+        wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+        gradients = iter(torch.autograd.grad(_by_formula(*inputs, *ctx.options), wanted, out_grad, create_graph=True))
+        needed = ctx.needs_input_grad[1:5]
+        return (None, *(next(gradients) if needs else None for needs in needed), None, None, None)
 
 
 def flex(
@@ -98,7 +146,7 @@ def flex(
     out: Tensor = _flex_attention(q.device.type)(
         q, k, v, score_mod=score, block_mask=mask, scale=options.scale, enable_gqa=heads != k.shape[1]
     )
-    return out
+    return once_differentiable(out, "impl 'flex'")
 
 
 def _new_block_mask(options: Options, queries: int, keys: int, device: torch.device, key_lengths: Tensor | None) -> Any:

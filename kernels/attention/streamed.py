@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trans4init.kernels.attention.reference import Options
+from trans4init.kernels.differentiation import in_transformation
 
 __all__ = ["streamed_attention"]
 
@@ -30,8 +31,10 @@ def streamed_attention(
     effect.
     """
     attend: Callable[..., tuple[Tensor, Tensor]] = StreamedAttention.apply
+    lengths = [] if key_lengths is None else [key_lengths]
+    q, k, v, table, *lengths = _batched_alike(q, k, v, table, *lengths)
     with torch.autocast("cpu", enabled=False):
-        out, lse = attend(q, k, v, table, key_lengths, options)
+        out, lse = attend(q, k, v, table, lengths[0] if lengths else None, options)
     return out.to(q.dtype), lse
 
 
@@ -82,6 +85,7 @@ class StreamedAttention(torch.autograd.Function):
 
 def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | None, ...]:
     out, lse, q, k, v, table, key_lengths = ctx.saved_tensors
+    _, _, q, k, v, table = _batched_alike(out_grad, lse_grad, q, k, v, table)
     queries, keys, values, masked = _turned(q, k, v, table, ctx.options, lse.dtype)
     delta = (out * out_grad).sum(dim=-1) - lse_grad  # [B, H, Lq]
     level = lse.masked_fill(lse == -math.inf, math.inf)
@@ -102,6 +106,14 @@ def _gradients(ctx: Any, out_grad: Tensor, lse_grad: Tensor) -> tuple[Tensor | N
     q_grad = (torch.cat(q_grads, dim=2) * ctx.options.scale).to(q.dtype)
     gradients = q_grad, k_grad.flip(2).to(k.dtype), v_grad.flip(2).to(v.dtype), table_grad.to(table.dtype)
     return (*gradients, None, None)
+
+
+def _batched_alike(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors that are all batched where one of them is: vmap writes in place only what is batched already."""
+    if not in_transformation():
+        return list(tensors)
+    zero = torch.stack([torch.zeros_like(tensor, dtype=torch.float32).sum() for tensor in tensors]).sum()
+    return [tensor + zero.to(tensor.dtype) for tensor in tensors]
 
 
 def _turned(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.availability import DTYPES, dtype_names, machine_refusal
+from trans4init.kernels.differentiation import forward_mode, in_transformation
 from trans4init.kernels.polyline.native import MAX_PIECES, native_refusal
 
 __all__ = ["IMPLEMENTATIONS", "Implementation", "check_call", "refusal", "triton_refusal"]
@@ -33,6 +34,11 @@ def check_call(inputs: Tensor, kinks: Tensor, lines: Tensor, impl: str) -> None:
 
 def refusal(impl: Implementation, inputs: Tensor, pieces: int) -> str | None:
     """Return why an implementation that was asked for by name can't do the call; None where it can."""
+    if impl in ("native", "triton", "compile") and in_transformation():  # their tensors have no memory of their own
+        return f"impl {impl!r} can't be called inside torch.func's transformations; 'reference' can."
+    part_of_a_graph = impl == "compile" and torch.compiler.is_compiling()
+    if impl in ("native", "triton", "compile") and forward_mode() and not part_of_a_graph:
+        return f"impl {impl!r} has no derivative in forward mode; 'reference' and 'sum' have one."
     if impl == "triton":
         return triton_refusal(inputs)
     if impl == "sum" and inputs.dtype not in (torch.float32, torch.float64):

@@ -36,7 +36,7 @@ def native_refusal() -> str | None:
 
 
 def native_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
-    """Compute `reference_polyline` for float32 on a CPU and at most MAX_PIECES lines; it has no second derivative."""
+    """Compute `reference_polyline` for float32 on a CPU and at most MAX_PIECES lines."""
     kinks, lines = kinks.float().contiguous(), lines.float().contiguous()
     if torch.is_grad_enabled() and inputs.requires_grad:
         value: Tensor = _Native.apply(inputs, kinks, lines)  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ def native_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
 
 
 class _Native(torch.autograd.Function):
-    """Calls the C code once forward and once backward."""
+    """Calls the C code for the value."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:
@@ -53,10 +53,31 @@ class _Native(torch.autograd.Function):
         return _value(inputs, kinks, lines)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         inputs, kinks, lines = ctx.saved_tensors
-        return _gradient(inputs, kinks, lines, upstream), None, None
+        return _differentiable_gradient(inputs, kinks, lines, upstream), None, None
+
+
+class _NativeGradient(torch.autograd.Function):
+    """Calls the C code for the gradient, which is linear in `upstream` and constant in the inputs between kinks."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, kinks: Tensor, lines: Tensor, upstream: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, kinks, lines)
+        return _gradient(inputs, kinks, lines, upstream)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, None, None, Tensor]:
+        inputs, kinks, lines = ctx.saved_tensors
+        return None, None, None, _differentiable_gradient(inputs, kinks, lines, upstream)
+
+
+def _differentiable_gradient(inputs: Tensor, kinks: Tensor, lines: Tensor, upstream: Tensor) -> Tensor:
+    """Return the gradient of the inputs, with a graph of its own only where one is asked for."""
+    if not torch.is_grad_enabled():
+        return _gradient(inputs, kinks, lines, upstream)
+    gradient: Tensor = _NativeGradient.apply(inputs, kinks, lines, upstream)  # type: ignore[no-untyped-call]
+    return gradient
 
 
 def _value(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trans4init.kernels.differentiation import forward_mode, in_transformation
 from trans4init.kernels.polyline.checks import Implementation, check_call, refusal, triton_refusal
 from trans4init.kernels.polyline.native import MAX_PIECES, native_polyline, native_refusal
 from trans4init.kernels.polyline.reference import reference_polyline
@@ -53,7 +54,7 @@ def chosen(inputs: Tensor, pieces: int) -> Implementation:
     """
     if torch.compiler.is_compiling():
         return "compile" if pieces <= _UNROLLED else "reference"
-    if torch._C._are_functorch_transforms_active():  # their tensors have no memory of their own
+    if in_transformation() or forward_mode():
         return "reference"
     if inputs.is_cuda:
         return "reference" if triton_refusal(inputs) else "triton"

@@ -37,7 +37,19 @@ def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
     return polyline_backward(inputs, upstream, kinks, lines), None, None
 
 
+def _remember_slope(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    numbers, _, kinks, lines = inputs
+    ctx.save_for_backward(numbers, kinks, lines)
+
+
+def _differentiate_slope(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None, None]:
+    """The gradient is linear in `upstream` and constant in the inputs between kinks."""
+    inputs, kinks, lines = ctx.saved_tensors
+    return None, polyline_backward(inputs, upstream, kinks, lines), None, None
+
+
 polyline_forward.register_autograd(_differentiate, setup_context=_remember)
+polyline_backward.register_autograd(_differentiate_slope, setup_context=_remember_slope)
 
 
 def fused_polyline(inputs: Tensor, kinks: Tensor, lines: Tensor) -> Tensor:

@@ -42,6 +42,10 @@ class _Summed(torch.autograd.Function):
         return gradients[0] * _slope(*ctx.saved_tensors), None, None
 
     @staticmethod
+    def vmap(info: Any, in_dims: Any, *_: Any) -> Any:
+        raise NotImplementedError("impl 'sum' can't be called inside torch.func.vmap; 'reference' can.")
+
+    @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return tangents[0] * _slope(*ctx.saved_tensors)
 

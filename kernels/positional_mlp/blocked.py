@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from trans4init.kernels.differentiation import forward_mode
 from trans4init.kernels.positional_mlp.reference import FEATURES, add_encoding, feature_dtype
 
 __all__ = ["affine", "blocked_chain", "undifferentiated"]
@@ -31,7 +31,7 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 
 def undifferentiated(tensors: Sequence[Tensor]) -> bool:
     """Say whether values may be overwritten: no gradient of any kind is recorded, nothing is traced or vmapped."""
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or forward_mode():
         return False
     plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
     if not plain or any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors):

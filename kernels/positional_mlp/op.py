@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trans4init.kernels.availability import DTYPES
+from trans4init.kernels.differentiation import forward_mode, in_transformation
 from trans4init.kernels.positional_mlp.blocked import affine, blocked_chain, undifferentiated
 from trans4init.kernels.positional_mlp.checks import Implementation, check_call, triton_refusal
 from trans4init.kernels.positional_mlp.reference import (
@@ -72,12 +73,14 @@ def _chosen(
     impl: Implementation, positions: Tensor, frequencies: Tensor, weights: Sequence[Tensor], add_to: Tensor | None
 ) -> Implementation:
     """Return the implementation that does the call; raise ValueError where the one that was asked for can't."""
-    if impl == "auto" and not positions.is_cuda:
+    if impl == "auto" and (forward_mode() or not positions.is_cuda):
         return "bmm"
-    if impl == "compile" and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if impl == "compile" and in_transformation():
         raise ValueError(
             "impl 'compile' can't be called inside torch.func's transformations; compile the transformed function."
         )
+    if impl == "compile" and forward_mode() and not torch.compiler.is_compiling():
+        raise ValueError("impl 'compile' has no derivative in forward mode; 'reference' and 'bmm' have one.")
     if impl not in ("auto", "triton"):
         return impl
     refusal = triton_refusal(positions, frequencies, weights, add_to)

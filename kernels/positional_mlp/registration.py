@@ -77,7 +77,9 @@ def _differentiate(
     ctx: Any, upstream: Tensor, backward: Callable[..., Any] = positional_mlp_backward
 ) -> tuple[Tensor | None, ...]:
     positions, frequencies, parameters = ctx.saved_tensors
-    _, trains_frequencies, trains_parameters, trains_add_to, *_ = ctx.needs_input_grad
+    moves_positions, trains_frequencies, trains_parameters, trains_add_to, *_ = ctx.needs_input_grad
+    if moves_positions:  # inside torch.func's vmap, `triton_refusal` can't see that they require a gradient
+        raise NotImplementedError("impl 'triton' has no gradient to positions; 'reference' and 'bmm' have one.")
     of_frequencies = of_parameters = None
     if trains_frequencies or trains_parameters:
         # The batch entries share one encoding: its gradient is their sum, taken once, in float32 and in a fixed order.

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trans4init.reports.files import sqlite_address
 from trans4init.reports.records.metrics import WALL_TIME
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
@@ -54,8 +55,18 @@ class MirrorError(Exception):
 
 
 def tracking_uri(runs: Path) -> str:
-    """Return the address of MLflow's store: MLFLOW_TRACKING_URI if it is set, else `mlflow.db` in the runs folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+    """Return the address of MLflow's store: MLFLOW_TRACKING_URI if it is set, else `mlflow.db` in the runs folder.
+
+    Raises MirrorError for a folder whose name an address can't hold.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    try:
+        return sqlite_address((runs / "mlflow.db").resolve())
+    except UnicodeEncodeError:
+        raise MirrorError(
+            "MLflow takes no folder whose name is not UTF-8; move it, or set MLFLOW_TRACKING_URI"
+        ) from None
 
 
 class Mirror:
@@ -99,7 +110,7 @@ class Mirror:
         experiment = self._client.get_experiment_by_name(self._study)
         if experiment is not None:
             return str(experiment.experiment_id)
-        local = tracking_uri(runs).startswith("sqlite:")
+        local = tracking_uri(runs).startswith("sqlite")
         artifacts = (runs.resolve() / "mlartifacts" / self._study).as_uri() if local else None
         created: str = self._client.create_experiment(self._study, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
         return created
@@ -198,9 +209,11 @@ class BackgroundMirror:
 def open_store(runs: Path) -> "MlflowClient":
     """Return a client of a runs folder's store; call it within `as_mirror_errors`: it raises errors of all kinds."""
     uri = tracking_uri(runs)
-    if uri.startswith("sqlite:///"):
+    if uri.startswith("sqlite"):
+        from sqlalchemy import make_url
+
         # MLflow tries for minutes to open a file that can't be opened; SQLite itself says so at once.
-        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=5)) as database:
+        with contextlib.closing(sqlite3.connect(make_url(uri).database or ":memory:", timeout=5)) as database:
             database.execute("PRAGMA schema_version").fetchone()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -228,6 +241,8 @@ def as_mirror_errors() -> Iterator[None]:
     """Within this context, any error of MLflow, its database or its transport becomes a MirrorError of one line."""
     try:
         yield
+    except MirrorError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise MirrorError(f"{type(error).__name__}: {lines[0] if lines else ''}") from error

@@ -1,5 +1,7 @@
 """Draw the figures of a report from its summary: interactive ones for the HTML page, one SVG for documents."""
 
+from html import escape
+
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ def accuracy_against_speed(summary: Summary) -> go.Figure | None:
                 y=[cell.metric.value],
                 error_x=_bars(cell.training_speed.value, cell.training_speed.interval),
                 error_y=_bars(cell.metric.value, cell.metric.interval),
-                name=cell.label,
+                name=escape(cell.label),
                 mode="markers",
                 marker={"color": arm.colour, "symbol": _symbol(summary, cell), "size": 12},
                 hovertemplate="%{fullData.name}<br>%{x:.3f} × speed<br>%{y:.4f}<extra></extra>",
@@ -74,7 +76,7 @@ def loss_curves(summary: Summary) -> go.Figure | None:
             go.Scatter(
                 x=curve.steps,
                 y=curve.mean,
-                name=cell.label,
+                name=escape(cell.label),
                 legendgroup=cell.label,
                 mode="lines+markers",
                 line={"color": arm.colour, "dash": _DASHES[index % len(_DASHES)], "width": 2},

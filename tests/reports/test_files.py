@@ -10,8 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
-from trans4init.reports.files import remove_leftovers, write_whole
+from trans4init.reports.files import remove_leftovers, sqlite_address, write_whole
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,21 @@ def test_text_and_bytes_are_written_as_they_are(tmp_path, content, stored):
     assert write_whole(path, content) == path
     assert path.read_bytes() == stored
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_of_a_name_that_are_no_text_are_written_as_escapes(tmp_path):
+    assert write_whole(tmp_path / "a.txt", f"in {os.fsdecode(b'x-' + bytes([255]))}").read_text() == "in x-\\udcff"
+
+
+@pytest.mark.parametrize("name", ["a?b", "50%", "%41", "it's", "{x}", "a#b c", "ü", "+&@:;="])
+def test_a_database_is_the_file_of_its_path_whatever_its_name(tmp_path, name):
+    path = tmp_path / name / "x.db"
+    path.parent.mkdir()
+    with sqlalchemy.create_engine(sqlite_address(path)).connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE here (x INTEGER)"))
+    assert path.stat().st_size > 0
+    assert sqlite_address(path).format(SCHEMA_VERSION=1) == sqlite_address(path)  # Optuna fills addresses in
+    assert list(tmp_path.iterdir()) == [path.parent]
 
 
 def test_the_file_has_the_permissions_of_any_new_file(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.spec import load_study, shipped_studies, spec_hash
+from trans4init.ablations.study.spec import _checked_name, load_study, shipped_studies, spec_hash
 from trans4init.reports.records.schema import CellKey
 
 
@@ -64,7 +64,6 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ("learning_rate = {", "learning_rat = {", "'learning_rat' can't be tuned; did you mean 'learning_rate'?"),
         ('source = "text.txt"', 'name = "txt"', "unknown task 'txt'; did you mean 'text'?"),
         ('[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', "", "arms with a net need at least one"),
-        ('name = "tiny"', 'name = "a/b"', "name: string should match pattern"),
         ("[fit]", "[fit", "is not valid TOML"),
     ],
 )
@@ -75,6 +74,35 @@ def test_a_mistake_is_one_sentence_with_file_key_and_nearest_word(tiny_study, ol
     assert sentence in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", ".a", "-a", "ä", "a\n", "a" * 101])
+def test_a_name_that_can_not_be_that_of_a_folder_is_refused_by_one_rule(name):
+    with pytest.raises(ValueError, match="is made of at most 100 letters, digits, dots, hyphens and underscores"):
+        _checked_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Default", "default", "bench", "fit", "Train", "mlartifacts", "mlflow.db", "MLflow.db-wal"]
+)
+def test_a_name_that_something_else_has_is_refused_by_one_rule(name):
+    with pytest.raises(ValueError, match=f"'{name}' is the name of something else"):
+        _checked_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a.b-c_d", "fits", "mlflow", "a" * 100])
+def test_other_names_are_kept(name):
+    assert _checked_name(name) == name
+
+
+def test_a_refused_name_is_one_sentence_of_the_file_or_the_data(tiny_study, tmp_path):
+    with pytest.raises(
+        InputError, match=r"tiny\.toml: name: 'fit' is the name of something else .*; add a word to it\."
+    ):
+        load_study(str(tiny_study(('name = "tiny"', 'name = "fit"'))))
+    (tmp_path / ("x" * 99)).write_text("text")
+    with pytest.raises(InputError, match=r"--data .*: a study's name is made of .*; rename the file\."):
+        load_study(str(tiny_study()), data=tmp_path / ("x" * 99))
 
 
 def test_more_than_one_mistake_is_said_to_be_more(tiny_study):

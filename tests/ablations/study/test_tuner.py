@@ -8,11 +8,20 @@ import pytest
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.tuner import Tuner
+from trans4init.reports.files import sqlite_address
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 ANALYTIC, FREE = CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "free-table")
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder whose name has characters with a meaning in addresses of databases."""
+    folder = tmp_path / "it's a?%41{x}#b"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def rates(records):
 
 def optuna_study(study, cell):
     return optuna.load_study(
-        study_name=f"tiny / {cell.function} / {cell}", storage=f"sqlite:///{study.folder / 'optuna.db'}"
+        study_name=f"tiny / {cell.function} / {cell}", storage=sqlite_address(study.folder / "optuna.db")
     )
 
 

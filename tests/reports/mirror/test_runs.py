@@ -22,6 +22,14 @@ def no_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder whose name has characters with a meaning in addresses of databases."""
+    folder = tmp_path / "it's a?%41{x}#b"
+    folder.mkdir()
+    return folder
+
+
 def runs_in(folder):
     client = MlflowClient(tracking_uri=tracking_uri(folder))
     experiments = [e for e in client.search_experiments() if e.name != "Default"]
@@ -64,6 +72,7 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
     assert [m.step for m in client.get_metric_history(finished.info.run_id, "validation_loss")] == [1, 2]
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html", "report.md"]
+    assert list(tmp_path.parent.iterdir()) == [tmp_path]  # nothing went to a folder whose name was read otherwise
 
 
 def test_every_tag_parameter_and_metric_is_the_records_own(tmp_path, make_record):

@@ -218,6 +218,17 @@ def test_a_flipped_bit_in_the_footer_is_found_or_changes_nothing(tmp_path, make_
             assert read_runs(path) == [record], place
 
 
+def test_a_folder_whose_name_is_not_utf8_is_no_damage(tmp_path, make_record):
+    folder = tmp_path / os.fsdecode(b"x-" + bytes([255]))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    write_run(make_record(), folder)
+    assert load_results(folder).records == (make_record(),)
+    assert load_results(folder).corrupt == ()
+
+
 def test_another_schema_version_is_refused_not_set_aside(tmp_path, make_record):
     table = to_table([make_record()])
     newer = table.schema.metadata | {b"schema_version": b"99"}

@@ -17,8 +17,10 @@ from trans4init.ablations.slots.arms import get_arm
 from trans4init.reports.records import metrics, schema
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import load_results, path_of, write_bundle, write_card, write_run
+from trans4init.reports.study_report.figures import loss_curves
 from trans4init.reports.study_report.report import NoResultsError, write_report
 from trans4init.reports.study_report.report_files import digest, is_current
+from trans4init.reports.study_report.summary import summarise
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
@@ -103,6 +105,28 @@ def test_markdown_and_drawing_say_the_same(study):
 def test_the_same_results_give_the_same_bytes(study):
     first = [path.read_bytes() for path in write_report(study).files()]
     assert [path.read_bytes() for path in write_report(study).files()] == first
+
+
+def test_names_with_marks_of_markdown_of_formulas_and_of_html_are_shown_as_they_are(tmp_path, make_record, card):
+    odd = CellKey("sinusoidal", "a_b|*c*$d$<b>e</b>", "$x$")
+    card = dataclasses.replace(card, cells=(ANALYTIC, odd), question="Is [it](so)?")
+    for cell in card.cells:
+        for seed in range(10):
+            record = make_record(cell=cell, seed=seed, run_id=f"{cell == odd}-{seed}", value=2 + seed / 100, card=card)
+            write_run(record, tmp_path / "results")
+    report = write_report(tmp_path)
+    markdown = report.markdown.read_text()
+    assert r"a\_b\|\*c\*$d$\<b>e\</b> · $x$" in markdown
+    assert r"Is [it]\(so)?" in markdown
+    [row] = [line for line in markdown.splitlines() if line.startswith(r"| a\_b") and "10/10" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+    assert str(odd) in page(report).text()
+    [name] = [
+        trace.name
+        for trace in loss_curves(summarise(load_results(tmp_path / "results").records)).data
+        if trace.name and "x" in trace.name
+    ]
+    assert name == "a_b|*c*$d$&lt;b&gt;e&lt;/b&gt; · $x$"
 
 
 def test_failures_are_shown_with_their_reason(study, make_record):
