@@ -32,13 +32,8 @@ class Run:
 
     def run(self, command: str) -> int:
         """Run the study, or print its plan."""
-<<<<<<< HEAD
-        from rich.console import Console
-
-        from trans4init.ablations.settings.memory import check_memory
-=======
         from trans4init.ablations.console import plain_console
->>>>>>> main
+        from trans4init.ablations.settings.memory import check_memory
         from trans4init.ablations.study.run import Options, run_study
         from trans4init.ablations.study.spec import load_study
 

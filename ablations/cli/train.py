@@ -171,13 +171,9 @@ def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: 
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     steps = recipe.training.steps
     shown = bar.add_task("training", total=steps, loss=float("nan"))
-<<<<<<< HEAD
     if isinstance(recipe.task, ClassificationConfig) and (sentence := left_out(recipe.task)):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", highlight=False, soft_wrap=True)
-=======
+        console.print(sentence, soft_wrap=True)
     console.print(f"{recipe.task}; {recipe.model}; {recipe.training}; in {folder}", soft_wrap=True)
->>>>>>> main
 
     def measured(step: int, found: "list[Measurement]", seconds: float) -> None:
         text = ", ".join(_words(measurement) for measurement in _of_interest(found))
