@@ -111,11 +111,12 @@ def _fields(text: str, delimiter: str, quote: str) -> list[list[str]]:
     """Return the fields of the header and of each row that isn't blank; raises _UnreadError with what is odd."""
     if quote != "none" and (len(quote) != 1 or quote in "\r\n" or quote == delimiter):
         raise InputError(f"--quote is one character other than the delimiter, or none, not {quote!r}.")
-    quoting, character = (csv.QUOTE_NONE, None) if quote == "none" else (csv.QUOTE_MINIMAL, quote)
     limit = csv.field_size_limit(len(text) + 1)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, quotechar=character, quoting=quoting, strict=True
-    )
+    lines = io.StringIO(text, newline="")
+    if quote == "none":
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
     rows: list[list[str]] = []
     try:
         for row in reader:

@@ -207,7 +207,7 @@ class _Job:
                 f"{density.min().item():g} to {density.max().item():g}."
             )
         del self.pairs
-        tails = tails_of(self.function, self.domain, **self.shape)
+        tails = tails_of(self.function, self.domain, self.shape)
         points = _representative(density)
         self._points = points if tails is None else points.clamp(tails.low, tails.high)
         self.placed = "start" if self.placed == "start" else "no"

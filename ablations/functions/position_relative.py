@@ -155,7 +155,8 @@ class Fire(RelativeFunction):
     def mlp(self, inputs: Tensor, **shape: int) -> Tensor:
         """Compute f, which maps [...] to [H, ...]."""
         first, shift, last, offset = (value.to(inputs) for value in _fire_draw(self.outputs(**shape)))
-        return (torch.relu(inputs[..., None] * first + shift) @ last + offset).movedim(-1, 0)
+        values: Tensor = (torch.relu(inputs[..., None] * first + shift) @ last + offset).movedim(-1, 0)
+        return values
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map distances [N] to biases [H, N]."""
@@ -210,7 +211,7 @@ class FireQuery(Fire):
         return self.squeezed(distances, curvature) / self.squeezed(reach, curvature)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _fire_draw(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the values of `_drawn`, which a compiled model takes as constants: its graph can make no generator."""
     return _drawn(heads)

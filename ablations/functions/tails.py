@@ -5,7 +5,7 @@ polyline through the function's own tail, which ends on the line. The net's erro
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -43,7 +43,7 @@ class Tails:
     lines: Tensor
 
 
-def tails_of(function: Function, domain: Domain, *, short: bool = False, **shape: int) -> Tails | None:
+def tails_of(function: Function, domain: Domain, shape: Mapping[str, int], *, short: bool = False) -> Tails | None:
     """Return the tails of nets on `domain`; None for a function that approaches no line on either side.
 
     short: reach the line in one piece, with 14 % of the function's distance from it at the end of the domain as error:

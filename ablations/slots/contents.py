@@ -139,7 +139,7 @@ class NetContent(Content):
                 f"the net has {net.outputs} outputs and {function.name} needs {function.outputs(**shape)} here."
             )
         self.net, self.bare = net, bare
-        self.tails = tails_of(function, net.domain, short=net.pieces() is not None, **shape)
+        self.tails = tails_of(function, net.domain, shape, short=net.pieces() is not None)
         for name in ("tail_kinks", "tail_lines"):
             self.register_buffer(name, None, persistent=False)
         self.tail_kinks: Tensor
@@ -180,7 +180,7 @@ class NetContent(Content):
 def _with_tails(pieces: Pieces, tails: Tails) -> Pieces:
     """Join the lines of a net inside its domain with the tails outside."""
     kinks = pieces.kinks[(pieces.kinks > tails.low) & (pieces.kinks < tails.high)]
-    kinks = torch.cat([kinks, tails.kinks.to(kinks.device)]).unique()
+    kinks = torch.cat([kinks, tails.kinks.to(kinks.device)]).unique()  # type: ignore[no-untyped-call]
     inside = torch.cat([kinks[:1] - 1, (kinks[1:] + kinks[:-1]) / 2, kinks[-1:] + 1])  # a place on each line
     at = inside.clamp(tails.low, tails.high)
     piece = torch.bucketize(at, pieces.kinks)

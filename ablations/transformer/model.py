@@ -191,17 +191,16 @@ class Transformer(Stack):
     def example_inputs(self) -> Tensor | dict[str, Tensor]:
         """Return inputs to try the model on, always the same: tokens [2, context], images, or tokens and a source."""
         generator, like = keyed_generator(0, "example inputs"), next(self.parameters())
-        device = like.device
         if self.config.kind == "image":
-            size = self.config.image_size or 0
-            shape = (2, self.config.channels, size, size)
-            return torch.randn(shape, dtype=torch.float32, generator=generator).to(like)
-        size = (2, self.config.context)
-        tokens = torch.randint(self.config.vocabulary, size, generator=generator).to(device)
+            sides = (self.config.image_size or 0,) * 2
+            images = torch.randn(2, self.config.channels, *sides, dtype=torch.float32, generator=generator)
+            return images.to(like)
+        device, shape = like.device, (2, self.config.context)
+        tokens = torch.randint(self.config.vocabulary, shape, generator=generator).to(device)
         if self.encoder is None:
             return tokens
         vocabulary = self.config.source_vocabulary or self.config.vocabulary
-        return {"tokens": tokens, "source": torch.randint(vocabulary, size, generator=generator).to(device)}
+        return {"tokens": tokens, "source": torch.randint(vocabulary, shape, generator=generator).to(device)}
 
     def _adopt_loaded(self, *_: object) -> None:
         """Bring contents to the dtype and device of parameters that were exchanged in loading (`assign=True`)."""

@@ -10,7 +10,9 @@ from trans4init.ablations.nets import build_net
 from trans4init.ablations.slots.contents import FoldedPolyline, NetContent
 from trans4init.kernels.polyline import polyline
 
-WITH_LINES = [name for name in list_functions() if tails_of(get_function(name), get_function(name).domain) is not None]
+WITH_LINES = [
+    name for name in list_functions() if tails_of(get_function(name), get_function(name).domain, {}) is not None
+]
 FAR = {False: torch.linspace(-500, 500, 100_001).double(), True: torch.logspace(-30, 12, 100_001).double()}
 
 
@@ -40,7 +42,7 @@ def test_the_functions_that_level_off_are_known():
 @pytest.mark.parametrize("name", WITH_LINES)
 def test_the_tail_is_the_functions_own(name, short, share):
     function = get_function(name)
-    tails = tails_of(function, function.domain, short=short)
+    tails = tails_of(function, function.domain, {}, short=short)
     inputs = FAR[function.domain.log]
     inputs = inputs[(inputs >= function.support[0]) & (inputs <= function.support[1])]
     added = polyline(inputs.log() if function.domain.log else inputs, tails.kinks, tails.lines)
