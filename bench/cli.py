@@ -80,8 +80,8 @@ class MeasureSuites:
 
     def _present(self) -> None:
         """Write the page of all results in the folder, and mirror them to MLflow."""
-        from trans4init.reports.mirror.runs import MirrorError
         from trans4init.reports.mirror.speeds import mirror_speeds
+        from trans4init.reports.mirror.store import MirrorError
         from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results
         from trans4init.reports.speed.page import write_speed_page
@@ -97,7 +97,8 @@ class MeasureSuites:
         except OSError as error:
             raise FaultError(f"the page can't be written: {error.filename}: {error.strerror}.") from None
         try:
-            mirror_speeds(self.out.resolve().parent, results.records)
+            for sentence in mirror_speeds(self.out.resolve().parent, results.records)[1]:
+                print(f"In MLflow, {sentence}.")
         except MirrorError as error:
             print(f"MLflow was not updated ({error}); to do it later: trans4init sync {shlex.quote(str(self.out))}")
 

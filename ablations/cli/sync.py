@@ -18,8 +18,9 @@ class Sync:
     def run(self, command: str) -> int:
         """Write what MLflow doesn't have yet, and print where it is."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.mirror.runs import MirrorError, sync, tracking_uri
+        from trans4init.reports.mirror.runs import sync
         from trans4init.reports.mirror.speeds import mirror_speeds
+        from trans4init.reports.mirror.store import MirrorError, tracking_uri
         from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results
         from trans4init.reports.speed.speeds import STUDY
@@ -35,12 +36,14 @@ class Sync:
             raise InputError(f"{self.folder} has no results: there is no readable {self.folder / 'results'}/*.parquet.")
         try:
             if records[0].study == STUDY:
-                new = mirror_speeds(self.folder.resolve().parent, records)
+                new, mended = mirror_speeds(self.folder.resolve().parent, records)
                 written = f"all suites of {self.folder}, {new} of them new,"
             else:
-                sync(self.folder, records, verdict_text(summarise(records, results.card)))
+                mended = sync(self.folder, results, verdict_text(summarise(records, results.card)))
                 written = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
             raise FaultError(f"can't write to MLflow: {error}") from error
+        for sentence in mended:
+            print(f"In MLflow, {sentence}.")
         print(f"{written} are in {tracking_uri(self.folder.resolve().parent)}")
         return 0

@@ -25,7 +25,7 @@ class Ui:
         """Start the servers, print their addresses, and wait."""
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.reports.files import sqlite_address
-        from trans4init.reports.mirror.runs import MirrorError, experiments, tracking_uri
+        from trans4init.reports.mirror.store import MirrorError, experiments, tracking_uri
 
         if not 0 < self.port < 2**16:
             raise InputError(f"--port must be from 1 to 65535, not {self.port}.")
@@ -34,7 +34,10 @@ class Ui:
         except MirrorError as error:
             raise FaultError(f"{self.runs} can't be shown: {error}.") from error
         if uri.startswith("sqlite") and not (self.runs / "mlflow.db").exists():
-            raise InputError(f"{self.runs} has no mlflow.db: run a study first, or name the folder with --runs.")
+            raise InputError(
+                f"{self.runs} has no mlflow.db: run a study first, or name with --runs the folder that holds one, for a "
+                f"linked study the folder that the link leads to."
+            )
         if _answers(self.port):
             raise InputError(f"port {self.port} is taken; name another with --port.")
         try:

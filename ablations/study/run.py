@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -24,6 +24,9 @@ from trans4init.reports.records.store import Results, load_results, write_card
 from trans4init.reports.study_report.report_files import HTML, is_current
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
+
+if TYPE_CHECKING:
+    from trans4init.reports.mirror.runs import BackgroundMirror
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
@@ -73,19 +76,21 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
             _keep_card(study, results)
             return _conclude(agenda, dataclasses.replace(results, stored_card=study.card()), console)
         try:
-            complete, mirror_error = _run(agenda, results, options, console, checked=new)
+            complete, mirror = _run(agenda, results, options, console, checked=new)
         except KeyboardInterrupt:
             _say(console, f"Stopped. Finished runs are kept; to continue: {options.command}")
             return INTERRUPTED
-        code = _conclude(agenda, None, console, mirror_error)
+        code = _conclude(agenda, None, console, mirror)
         if not complete:
             _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
             return INTERRUPTED
         return code
 
 
-def _run(agenda: Agenda, results: Results, options: Options, console: Console, *, checked: bool) -> tuple[bool, str]:
-    """Run the agenda; return whether it is complete, and MLflow's error, empty if there was none.
+def _run(
+    agenda: Agenda, results: Results, options: Options, console: Console, *, checked: bool
+) -> tuple[bool, "BackgroundMirror"]:
+    """Run the agenda; return whether it is complete, and the mirror, which says how it fared.
 
     results: what is in the folder. checked: whether the study has been built once already.
     """
@@ -105,11 +110,11 @@ def _run(agenda: Agenda, results: Results, options: Options, console: Console, *
     worker = StudyWorker(study, elsewhere=options.executor == "ray")
     executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
     _keep_card(study, results)
-    mirror = BackgroundMirror(study.folder.parent, study.spec.name)
+    mirror = BackgroundMirror(study.folder, study.spec.name)
     with make_display(agenda, console) as display:
         complete = Coordinator(agenda, executor, Tuner(study.spec, study.folder), mirror, display).run()
     mirror.drain(MIRROR_PATIENCE)
-    return complete, mirror.error
+    return complete, mirror
 
 
 def _refuse_name(folder: Path) -> None:
@@ -126,12 +131,15 @@ def _check(study: ResolvedStudy, file: str) -> None:
     check_study(study, file)
 
 
-def _conclude(agenda: Agenda, results: Results | None, console: Console, mirror_error: str = "") -> int:
+def _conclude(
+    agenda: Agenda, results: Results | None, console: Console, mirror: "BackgroundMirror | None" = None
+) -> int:
     """Write and mirror the report unless it is up to date, print the verdict and the paths; return the exit code.
 
-    results: what is in the folder; None if there is more by now, which is read.
+    results: what is in the folder; None if there is more by now, which is read. mirror: of the runs, if there were any.
     """
     folder = agenda.study.folder
+    mirror_error, mended = (mirror.error, mirror.mended) if mirror else ("", [])
     if not agenda.finished:
         return 0
     if results is not None and is_current(folder, results):
@@ -142,10 +150,13 @@ def _conclude(agenda: Agenda, results: Results | None, console: Console, mirror_
         report = write_report(folder, results)
         verdict = report.text
         if not mirror_error:
-            mirror_error = _mirror(folder, report.results.records, verdict)
+            mirror_error, more = _mirror(folder, report.results, verdict)
+            mended = [*mended, *more]
     _say(console, "\n".join(["", *verdict.lines(), ""]))
     _say(console, f"report   {shown(folder / HTML)}")
     _say(console, f"results  {shown(agenda.study.results)}")
+    for sentence in mended:
+        _say(console, f"In MLflow, {sentence}.")
     if mirror_error:
         again = shlex.join(["trans4init", "sync", shown(folder)])
         _say(console, f"MLflow was not brought up to date ({mirror_error}); later: {again}")
@@ -156,14 +167,15 @@ def _conclude(agenda: Agenda, results: Results | None, console: Console, mirror_
     return 1 if failed else 0
 
 
-def _mirror(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> str:
-    from trans4init.reports.mirror.runs import MirrorError, sync
+def _mirror(folder: Path, results: Results, verdict: VerdictText) -> tuple[str, list[str]]:
+    """Bring MLflow up to date; return its error, empty if there was none, and what was put right in it."""
+    from trans4init.reports.mirror.runs import sync
+    from trans4init.reports.mirror.store import MirrorError
 
     try:
-        sync(folder, records, verdict)
+        return "", sync(folder, results, verdict)
     except MirrorError as error:
-        return str(error)
-    return ""
+        return str(error), []
 
 
 def _fits_at_hand(study: ResolvedStudy) -> list[str]:

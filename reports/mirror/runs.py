@@ -1,189 +1,191 @@
 """Mirror a study in MLflow: a parent run for it and a child for each run, copied from the records at any time."""
 
-import contextlib
-import logging
-import os
 import queue
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trans4init.reports.files import sqlite_address
+from trans4init.reports.files import write_whole
+from trans4init.reports.mirror.store import MirrorError, Store, locked_store, metric_key
 from trans4init.reports.records.metrics import WALL_TIME
 from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.store import Results
 from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
 from trans4init.reports.study_report.verdict_text import VerdictText
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+__all__ = ["BackgroundMirror", "Mirror", "sync"]
 
-__all__ = [
-    "EXPERIMENT_TAGS",
-    "BackgroundMirror",
-    "Mirror",
-    "MirrorError",
-    "as_mirror_errors",
-    "experiments",
-    "open_store",
-    "sync",
-    "tracking_uri",
-]
-
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""The tags of every experiment: with them MLflow's pages show it as a list of runs, without as traces of a chat."""
+_ID_NAME = "mirror-id"
+"""The file in a study's folder with the id that tells its runs in MLflow from those of other folders of the study."""
+_FOLDER_TAG = "trans4init.folder"
 _RUN_TAG = "trans4init.run_id"
-_MADE_TAG = "trans4init.created_at"
+_DIGEST_TAG = "trans4init.digest"
 _PARENT_TAG = "trans4init.spec_hash"
+_LINK_TAG = "mlflow.parentRunId"
 _BATCH = 1000
 """How many metrics are sent in one request: MLflow takes no more."""
 _MLFLOW_STATUS = {"ok": "FINISHED", "pruned": "KILLED"}
 
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    # A server that doesn't answer is given up on in seconds instead of minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
 
+@dataclass(frozen=True)
+class _Child:
+    """A run in MLflow that was copied from a record."""
 
-class MirrorError(Exception):
-    """MLflow's store could not be read or written; the results are not affected."""
-
-
-def tracking_uri(runs: Path) -> str:
-    """Return the address of MLflow's store: MLFLOW_TRACKING_URI if it is set, else `mlflow.db` in the runs folder.
-
-    Raises MirrorError for a folder whose name an address can't hold.
-    """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return uri
-    try:
-        return sqlite_address((runs / "mlflow.db").resolve())
-    except UnicodeEncodeError:
-        raise MirrorError(
-            "MLflow takes no folder whose name is not UTF-8; move it, or set MLFLOW_TRACKING_URI"
-        ) from None
+    number: str
+    """MLflow's id."""
+    digest: str
+    """The record's; empty for a run that an earlier version copied."""
+    parent: str
+    deleted: bool
+    whole: bool
+    """Whether its writer came to the end."""
 
 
 class Mirror:
-    """A writer of one study's runs to MLflow; it does not write again what is there already."""
+    """A writer of one study's runs to MLflow; it does not write again what is there already.
 
-    def __init__(self, runs: Path, study: str) -> None:
-        """`runs` is the folder of all studies. Raises MirrorError where the store can't be opened."""
-        self._study = study
-        with as_mirror_errors():
-            self._client = open_store(runs)
-            self._experiment = self._find_experiment(runs)
-            self._parents: dict[str, str] = {}
-            self._known: dict[str, tuple[str, str]] = {}  # by the record's run_id: its created_at, and MLflow's id
-            self._read_runs()
+    What belongs to the study's folder is told by an id in the folder, so that the folder may be moved or linked, and
+    other folders may hold runs of the same study.
+    """
 
-    def add(self, record: RunRecord) -> None:
-        """Write one run; it replaces an earlier run of the same id. Raises MirrorError where MLflow fails."""
-        created_at, earlier = self._known.get(record.run_id, ("", ""))
-        if created_at == record.created_at.isoformat():
-            return
-        with as_mirror_errors():
-            if earlier:
-                self._client.delete_run(earlier)
-            self._known[record.run_id] = record.created_at.isoformat(), self._write(record)
+    def __init__(self, folder: Path, study: str) -> None:
+        """`folder` is the study's; MLflow's store is beside it. Raises MirrorError where the store can't be opened."""
+        self._study, self._path = study, folder.resolve()
+        self._parents: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        with locked_store(self._path.parent):
+            mirrored = (self._path / _ID_NAME).exists()
+            self._store = Store(self._path.parent)
+            self._experiment = self._store.experiment(study, expected=mirrored)
+            self._folder = _folder_id(self._path)
 
-    def attach(self, newest: RunRecord, description: str, files: Iterable[Path]) -> None:
-        """Describe the parent run of the study's newest run, set its end, and attach files such as the report to it.
+    def mended(self) -> list[str]:
+        """Return what was put right that somebody had deleted or moved in MLflow, a sentence each."""
+        return [*self._store.mended, *(f"{count} {what}" for what, count in self._counts.items())]
+
+    def add(self, records: Sequence[RunRecord]) -> None:
+        """Write runs, each in place of an earlier run of the same id. Raises MirrorError where MLflow fails."""
+        condition = f"tags.`{_RUN_TAG}` = '{records[0].run_id}'" if len(records) == 1 else ""
+        with locked_store(self._path.parent):
+            children = self._children(condition)  # read each time: another process may have written since
+            for record in records:
+                self._bring(record, children.get(record.run_id, []))
+
+    def attach(self, spec_hash: str, records: Sequence[RunRecord], description: str, files: Iterable[Path]) -> None:
+        """Describe the parent run of the records, which were made under these conditions, and attach files to it.
 
         Raises MirrorError where MLflow fails.
         """
-        moment = _milliseconds(newest.created_at)
-        with as_mirror_errors():
-            parent = self._parent(newest, moment)
-            self._client.set_terminated(parent, end_time=moment)
-            self._client.set_tag(parent, "mlflow.note.content", description)
+        with locked_store(self._path.parent):
+            parent, client = self._parent(spec_hash, records[0]), self._store.client
+            client.set_terminated(parent, end_time=max(_milliseconds(record.created_at) for record in records))
+            client.set_tag(parent, _FOLDER_TAG, self._folder)  # an earlier version gave it none
+            client.set_tag(parent, "mlflow.note.content", description)
             for path in files:
-                self._client.log_artifact(parent, str(path))
+                client.log_artifact(parent, str(path))
 
-    def _find_experiment(self, runs: Path) -> str:
-        """Return the id of the study's experiment, which is created if there is none."""
-        experiment = self._client.get_experiment_by_name(self._study)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        local = tracking_uri(runs).startswith("sqlite")
-        artifacts = (runs.resolve() / "mlartifacts" / self._study).as_uri() if local else None
-        created: str = self._client.create_experiment(self._study, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
-        return created
+    def _children(self, condition: str) -> dict[str, list[_Child]]:
+        """Return what the store has of the folder's runs, by the record's id."""
+        children: dict[str, list[_Child]] = {}
+        for run in self._store.search(self._experiment, condition):
+            tags, info = run.data.tags, run.info
+            if _RUN_TAG in tags and self._is_ours(tags):
+                deleted, whole = info.lifecycle_stage == "deleted", info.status not in ("RUNNING", "SCHEDULED")
+                child = _Child(info.run_id, tags.get(_DIGEST_TAG, ""), tags.get(_LINK_TAG, ""), deleted, whole)
+                children.setdefault(tags[_RUN_TAG], []).append(child)
+        return children
 
-    def _read_runs(self) -> None:
-        """Read which runs the store has. A child whose writer was stopped half way is deleted, to be written again."""
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
-            for run in page:
-                tags = run.data.tags
-                if _RUN_TAG not in tags:
-                    self._parents[tags.get(_PARENT_TAG, "")] = run.info.run_id
-                elif run.info.status in ("RUNNING", "SCHEDULED"):
-                    self._client.delete_run(run.info.run_id)
-                else:
-                    self._known[tags[_RUN_TAG]] = tags.get(_MADE_TAG, ""), run.info.run_id
-            token = page.token
-            if not token:
-                return
+    def _bring(self, record: RunRecord, children: Sequence[_Child]) -> None:
+        """See to it that of the record's copies in MLflow one is left, which is whole and below its parent."""
+        digest, parent = record.digest(), self._parent(record.spec_hash, record)
+        copies = [child for child in children if child.whole and child.digest == digest]
+        kept = min(copies, key=lambda child: child.deleted, default=None)
+        for child in children:
+            if child is not kept and not child.deleted:
+                self._store.client.delete_run(child.number)
+        if kept is None:
+            self._write(record, digest, parent)
+            return
+        if kept.deleted:
+            self._store.client.restore_run(kept.number)
+            self._counts["of the runs had been deleted and were restored"] += 1
+        if kept.parent != parent:
+            self._store.client.set_tag(kept.number, _LINK_TAG, parent)
+            self._counts["of the runs had lost their parent run and were given another"] += 1
 
-    def _write(self, record: RunRecord) -> str:
-        """Write a record as a child run, and return MLflow's id of it."""
+    def _write(self, record: RunRecord, digest: str, parent: str) -> None:
+        """Write a record as a child run."""
         from mlflow.entities import Metric, Param
 
-        moment = _milliseconds(record.created_at)
+        client, moment = self._store.client, _milliseconds(record.created_at)
         began = moment - round(1000 * (record.last(WALL_TIME.name) or 0))
         tags = self._tags(record) | {
             _RUN_TAG: record.run_id,
-            _MADE_TAG: record.created_at.isoformat(),
-            "mlflow.parentRunId": self._parent(record, moment),
+            _DIGEST_TAG: digest,
+            _LINK_TAG: parent,
             "arm": record.cell.arm,
             "net": record.cell.net,
             "seed": str(record.seed),
             "phase": record.phase,
             "status": record.status,
         }
-        child = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=_name(record))
-        values = [Metric(m.metric.name, m.value, moment, m.step) for m in record.measurements if m.value is not None]
+        child = client.create_run(self._experiment, start_time=began, tags=tags, run_name=_name(record))
+        values = [
+            Metric(metric_key(m.metric.name), m.value, moment, m.step)
+            for m in record.measurements
+            if m.value is not None
+        ]
         # MLflow compares and plots by parameters, and groups its list of runs by tags: both have the names.
         names = {"function": record.cell.function, "arm": record.cell.arm, "net": record.cell.net, "seed": record.seed}
         settings = {**names, **record.parameters, "model": record.model, "device": record.device}
         params = [Param(name, str(value)) for name, value in settings.items()]
-        self._client.log_batch(child.info.run_id, metrics=values[:_BATCH], params=params)
+        client.log_batch(child.info.run_id, metrics=values[:_BATCH], params=params)
         for start in range(_BATCH, len(values), _BATCH):
-            self._client.log_batch(child.info.run_id, metrics=values[start : start + _BATCH])
+            client.log_batch(child.info.run_id, metrics=values[start : start + _BATCH])
         status = _MLFLOW_STATUS.get(record.status, "FAILED")
-        self._client.set_terminated(child.info.run_id, status=status, end_time=moment)
-        return str(child.info.run_id)
+        client.set_terminated(child.info.run_id, status=status, end_time=moment)
 
-    def _parent(self, record: RunRecord, moment: int) -> str:
-        """Return MLflow's id of the run that stands for the study under the record's conditions (its spec hash)."""
-        if record.spec_hash not in self._parents:
-            tags = self._tags(record) | {_PARENT_TAG: record.spec_hash}
-            name = f"{self._study} ({record.spec_hash})"
-            parent = self._client.create_run(self._experiment, start_time=moment, tags=tags, run_name=name)
-            self._client.set_terminated(parent.info.run_id, end_time=moment)
-            self._parents[record.spec_hash] = parent.info.run_id
-        return self._parents[record.spec_hash]
+    def _parent(self, spec_hash: str, record: RunRecord) -> str:
+        """Return MLflow's id of the run that stands for the study under these conditions, as `record` was made."""
+        if spec_hash not in self._parents:
+            stored = self._store.search(self._experiment, f"tags.`{_PARENT_TAG}` = '{spec_hash}'")
+            ours = [run for run in stored if self._is_ours(run.data.tags)]
+            parent = min(ours, key=lambda run: run.info.lifecycle_stage == "deleted", default=None)
+            if parent is None:
+                moment = _milliseconds(record.created_at)
+                tags = self._tags(record) | {_PARENT_TAG: spec_hash}
+                name = f"{self._study} ({spec_hash})"
+                parent = self._store.client.create_run(self._experiment, start_time=moment, tags=tags, run_name=name)
+                self._store.client.set_terminated(parent.info.run_id, end_time=moment)
+            elif parent.info.lifecycle_stage == "deleted":
+                self._store.client.restore_run(parent.info.run_id)
+                self._counts["parent run had been deleted and was restored"] += 1
+            self._parents[spec_hash] = parent.info.run_id
+        return self._parents[spec_hash]
 
-    @staticmethod
-    def _tags(record: RunRecord) -> dict[str, str]:
-        return {"study": record.study, "function": record.cell.function, "task": record.task}
+    def _is_ours(self, tags: dict[str, str]) -> bool:
+        """Return whether a run was copied from this folder, or by an earlier version, which tells no folders apart."""
+        return tags.get(_FOLDER_TAG, self._folder) == self._folder
+
+    def _tags(self, record: RunRecord) -> dict[str, str]:
+        names = {"study": record.study, "function": record.cell.function, "task": record.task}
+        return names | {_FOLDER_TAG: self._folder}
 
 
 class BackgroundMirror:
     """A mirror in a thread of its own, so that no run waits for MLflow; it stops at the first error."""
 
-    def __init__(self, runs: Path, study: str) -> None:
+    def __init__(self, folder: Path, study: str) -> None:
         self.error = ""
         """What went wrong; empty while nothing did."""
+        self.mended: list[str] = []
+        """What was put right in MLflow, a sentence each; known when it is drained."""
         self._queue: queue.Queue[RunRecord | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, args=(runs, study), daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(folder, study), daemon=True)
         self._thread.start()
 
     def add(self, record: RunRecord) -> None:
@@ -197,31 +199,48 @@ class BackgroundMirror:
         if self._thread.is_alive():
             self.error = self.error or f"MLflow did not take the runs within {timeout:.0f} s"
 
-    def _work(self, runs: Path, study: str) -> None:
+    def _work(self, folder: Path, study: str) -> None:
         try:
-            mirror = Mirror(runs, study)
+            mirror = Mirror(folder, study)
             while (record := self._queue.get()) is not None:
-                mirror.add(record)
+                mirror.add([record])
+            self.mended = mirror.mended()
         except MirrorError as error:
             self.error = str(error)
 
 
-def open_store(runs: Path) -> "MlflowClient":
-    """Return a client of a runs folder's store; call it within `as_mirror_errors`: it raises errors of all kinds."""
-    uri = tracking_uri(runs)
-    if uri.startswith("sqlite"):
-        from sqlalchemy import make_url
+def sync(folder: Path, results: Results, verdict: VerdictText) -> list[str]:
+    """Bring MLflow up to date with a study's results, its verdict, and its report if there is one.
 
-        # MLflow tries for minutes to open a file that can't be opened; SQLite itself says so at once.
-        with contextlib.closing(sqlite3.connect(make_url(uri).database or ":memory:", timeout=5)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    folder: the study's; the store is that of the runs folder around it. Return what was put right in MLflow that
+    somebody had deleted or moved there, a sentence each. Raises MirrorError where MLflow fails.
+    """
+    records, card = results.records, results.card
+    if not records:
+        return []
+    mirror = Mirror(folder, records[0].study)
+    mirror.add(records)
+    pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
+    paragraphs = [card.question, *verdict.lines(), card.setting] if card else []
+    conditions = card.spec_hash if card and card.spec_hash else _usual_conditions(records)
+    about = [record for record in records if record.spec_hash == conditions] or records
+    mirror.attach(conditions, about, "\n\n".join(paragraphs), pages)
+    return mirror.mended()
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)
+
+def _usual_conditions(records: Sequence[RunRecord]) -> str:
+    """Return the hash of the conditions that most of the runs were made under."""
+    counts = Counter(record.spec_hash for record in records)
+    return max(counts, key=lambda spec_hash: (counts[spec_hash], spec_hash))
+
+
+def _folder_id(folder: Path) -> str:
+    """Return the id of a study's folder, which is written into it the first time."""
+    path = folder / _ID_NAME
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, f"{uuid.uuid4().hex}\n")
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -234,38 +253,3 @@ def _name(record: RunRecord) -> str:
     seed = f" seed {record.seed}" if record.phase == "evaluate" else ""
     function = record.card.reference.function if record.card else record.cell.function
     return f"{record.phase} {record.cell.label(function)}{trial}{seed}"
-
-
-@contextlib.contextmanager
-def as_mirror_errors() -> Iterator[None]:
-    """Within this context, any error of MLflow, its database or its transport becomes a MirrorError of one line."""
-    try:
-        yield
-    except MirrorError:
-        raise
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise MirrorError(f"{type(error).__name__}: {lines[0] if lines else ''}") from error
-
-
-def sync(folder: Path, records: Sequence[RunRecord], verdict: VerdictText) -> None:
-    """Bring MLflow up to date with a study's records, its verdict, and its report if there is one.
-
-    folder: the study's; the store is that of the runs folder around it. Raises MirrorError where MLflow fails.
-    """
-    if not records:
-        return
-    newest = max(records, key=lambda record: record.created_at)
-    mirror = Mirror(folder.resolve().parent, newest.study)
-    for record in records:
-        mirror.add(record)
-    pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
-    paragraphs = [newest.card.question, *verdict.lines(), newest.card.setting] if newest.card else []
-    mirror.attach(newest, "\n\n".join(paragraphs), pages)
-
-
-def experiments(runs: Path) -> dict[str, str]:
-    """Return MLflow's id of each study in the store, by name; raises MirrorError where it can't be read."""
-    with as_mirror_errors():
-        stored = open_store(runs).search_experiments(order_by=["name"])
-        return {experiment.name: str(experiment.experiment_id) for experiment in stored if experiment.name != "Default"}

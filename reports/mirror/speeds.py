@@ -1,11 +1,10 @@
 """Mirror benchmarks in MLflow, to compare commits: experiment `bench` has a run for each time a suite was measured."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trans4init.reports.mirror.runs import EXPERIMENT_TAGS, as_mirror_errors, open_store
+from trans4init.reports.mirror.store import Store, locked_store, metric_key
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.speed.speeds import STUDY, SuiteSpeeds, speeds
 
@@ -17,36 +16,35 @@ __all__ = ["mirror_speeds"]
 _SESSION_TAG, _SUITE_TAG = "trans4init.session", "suite"
 
 
-def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> int:
-    """Write the measurements of suites that MLflow doesn't have yet, and return how many there were.
+def mirror_speeds(runs: Path, records: Iterable[RunRecord]) -> tuple[int, list[str]]:
+    """Write the measurements of suites that MLflow doesn't have yet.
 
-    runs: the folder of all studies. Raises MirrorError where MLflow fails.
+    Return how many there were, and what was put right that somebody had deleted in MLflow, a sentence each. runs: the
+    folder of all studies, without links. Raises MirrorError where MLflow fails.
     """
     sessions: dict[str, list[RunRecord]] = {}
     for record in records:
         sessions.setdefault(record.spec_hash, []).append(record)
     measured = [suite for session in sessions.values() for suite in speeds(session)]
-    with as_mirror_errors():
-        client = open_store(runs)
-        stored = client.get_experiment_by_name(STUDY)
-        experiment = stored.experiment_id if stored else client.create_experiment(STUDY)
-        for name, value in EXPERIMENT_TAGS.items():
-            client.set_experiment_tag(experiment, name, value)
-        mirrored, token = set(), None
-        while True:
-            page = client.search_runs([experiment], max_results=1000, page_token=token)
-            for run in page:
-                if run.info.status == "RUNNING":  # its writer was stopped half way
-                    client.delete_run(run.info.run_id)
-                else:
-                    mirrored.add((run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)))
-            token = page.token
-            if not token:
-                break
+    with locked_store(runs):
+        store = Store(runs)
+        experiment = store.experiment(STUDY)
+        asked, mirrored = {(suite.session, suite.suite) for suite in measured}, set()
+        for run in store.search(experiment):
+            key = run.data.tags.get(_SESSION_TAG), run.data.tags.get(_SUITE_TAG)
+            deleted = run.info.lifecycle_stage == "deleted"
+            if run.info.status == "RUNNING":  # its writer was stopped half way
+                if not deleted:
+                    store.client.delete_run(run.info.run_id)
+            elif key in asked:
+                if deleted and key not in mirrored:
+                    store.client.restore_run(run.info.run_id)
+                    store.mended.append(f"run {run.info.run_name} had been deleted and was restored")
+                mirrored.add(key)
         new = [suite for suite in measured if (suite.session, suite.suite) not in mirrored]
         for suite in new:
-            _write(client, experiment, suite)
-    return len(new)
+            _write(store.client, experiment, suite)
+    return len(new), store.mended
 
 
 def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
@@ -63,11 +61,11 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
     for case in suite.cases:
         for speed in case.speeds:
             if speed.milliseconds is not None:
-                metrics[_name(case.operator, case.size, speed.implementation, "ms")] = speed.milliseconds.median
+                metrics[metric_key(case.operator, case.size, speed.implementation, "ms")] = speed.milliseconds.median
             if speed.ratio is not None:
-                metrics[_name(case.operator, case.size, speed.implementation, "ratio")] = speed.ratio
+                metrics[metric_key(case.operator, case.size, speed.implementation, "ratio")] = speed.ratio
             if speed.peak_bytes is not None:
-                metrics[_name(case.operator, case.size, speed.implementation, "MiB")] = speed.peak_bytes / 2**20
+                metrics[metric_key(case.operator, case.size, speed.implementation, "MiB")] = speed.peak_bytes / 2**20
     for name, value in (("matmul GFLOP per s", suite.matmul_rate), ("copy GB per s", suite.copy_rate)):
         if value is not None:
             metrics[f"machine/{name}"] = value / 1e9
@@ -81,8 +79,3 @@ def _write(client: "MlflowClient", experiment: str, suite: SuiteSpeeds) -> None:
     for start in range(0, max(1, len(values)), 1000):
         client.log_batch(run.info.run_id, metrics=values[start : start + 1000], params=params if start == 0 else [])
     client.set_terminated(run.info.run_id, end_time=moments[1])
-
-
-def _name(*parts: str) -> str:
-    """Join the parts to a metric's name, with "x" for characters that MLflow does not allow in one."""
-    return re.sub(r"[^A-Za-z0-9_\-. /:]+", "x", "/".join(part for part in parts if part))

@@ -280,7 +280,8 @@ def test_sync_rebuilds_the_mirror(study_copy, run_command):
     (study_copy / "runs" / "mlflow.db").unlink()
     code, output = run_command("sync", "runs/tiny")
     assert code == 0, output
-    assert "26 runs of tiny are in sqlite:///" in output
+    assert "experiment tiny was missing and was made anew" in output
+    assert "26 runs of tiny are in sqlite+pysqlite:///" in output
     client = MlflowClient(tracking_uri=f"sqlite:///{study_copy / 'runs' / 'mlflow.db'}")
     assert len(client.search_runs([client.get_experiment_by_name("tiny").experiment_id])) == 27
 

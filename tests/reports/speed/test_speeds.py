@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trans4init.reports.formats import number, significant
-from trans4init.reports.mirror.runs import open_store
 from trans4init.reports.mirror.speeds import mirror_speeds
+from trans4init.reports.mirror.store import Store
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import Results
@@ -315,9 +315,9 @@ def test_the_page_asks_nothing_of_a_network_and_is_the_same_again(records, tmp_p
 
 def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_speed, tmp_path):
     records = [*records, make_speed("slow", [1.0], session="two")]
-    assert mirror_speeds(tmp_path, records) == 2
-    assert mirror_speeds(tmp_path, records) == 0
-    client = open_store(tmp_path)
+    assert mirror_speeds(tmp_path, records) == (2, [])
+    assert mirror_speeds(tmp_path, records) == (0, [])
+    client = Store(tmp_path).client
     experiment = client.get_experiment_by_name("bench")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 2
@@ -332,8 +332,8 @@ def test_mlflow_has_one_run_for_each_time_a_suite_was_measured(records, make_spe
 
 
 def test_every_tag_parameter_and_metric_of_a_suite_in_mlflow(distinct, tmp_path):
-    assert mirror_speeds(tmp_path, distinct) == 1
-    client = open_store(tmp_path)
+    assert mirror_speeds(tmp_path, distinct) == (1, [])
+    client = Store(tmp_path).client
     [run] = client.search_runs([client.get_experiment_by_name("bench").experiment_id])
     assert (
         run.data.tags.items()
