@@ -4,6 +4,7 @@ B batch, L length, Lq queries, Lk keys, W width, H heads, Hkv key/value heads, D
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -116,14 +117,16 @@ class Attention(nn.Module):
         """Attend with queries [B, H, Lq, D] to keys and values [B, Hkv, Lk, D]; return [B, Lq, W]."""
         dropout = self.dropout if self.training else 0.0
         slots = (self.scale, self.softmax, self.softmax_reciprocal)
-        dtype, v = v.dtype, v.to(q.dtype)  # rotated queries and keys may be in a wider dtype
+        dtype, wider = v.dtype, q.dtype != v.dtype  # rotated queries and keys may be beyond 16 bits: autocast too
         plain = self.watch_map is None and all(slot.fused and slot.watch is None for slot in slots)
-        if not q.numel() or not k.numel():  # a batch of no sequences, or sequences of no tokens
-            mixed = torch.zeros_like(q)
-        elif plain and visibility.mask is None:
-            mixed = _fused(q, k, v, bias, None, dropout, visibility)  # [B, H, Lq, D]
-        else:
-            mixed = self._attend_by_slots(q, k, v, bias, dropout, visibility)
+        with torch.autocast(q.device.type, enabled=False) if wider else nullcontext():
+            v = v.to(q.dtype)
+            if not q.numel() or not k.numel():  # a batch of no sequences, or sequences of no tokens
+                mixed = torch.zeros_like(q)
+            elif plain and visibility.mask is None:
+                mixed = _fused(q, k, v, bias, None, dropout, visibility)  # [B, H, Lq, D]
+            else:
+                mixed = self._attend_by_slots(q, k, v, bias, dropout, visibility)
         if not self.head_mixing.fused or self.head_mixing.watch is not None:
             mixed = self.head_mixing(mixed.movedim(1, -1)).movedim(-1, 1)
         result: Tensor = self.out(mixed.to(dtype).transpose(1, 2).flatten(2))

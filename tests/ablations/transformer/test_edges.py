@@ -64,6 +64,19 @@ def test_xpos_scores_depend_on_distance_alone(dtype, position):
     assert (q @ k.transpose(-1, -2))[0, 0, 1, 0].item() == pytest.approx(61.774, abs=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_with_xpos_is_right_far_out_under_autocast(dtype):
+    config = TransformerConfig(
+        layers=1, width=64, heads=1, vocabulary=20, context=16, position="xpos", randomised_positions=30000
+    )
+    exact, cast = Transformer(config).train(), Transformer(config).train()  # both draw the same positions
+    tokens = torch.randint(20, (2, 16), generator=torch.Generator().manual_seed(0))
+    right = exact(tokens)
+    with torch.autocast("cpu", dtype=dtype):
+        logits = cast(tokens)
+    torch.testing.assert_close(logits.float(), right, rtol=0, atol=2e-2 * right.abs().max().item())
+
+
 def test_xpos_says_where_it_ends():
     with pytest.raises(InputError, match="xpos is defined up to position 35694, and 43000 was asked for"):
         get_function("xpos").analytic(torch.tensor([43000.0]), head_dim=64)
