@@ -4,6 +4,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from trans4init.bench.measuring.rounds import Plan
 from trans4init.bench.measuring.worker import Measured, load_suite, measure_case
 from trans4init.bench.records import facts, records
+from trans4init.bench.suite import Case, Suite
 from trans4init.reports.machine import Environment, capture
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import write_together
@@ -30,6 +32,8 @@ __all__ = [
 
 QUICK = Plan(rounds=60, seconds=1.5, sample_seconds=0.001, limit_seconds=60)
 FULL = Plan()
+CHECK = Plan(rounds=1, sample_seconds=0.0, limit_seconds=60)
+"""For benchmarks that pytest-benchmark has disabled, as it does under pytest-xdist: each is run to be checked."""
 QUICK_MINUTES, FULL_MINUTES = 1.25, 10.0
 """Default of --minutes, with --quick and without: no case is begun later."""
 LOCK = Path(tempfile.gettempdir()) / "trans4init-bench.lock"
@@ -55,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not {"case", "implementation"} <= set(metafunc.fixturenames):
         return
     suite, quick = metafunc.module.SUITE, metafunc.config.getoption("quick")
-    pairs = [(case, way.name) for case in suite.cases(quick=quick) for way in suite.implementations(case)]
+    pairs = [(str(case), way.name) for case in suite.cases(quick=quick) for way in suite.implementations(case)]
     metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
 
 
@@ -66,10 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def measure_once(request: pytest.FixtureRequest) -> Callable[[], tuple[Measured, dict[str, Any]]]:
-    """Measures the test's case, once for all of its implementations that were selected."""
+def measure_once(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[], tuple[Measured, dict[str, Any]]]:
+    """Measures the test's case, once for all of its implementations that were selected.
+
+    Where pytest-benchmark is disabled (`--benchmark-disable`, pytest-xdist), the test's implementation is only checked.
+    """
     session: Session = request.config.stash[_SESSION]
-    return lambda: session.measured_case(request.node)
+    return lambda: session.checked(request.node) if benchmark.disabled else session.measured_case(request.node)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -131,6 +138,12 @@ class Session:
         measured = self._measured[key]
         return measured, facts(suite.name, measured, _parts(item)[2], self.rates)
 
+    def checked(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
+        """Run a test's implementation once, and check its result. Others may run meanwhile, and nothing is kept."""
+        suite, case, name = _parts(item)
+        measured = measure_case(item.path, suite, case, [name], CHECK)
+        return measured, facts(suite.name, measured, name, {})
+
     def release(self) -> None:
         """Release the lock, so that the next benchmark can begin."""
         self._lock.release()
@@ -186,7 +199,17 @@ def _is_cold(item: pytest.Item) -> bool:
 
 
 def _parts(item: Any) -> tuple[Any, Any, str]:
-    """Return suite, case and implementation of a test; of any other test None, None and an empty string."""
+    """Return suite, case and implementation of a test; of any other test None, None and an empty string.
+
+    The test's parameters are names, as tools that read pytest-benchmark's files want them.
+    """
     suite = getattr(item.module, "SUITE", None)
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return suite, parameters.get("case"), parameters.get("implementation", "")
+    case = None if suite is None else _cases(suite).get(parameters.get("case", ""))
+    return suite, case, parameters.get("implementation", "")
+
+
+@cache
+def _cases(suite: Suite) -> dict[str, Case]:
+    """Return all cases of a suite by name."""
+    return {str(case): case for case in suite.cases(quick=False)}

@@ -39,7 +39,7 @@ CLOCK = ReplayClock()
 @pytest.mark.benchmark(timer=CLOCK)
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # if the implementation has no time
 def test_implementation(
-    case: Any, implementation: str, measure_once: Callable[[], tuple[Measured, dict[str, Any]]], benchmark: Any
+    case: str, implementation: str, measure_once: Callable[[], tuple[Measured, dict[str, Any]]], benchmark: Any
 ) -> None:
     """An implementation of a case is right and has a time; it is measured in turn with the case's others."""
     measured, extra_info = measure_once()

@@ -5,11 +5,18 @@ import re
 import secrets
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "sqlite_address", "write_whole"]
+__all__ = ["remove_leftovers", "sqlite_address", "without_folders", "write_whole"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
 """The names that `write_whole` makes; `remove_leftovers` deletes no others."""
+_ABSOLUTE_PATH = re.compile(
+    r"""(?<![\w./:~-])       # not within a relative path, an address or a ratio
+    /(?:[^/\s'"()<>:,;=]+/)*?
+    (?:site-packages/+|(?=(?:ablations|bench|kernels|reports)/)|(?=[^/\s'"()<>:,;=]+/?(?![^\s'"()<>:,;=])))""",
+    re.VERBOSE,
+)
+"""The folders of an absolute path, up to an installed package, one of the project's own folders, or the file's name."""
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
@@ -58,3 +65,11 @@ def sqlite_address(path: Path) -> str:
 
     # With the driver's name: from an address `sqlite:///` MLflow makes the folder that it names, and doesn't decode it.
     return URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def without_folders(text: str) -> str:
+    """Return the text with each absolute path in it cut to what means something on other machines.
+
+    That is the path below `site-packages`, or from one of the project's folders on, else the file's name.
+    """
+    return _ABSOLUTE_PATH.sub("", text)

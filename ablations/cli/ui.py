@@ -35,8 +35,8 @@ class Ui:
             raise FaultError(f"{self.runs} can't be shown: {error}.") from error
         if uri.startswith("sqlite") and not (self.runs / "mlflow.db").exists():
             raise InputError(
-                f"{self.runs} has no mlflow.db: run a study first, or name with --runs the folder that holds one, for a "
-                f"linked study the folder that the link leads to."
+                f"{self.runs} has no mlflow.db: run a study first, or name with --runs the folder that holds one; "
+                f"a linked study is mirrored where the link leads."
             )
         if _answers(self.port):
             raise InputError(f"port {self.port} is taken; name another with --port.")

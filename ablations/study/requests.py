@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.spec import StudySpec, spec_hash
+from trans4init.reports.files import without_folders
 from trans4init.reports.machine import Environment
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
 from trans4init.reports.records.vocabulary import Phase, Status
@@ -66,7 +67,7 @@ class ResolvedStudy:
             reference=self.spec.reference(),
             cells=self.spec.cells(),
             seeds=self.spec.evaluation.seeds,
-            command=self.command,
+            command=without_folders(self.command),
             setting=self.spec.setting(),
             arms=tuple(get_arm(arm).description() for arm in dict.fromkeys(cell.arm for cell in self.spec.cells())),
             trials=self.spec.trials(),

@@ -189,7 +189,7 @@ def _keep_card(study: ResolvedStudy, results: Results) -> None:
     content = study.spec.public() | {
         "fingerprint": study.fingerprint,
         "spec_hash": study.spec_hash,
-        "command": study.command,
+        "command": study.card().command,
     }
     try:
         write_whole(study.folder / "spec.json", json.dumps(content, indent=2) + "\n")

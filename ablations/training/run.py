@@ -136,7 +136,7 @@ class _Run:
     def resumed(self, snapshot: Snapshot) -> Progress:
         """Set model, optimiser and random states to those of the checkpoint, and return its progress."""
         header, team = snapshot.header, self.step.team
-        _check_same(self.recipe, header, snapshot.path)
+        _check_same(self.recipe, header, snapshot.path, self.task.fingerprint)
         if header["fingerprint"] != self.task.fingerprint:
             raise InputError(f"the data of {self.recipe.task} changed since {shown(snapshot.path)} was written.")
         if header["team"] != team.size:
@@ -167,7 +167,7 @@ class _Run:
         }
         codec = self.task.codec
         header = {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": _public(self.recipe),
             "fingerprint": self.task.fingerprint,
             "model": step.model.config.model_dump(mode="json"),
             "codec": None if codec is None else codec.as_json(),
@@ -187,8 +187,11 @@ class _Run:
     def record(self, progress: Progress, tested: list[Measurement], parameters: int) -> RunRecord:
         """Return the record of the run: what was measured on the way, then the test of the best model."""
         recipe, environment = self.recipe, capture(accelerator_name())
-        conditions = recipe.model_dump(mode="json", exclude={"about"}) | {"fingerprint": self.task.fingerprint}
-        digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+        conditions = _public(recipe) | {"fingerprint": self.task.fingerprint}
+        del conditions["about"]
+        own_file = conditions["task"] != recipe.task.model_dump(mode="json")  # whose hash tells it, wherever it is
+        identity = conditions | {"task": conditions["task"] | ({"source": ""} if own_file else {})}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         count = Measurement(metrics.PARAMETERS, parameters)
         closed = "analytic" in get_function(recipe.model.position).arms
         return RunRecord(
@@ -207,7 +210,7 @@ class _Run:
             measurements=(count, *progress.found, *(_as_test(measurement) for measurement in tested)),
             environment=environment,
             notes=self.task.notes,
-            spec=conditions | {"task": recipe.task.public()},
+            spec=conditions,
         )
 
 
@@ -216,10 +219,19 @@ def _as_test(measurement: Measurement) -> Measurement:
     return Measurement(metrics.of_group(measurement.metric, "test"), measurement.value, measurement.step)
 
 
-def _check_same(recipe: Recipe, header: dict[str, Any], path: Path) -> None:
-    """Raise InputError if the checkpoint is of another recipe, with the first key that differs."""
-    was, now = _flat(header["recipe"]), _flat(recipe.model_dump(mode="json"))
-    different = [key for key in sorted(was | now) if was.get(key) != now.get(key) and key != "about"]
+def _public(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as it is kept: a user's file by its name alone, since a model travels."""
+    return recipe.model_dump(mode="json") | {"task": recipe.task.public()}
+
+
+def _check_same(recipe: Recipe, header: dict[str, Any], path: Path, fingerprint: str) -> None:
+    """Raise InputError if the checkpoint is of another recipe, with the first key that differs.
+
+    Where data of the same fingerprint come from doesn't matter.
+    """
+    was, now = _flat(header["recipe"]), _flat(_public(recipe))
+    ignored = ("about", *(["task.source"] if fingerprint == header["fingerprint"] else []))
+    different = [key for key in sorted(was | now) if was.get(key) != now.get(key) and key not in ignored]
     if different:
         key = different[0]
         raise InputError(

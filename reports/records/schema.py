@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from trans4init.reports.files import without_folders
 from trans4init.reports.machine import Environment
 from trans4init.reports.records.vocabulary import PHASES, STATUSES, Phase, Status
 
@@ -196,9 +197,10 @@ class RunRecord:
     spec: Mapping[str, Any] = field(default_factory=dict)
     """The resolved study file."""
     error: str = ""
-    """Why the run is not `ok`; the traceback where there is one."""
+    """Why the run is not `ok`; the traceback where there is one. Files are named without the folders above them."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "error", without_folders(self.error))
         if self.phase not in PHASES:
             raise ValueError(f"phase {self.phase!r} is not one of {', '.join(PHASES)}")
         if self.status not in STATUSES:

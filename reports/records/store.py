@@ -1,5 +1,6 @@
 """Store records: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,9 @@ def load_results(folder: Path) -> Results:
             else:
                 records += read_runs(path)
         except CorruptResultError:
-            path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
+            with contextlib.suppress(FileNotFoundError):  # another process has set it aside meanwhile
+                path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
+        except FileNotFoundError:
+            continue  # another process has set it aside, to run it again
     corrupt = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
     return Results(tuple(records), tuple(path for path in corrupt if not path.with_suffix("").exists()), card)

@@ -43,6 +43,7 @@ def test_pytest_benchmark_keeps_the_samples_that_are_in_the_rows(suite_file, run
     tests = {test["params"]["implementation"]: test for test in json.loads(ledger.read_text())["benchmarks"]}
     records = {r.cell.arm: r for r in load_results(tmp_path / "out" / "results").records if r.task == "doubling"}
     assert set(tests) == set(records) == {"times", "plus"}
+    assert {test["params"]["case"] for test in tests.values()} == {"double 1k"}  # so that it can be grouped by
     for name, record in records.items():
         rows = [m.value for m in record.measurements if m.metric.name == metrics.LATENCY.name]
         assert [1e3 * seconds for seconds in tests[name]["stats"]["data"]] == pytest.approx(rows)
@@ -126,6 +127,23 @@ def test_a_second_benchmark_stops_with_one_sentence(suite_file, run_benchmark, t
         code, output = run_benchmark(suite_file(), "--quick", "-q")
     assert code == 1
     assert "another benchmark is measuring on this machine; wait until it ends." in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_side_by_side_implementations_are_checked_and_nothing_is_timed_or_kept(suite_file, run_benchmark, tmp_path):
+    """pytest-benchmark is disabled under pytest-xdist as it is by --benchmark-disable. Another benchmark goes on."""
+    wrong = """
+
+@SUITE.implementation("wrong")
+def wrong(inputs):
+    return lambda: inputs * 3
+"""
+    with FileLock(tmp_path / "trans4init-bench.lock"):
+        code, output = run_benchmark(suite_file(wrong), "--quick", "-n", "2", "-q")
+    assert code == 1
+    assert "wrong result, so no time: it is not twice the input" in output
+    assert "1 failed, 2 passed" in output
+    assert "times as fast" not in output
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from trans4init.reports.files import remove_leftovers, sqlite_address, write_whole
+from trans4init.reports.files import remove_leftovers, sqlite_address, without_folders, write_whole
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,23 @@ def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch
     assert temporary.startswith("a.txt.")
     assert temporary.endswith(".tmp")
     assert (before, folder, after) == (False, tmp_path.name, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (
+            "trans4init run /tmp/q/tiny.toml --data=/home/me/t.txt --out /a/b/",
+            "trans4init run tiny.toml --data=t.txt --out b/",
+        ),
+        ('File "/v/lib/site-packages/torch/nn.py", line 3', 'File "torch/nn.py", line 3'),
+        ('File "/home/me/ablations/study/work.py", line 3', 'File "ablations/study/work.py", line 3'),
+        ("there is no file '/home/me/text.txt'; (/tmp/a.py:3)", "there is no file 'text.txt'; (a.py:3)"),
+        (
+            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token",
+            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token",
+        ),
+    ],
+)
+def test_an_absolute_path_is_cut_to_what_means_something_elsewhere(text, kept):
+    assert without_folders(text) == kept == without_folders(kept)

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import _checked_name, load_study, shipped_studies, spec_hash
-from trans4init.reports.records.schema import CellKey
+from trans4init.reports.machine import capture
+from trans4init.reports.records.metrics import VALIDATION_LOSS
+from trans4init.reports.records.schema import CellKey, Measurement
 
 
 def test_the_shipped_studies_are_valid():
@@ -168,7 +171,14 @@ def test_conditions_leave_out_counts_and_wording_only(tiny_study):
     assert spec_hash(base.conditions("g")) != mine
 
 
-def test_results_name_a_users_file_but_not_its_folder(tiny_study, text_file):
-    public = load_study(str(tiny_study())).public()
-    assert public["task"]["source"] == "text.txt"
-    assert str(text_file.parent) not in str(public)
+def test_results_name_a_users_files_but_not_their_folders(tiny_study, text_file):
+    spec = load_study(str(tiny_study()))
+    assert spec.public()["task"]["source"] == "text.txt"
+    command = f"trans4init run {tiny_study()} --out {text_file.parent / 'out'}"
+    study = ResolvedStudy(spec, "f", capture(), text_file.parent, command)
+    error = f'File "{text_file}", line 1'
+    record = study.record(study.fit_request("fourier-mlp"), [Measurement(VALIDATION_LOSS, None)], error=error)
+    assert record.card.command == "trans4init run tiny.toml --out out"
+    assert record.error == 'File "text.txt", line 1'
+    assert study.command == command  # what is printed to go on with
+    assert str(text_file.parent) not in str(record)

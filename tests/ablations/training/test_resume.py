@@ -167,6 +167,34 @@ def test_a_folder_with_another_recipe_is_not_gone_on_with(tmp_path, uninterrupte
         train_recipe(recipe, uninterrupted)
 
 
+def test_a_run_on_a_file_goes_on_where_it_was_moved_to_and_holds_no_path_of_the_machine(tmp_path):
+    """It is told by its data, not by where they are; other data of the same name are refused."""
+
+    def text_run(folder, **changes):
+        recipe = load_recipe("text", changes | {"task.source": str(folder / "own.txt")} | sizes)
+        return train_recipe(recipe, folder / "run", stop=lambda: next(asked))
+
+    sizes = {"model.layers": 1, "model.width": 8, "model.heads": 2, "model.context": 8, "task.evaluation_tokens": 32}
+    sizes |= {"training.steps": 4, "training.batch": 2, "training.evaluations": 2, "training.warmup_steps": 1}
+    asked = iter([False, False, True])
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "own.txt").write_text("net slot arm trial study " * 100)
+    with pytest.raises(StoppedError):
+        text_run(tmp_path / "here")
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    asked = iter([False] * 4)
+    outcome = text_run(there)
+    assert outcome.progress.step == 4
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in there.rglob("*") if path.is_file())
+    assert load_trained(there / "run").recipe.task.source == "own.txt"
+    again = there.rename(tmp_path / "elsewhere")
+    asked = iter([])
+    assert text_run(again).record.name == outcome.record.name
+    (again / "own.txt").write_text("another text " * 100)
+    with pytest.raises(InputError, match=r"the data of byte language model of own\.txt changed"):
+        text_run(again)
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
     steps = []
     outcome = train_recipe(

@@ -137,6 +137,27 @@ def test_a_truncated_file_is_named_and_set_aside(tmp_path, make_record, keep):
     assert load_results(tmp_path).corrupt == ()
 
 
+def test_two_processes_may_set_the_same_files_aside(tmp_path, make_record, monkeypatch):
+    torn, retried, whole = (write_run(make_record(seed=seed), tmp_path) for seed in range(3))
+    torn.write_bytes(b"PAR1")
+    plain = Path.read_bytes
+
+    def read_bytes(path):
+        """The other process is ahead: it has renamed the torn file when this one has read it, the other before."""
+        if path == retried:
+            path.rename(path.with_name(path.name + ".retried"))
+        content = plain(path)
+        if path == torn:
+            path.rename(path.with_name(path.name + ".corrupt"))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    results = load_results(tmp_path)
+    assert [record.seed for record in results.records] == [2]
+    assert [path.name for path in results.corrupt] == [f"{torn.name}.corrupt"]
+    assert whole.exists()
+
+
 def test_a_flipped_bit_in_the_data_is_found(tmp_path, make_record):
     rows = tuple(Measurement(Metric("m", "1"), i / 7, i) for i in range(500))
     path = write_run(make_record(measurements=rows), tmp_path)
