@@ -154,7 +154,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> FinishedStudy:
     folder = tmp_path_factory.mktemp("finished")
     write_tiny_study(folder)
     process = start_command(folder, "run", "tiny.toml")
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     return FinishedStudy(folder, output, process.returncode)
 
 
@@ -238,7 +238,7 @@ def run_command(command: Callable[..., subprocess.Popen[str]]) -> Callable[..., 
 
     def run(*words: object, **environment: str) -> tuple[int, str]:
         process = command(*words, **environment)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=900)
         return process.returncode, output
 
     return run

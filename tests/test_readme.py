@@ -84,7 +84,7 @@ def test_the_commands_run_in_their_order(readme, tmp_path):
             continue
         words = [*shlex.split(line), *LONG.get(line, [])]
         done = subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=1800
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     if readme == ROOT / "README.md":

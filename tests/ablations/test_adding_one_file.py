@@ -222,7 +222,7 @@ def test_a_study_of_files_alone_runs_to_a_report_in_the_arm_s_words(own, study, 
     shutil.copytree(own, tmp_path / "own")
     shutil.copy(own.parent / "own.toml", tmp_path)
     process = command("run", "own.toml")
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     records = load_results(tmp_path / "runs" / "own" / "results").records
     assert {record.status for record in records} == {"ok"}

@@ -127,7 +127,7 @@ def run_benchmark(start_benchmark: Callable[..., subprocess.Popen[str]]) -> Call
 
     def run(file: Path, *words: object) -> tuple[int, str]:
         process = start_benchmark(file, *words)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
         return process.returncode, output
 
     return run

@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(study_copy, r
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=900,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)),
     )
     assert done.returncode == 1, done.stdout + done.stderr

@@ -123,10 +123,10 @@ def test_ui_serves_the_runs_and_links_to_each_study(study_copy, command):
     else:
         pytest.fail("MLflow did not answer in five minutes")
     other = command("ui", "--port", port)
-    said, _ = other.communicate(timeout=60)
+    said, _ = other.communicate(timeout=300)
     assert (other.returncode, said) == (2, f"trans4init: port {port} is taken; name another with --port.\n")
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
 
 
 def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):

@@ -127,7 +127,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
         time.sleep(0.01)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=300)
     assert process.returncode == 130
     step = read_snapshot(tmp_path / "run" / LAST).header["progress"]["step"]
     asked, stopped = complaint.splitlines()

@@ -37,7 +37,7 @@ def play(executor, *submissions):
         executor.submit(requests)
     assert executor.running() == len(submissions)
     while executor.running():
-        executor.wait(events.append, timeout=5)
+        executor.wait(events.append, timeout=60)
     executor.stop()
     return events
 
@@ -114,7 +114,7 @@ def test_a_process_that_ends_without_a_word_is_noticed(study):
     process.kill()
     events = []
     while executor.running():
-        executor.wait(events.append, timeout=5)
+        executor.wait(events.append, timeout=60)
     assert isinstance(events[-1], Died)
     assert "SIGKILL" in events[-1].reason
 
