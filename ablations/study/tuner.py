@@ -1,6 +1,7 @@
 """Tuning by Optuna: each proposal is a function of the finished trials, and a trial is stored when it is finished."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.files import sqlite_address
+from trans4init.reports.records.moments import began_at
 from trans4init.reports.records.schema import CellKey, RunRecord
 
 __all__ = ["Tuner"]
@@ -54,23 +56,34 @@ class Tuner:
         study.add_trials(trials[len(stored) :])
 
     def _frozen(self, record: RunRecord) -> FrozenTrial:
-        value = record.last(self._spec.evaluation.metric)
-        return create_trial(
+        metric = self._spec.evaluation.metric
+        value = record.last(metric)
+        trial = create_trial(
             state=TrialState.COMPLETE if value is not None else TrialState.FAIL,
             value=value,
             params=dict(record.parameters),
             distributions=self._distributions(),
             user_attrs={"run_id": record.run_id, "status": record.status},
+            intermediate_values=record.by_step(metric),
         )
+        # Optuna's times are those of the machine's zone, which they don't name.
+        trial.datetime_start, trial.datetime_complete = (
+            moment.astimezone().replace(tzinfo=None) for moment in (began_at(record), record.created_at)
+        )
+        return trial
 
     def _study(self, cell: CellKey) -> optuna.Study:
         if cell not in self._studies:
-            self._studies[cell] = optuna.create_study(
+            study = optuna.create_study(
                 study_name=f"{self._spec.name} / {cell.function} / {cell}",
                 storage=self._storage,
                 direction=self._direction(),
                 load_if_exists=True,
             )
+            metric = self._spec.metric()
+            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+                study.set_metric_names([f"{metric.name} ({metric.unit})"])  # else dashboards number their axes
+            self._studies[cell] = study
         return self._studies[cell]
 
     def _direction(self) -> StudyDirection:
@@ -82,7 +95,7 @@ class Tuner:
 
 
 def _content(trial: FrozenTrial) -> tuple[object, ...]:
-    return trial.state, trial.value, trial.params, trial.user_attrs
+    return trial.state, trial.value, trial.params, trial.user_attrs, trial.intermediate_values
 
 
 def _open(path: Path) -> optuna.storages.RDBStorage:

@@ -34,13 +34,18 @@ OnAdvance = Callable[[int, int, float], None]
 
 def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> RunRecord:
     """Do what the request says, and return its record. A run that goes wrong has one too: diverged, oom or failed."""
-    start = time.perf_counter()
+    start, seconds = time.perf_counter(), dict[int, float]()
     status: Status = "ok"
     error = ""
     notes: dict[str, str] = {}
+
+    def advance(step: int, steps: int, loss: float) -> None:
+        seconds[step] = time.perf_counter() - start
+        on_advance(step, steps, loss)
+
     try:
         work = _fit if request.phase == "fit" else _train
-        measurements, notes = work(study, request, on_advance)
+        measurements, notes = work(study, request, advance)
     except DivergedError as trouble:
         measurements = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
         status, error = "diverged", str(trouble)
@@ -52,7 +57,9 @@ def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -
     except Exception:  # noqa: BLE001  the run is a `failed` record with the traceback
         measurements, status = [Measurement(study.spec.metric(), None)], "failed"
         error = traceback.format_exc()
-    measurements.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start))
+    last = max(measurement.step for measurement in measurements)
+    measurements += [Measurement(metrics.WALL_TIME, value, step) for step, value in seconds.items() if step < last]
+    measurements.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start, last))
     name = accelerator_name()
     return study.record(request, measurements, accelerator=name, status=status, error=error, notes=notes)
 

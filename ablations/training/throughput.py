@@ -33,14 +33,14 @@ class TimedModel:
 def interleaved(
     build: Callable[[], Sequence[TimedModel]], *, rounds: int, steps: int, cores: int
 ) -> list[list[Measurement]]:
-    """Return tokens per second of training steps and of forward passes, a row of each per round, for each model.
+    """Return tokens per second of training steps and of forward passes, and seconds so far, by round, for each model.
 
     Every round times each model once, over `steps` steps, in a new random order, so that no model always follows the
     same other. `build` makes the models again every few rounds, since where their memory happens to lie changes their
     speed by a percent or two; after each build, rounds that are not recorded warm them up. cores: CPU threads.
     """
     rows_by_model: list[list[Measurement]] = []
-    usage, order = Contention(), random.Random(0)
+    usage, order, began = Contention(), random.Random(0), time.perf_counter()
     with threads(cores):
         for first in range(0, rounds, ROUNDS_PER_BUILD):
             models = build()
@@ -52,6 +52,8 @@ def interleaved(
                     if round_ >= first:
                         rows_by_model[index].append(Measurement(metrics.TRAINING_THROUGHPUT, training, round_))
                         rows_by_model[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
+                        seconds = time.perf_counter() - began
+                        rows_by_model[index].append(Measurement(metrics.WALL_TIME, seconds, round_))
     others = Measurement(metrics.OTHERS_SHARE, usage.others_share())
     return [[*rows, others] for rows in rows_by_model]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trans4init.reports.files import write_whole
 from trans4init.reports.mirror.store import MirrorError, Store, locked_store, metric_key
-from trans4init.reports.records.metrics import WALL_TIME
+from trans4init.reports.records.moments import began_at, measured_at
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import Results
 from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
@@ -121,8 +121,7 @@ class Mirror:
         """Write a record as a child run."""
         from mlflow.entities import Metric, Param
 
-        client, moment = self._store.client, _milliseconds(record.created_at)
-        began = moment - round(1000 * (record.last(WALL_TIME.name) or 0))
+        client, moment = self._store.client, measured_at(record)
         tags = self._tags(record) | {
             _RUN_TAG: record.run_id,
             _DIGEST_TAG: digest,
@@ -133,9 +132,11 @@ class Mirror:
             "phase": record.phase,
             "status": record.status,
         }
-        child = client.create_run(self._experiment, start_time=began, tags=tags, run_name=_name(record))
+        child = client.create_run(
+            self._experiment, start_time=_milliseconds(began_at(record)), tags=tags, run_name=_name(record)
+        )
         values = [
-            Metric(metric_key(m.metric.name), m.value, moment, m.step)
+            Metric(metric_key(m.metric.name), m.value, _milliseconds(moment(m.step)), m.step)
             for m in record.measurements
             if m.value is not None
         ]
@@ -147,7 +148,7 @@ class Mirror:
         for start in range(_BATCH, len(values), _BATCH):
             client.log_batch(child.info.run_id, metrics=values[start : start + _BATCH])
         status = _MLFLOW_STATUS.get(record.status, "FAILED")
-        client.set_terminated(child.info.run_id, status=status, end_time=moment)
+        client.set_terminated(child.info.run_id, status=status, end_time=_milliseconds(record.created_at))
 
     def _parent(self, spec_hash: str, record: RunRecord) -> str:
         """Return MLflow's id of the run that stands for the study under these conditions, as `record` was made."""
@@ -156,7 +157,7 @@ class Mirror:
             ours = [run for run in stored if self._is_ours(run.data.tags)]
             parent = min(ours, key=lambda run: run.info.lifecycle_stage == "deleted", default=None)
             if parent is None:
-                moment = _milliseconds(record.created_at)
+                moment = _milliseconds(began_at(record))
                 tags = self._tags(record) | {_PARENT_TAG: spec_hash}
                 name = f"{self._study} ({spec_hash})"
                 parent = self._store.client.create_run(self._experiment, start_time=moment, tags=tags, run_name=name)
@@ -222,10 +223,18 @@ def sync(folder: Path, results: Results, verdict: VerdictText) -> list[str]:
     mirror.add(records)
     pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
     paragraphs = [card.question, *verdict.lines(), card.setting] if card else []
+    if units := _units(records):
+        paragraphs.append(f"Units: {units}.")
     conditions = card.spec_hash if card and card.spec_hash else _usual_conditions(records)
     about = [record for record in records if record.spec_hash == conditions] or records
     mirror.attach(conditions, about, "\n\n".join(paragraphs), pages)
     return mirror.mended()
+
+
+def _units(records: Iterable[RunRecord]) -> str:
+    """Name the unit of each metric, which MLflow has no place for; groups and slots have the metric's."""
+    units = {m.metric.name.partition("/")[0]: m.metric.unit for record in records for m in record.measurements}
+    return "; ".join(f"{name} in {unit}" for name, unit in sorted(units.items()) if unit not in ("", "1"))
 
 
 def _usual_conditions(records: Sequence[RunRecord]) -> str:

@@ -37,6 +37,7 @@ PARAMETERS = Metric("parameters", "count")
 PARAMETERS_ADDED = Metric("parameters_added", "count")
 """Of the slot alone."""
 WALL_TIME = Metric("wall_time", "s")
+"""Since the run or the throughput session began, by step or round; at the last, that of the whole run."""
 PROCESSOR_TIME = Metric("processor_time", "s")
 """Of all threads of the process; other processes don't lengthen it."""
 

@@ -10,7 +10,7 @@ from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.tuner import Tuner
 from trans4init.reports.files import sqlite_address
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, WALL_TIME
 from trans4init.reports.records.schema import CellKey, Measurement
 
 ANALYTIC, FREE = CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "free-table")
@@ -94,6 +94,19 @@ def test_the_database_holds_finished_trials_once_and_whole(study):
     assert [trial.params["learning_rate"] for trial in trials] == rates(finished)
     assert [trial.value for trial in trials] == [record.last("validation_loss") for record in finished]
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
+
+
+def test_a_dashboard_finds_the_metrics_name_with_its_unit_the_curve_and_when_it_was(study):
+    request = study.tune_request(ANALYTIC, 0, {"learning_rate": 0.01})
+    rows = [Measurement(VALIDATION_LOSS, value, step) for value, step in ((5.5, 3), (None, 4), (4.5, 6))]
+    record = study.record(request, [*rows, Measurement(WALL_TIME, 2.0, 3), Measurement(WALL_TIME, 8.0, 6)])
+    Tuner(study.spec, study.folder).tell(ANALYTIC, [record])
+    stored = optuna_study(study, ANALYTIC)
+    assert stored.metric_names == ["validation_loss (nats/token)"]
+    [trial] = stored.trials
+    assert trial.intermediate_values == {3: 5.5, 6: 4.5}
+    assert trial.duration.total_seconds() == pytest.approx(8.0)
+    assert trial.datetime_complete.timestamp() == pytest.approx(record.created_at.timestamp())
 
 
 def test_the_sampler_learns_from_the_trials(study):

@@ -191,7 +191,10 @@ def test_a_run_that_diverges_keeps_what_it_measured_before(study):
     assert lost.value is None
     assert lost.step == len(losses) + 1 > 1
     assert record.error == f"the training loss is nan at step {lost.step}"
-    assert record.last("wall_time") > 0
+    seconds = record.by_step("wall_time")
+    assert sorted(seconds) == [m.step for m in losses] + [lost.step]
+    assert list(seconds.values()) == sorted(set(seconds.values()))
+    assert record.last("wall_time") == max(seconds.values()) > 0
 
 
 def test_a_record_is_of_its_request(study):

@@ -47,6 +47,8 @@ def test_every_model_is_timed_in_every_round(build):
             assert sorted(by_metric(rows, name)) == list(range(rounds))
             assert all(value > 0 for value in by_metric(rows, name).values())
         assert len(by_metric(rows, "others_share")) == 1
+        seconds = by_metric(rows, "wall_time")
+        assert [seconds[round_] for round_ in range(rounds)] == sorted(set(seconds.values()))
     assert len(build.built) == 2
 
 

@@ -92,7 +92,14 @@ def test_one_parent_per_study_and_one_child_per_run(tmp_path, make_record):
     assert finished.data.metrics["validation_loss"] == 2.0
     wanted = {"learning_rate": "0.01", "function": "sinusoidal", "arm": "analytic", "net": ""}
     assert wanted.items() <= finished.data.params.items()
-    assert parent.data.tags["mlflow.note.content"] == "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model"
+    paragraphs = [
+        "Is it?",
+        "It is better.",
+        "Controls: None.",
+        "a task; a model",
+        "Units: validation_loss in nats/token.",
+    ]
+    assert parent.data.tags["mlflow.note.content"].split("\n\n") == paragraphs
     client = client_of(tmp_path)
     assert [m.step for m in client.get_metric_history(finished.info.run_id, "validation_loss")] == [1, 2]
     assert [f.path for f in client.list_artifacts(parent.info.run_id)] == ["report.html", "report.md"]
@@ -106,7 +113,8 @@ def test_every_tag_parameter_and_metric_is_the_records_own(tmp_path, make_record
         Measurement(Metric("a", "1"), 0.75, 12),
         Measurement(Metric("b", "1"), None, 13),
         Measurement(Metric("c/of_a_group", "1"), -1.5, 14),
-        Measurement(WALL_TIME, 90.0),
+        Measurement(WALL_TIME, 30.0, 11),
+        Measurement(WALL_TIME, 90.0, 14),
     )
     record = make_record(
         run_id="run-1", study="s", spec_hash="hash-1", cell=CellKey("function-1", "arm-1", "net-1"), task="task-1",
@@ -143,16 +151,22 @@ def test_every_tag_parameter_and_metric_is_the_records_own(tmp_path, make_record
     assert {name: [(m.step, m.value) for m in history] for name, history in histories.items()} == {
         "a": [(11, 0.25), (12, 0.75)],
         "c/of_a_group": [(14, -1.5)],
-        "wall_time": [(0, 90.0)],
+        "wall_time": [(11, 30.0), (14, 90.0)],
     }
     ended = int(record.created_at.timestamp() * 1000)
     assert (child.info.status, child.info.start_time, child.info.end_time) == ("KILLED", ended - 90_000, ended)
-    assert {m.timestamp for history in histories.values() for m in history} == {ended}
+    # Step 12 has no seconds of its own: it is between its neighbours.
+    assert {m.step: m.timestamp - (ended - 90_000) for history in histories.values() for m in history} == {
+        11: 30_000,
+        12: 50_000,
+        14: 90_000,
+    }
     tags = {name: value for name, value in parent.data.tags.items() if not name.startswith("mlflow.user")}
     assert tags == of_the_study | {
         "trans4init.spec_hash": "hash-1",
         "mlflow.runName": "s (hash-1)",
-        "mlflow.note.content": "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model",
+        "mlflow.note.content": "Is it?\n\nIt is better.\n\nControls: None.\n\na task; a model\n\n"
+        "Units: wall_time in s.",
     }
     assert parent.info.end_time == ended
 
