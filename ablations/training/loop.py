@@ -21,6 +21,7 @@ from trans4init.ablations.tasks import Batch, Task
 from trans4init.ablations.training.checkpoint import Progress
 from trans4init.ablations.training.distributed import Team
 from trans4init.ablations.transformer import Transformer
+from trans4init.kernels.torch_compile import instruction_set
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import Measurement
 
@@ -66,7 +67,7 @@ class TrainingStep:
         self.model, self.task, self.config, self.team = model, task, config, team or Team()
         self.steps = 0
         keep_freed_memory()
-        compiled = torch.compile(model) if config.compile else model
+        compiled = torch.compile(model, options=instruction_set()) if config.compile else model
         self.runner = self.team.wrap(cast(nn.Module, compiled))
         self.optimiser = torch.optim.AdamW(_groups(model, config, moves), betas=(config.beta1, config.beta2))
         self._device = next(model.parameters()).device.type

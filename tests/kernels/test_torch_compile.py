@@ -53,6 +53,30 @@ def test_both_operators_say_in_one_sentence_that_nothing_can_be_compiled_here(tm
         assert sentence.endswith("(environment variables CXX and ATEN_CPU_CAPABILITY).")
 
 
+NARROWER = """
+import torch
+from trans4init.kernels.torch_compile import compile_function
+
+x, w, b = (torch.linspace(-2, 2, n).reshape(shape) for n, shape in ((108, (2, 9, 6)), (48, (2, 6, 4)), (8, (2, 1, 4))))
+
+def layer(x, w, b):
+    return torch.nn.functional.gelu(torch.cat([x.sin(), x.cos()], -1)[..., ::2] @ w + b)
+
+torch.testing.assert_close(compile_function(layer)(x, w, b), layer(x, w, b))
+print(torch.backends.cpu.get_cpu_capability())
+"""
+
+
+def test_code_of_one_instruction_set_is_not_taken_for_another(tmp_path):
+    """Processes that differ in it share a cache: PyTorch's own made the second one's values wrong."""
+    for capability in ("", "avx2", "default"):
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        if not capability:
+            del environment["ATEN_CPU_CAPABILITY"]
+        done = subprocess.run([sys.executable, "-c", NARROWER], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{capability}: {done.stderr[-2000:]}"
+
+
 def test_other_errors_of_a_compiled_function_are_its_own():
     def product(a, b):
         return a @ b
