@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from trans4init.ablations.cli import execute
 from trans4init.ablations.errors import FaultError, InputError, unknown_name
+from trans4init.bench.measuring.inherited import without_test_runner
 
 __all__ = ["main"]
 
@@ -73,7 +74,7 @@ class MeasureSuites:
             *([] if self.minutes is None else ["--minutes", str(self.minutes)]),
             *(str(files[name]) for name in self.suite or files),
         ]
-        process = subprocess.Popen(command_line)
+        process = subprocess.Popen(command_line, env=without_test_runner())
         code = _wait(process)
         self._present()
         return 130 if code in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT) else int(code != 0)

@@ -4,7 +4,6 @@ States of the source are measured by processes that take turns, A B B A A B …,
 """
 
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.comparing.regression import TimeRatio, compare_timings, enough
+from trans4init.bench.measuring.inherited import without_test_runner
 from trans4init.bench.suite import suite_files
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
@@ -211,7 +211,7 @@ class _State:
         before = len(list(results.glob("*")))
         done = subprocess.run(
             [str(self.python), *pytest, *_EVERY_QUICK_CASE, *options, *self.files],
-            env=os.environ | {"PYTHONPATH": str(self.links)},
+            env=without_test_runner() | {"PYTHONPATH": str(self.links)},
             capture_output=True,
             text=True,
             check=False,
