@@ -11,7 +11,7 @@ _TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
 """The names that `write_whole` makes; `remove_leftovers` deletes no others."""
 _ABSOLUTE_PATH = re.compile(
-    r"""(?<![\w./:~-])       # not within a relative path, an address or a ratio
+    r"""(?<![\w./:~<-])      # not within a relative path, an address, a ratio or a closing tag
     /(?:[^/\s'"()<>:,;=]+/)*?
     (?:site-packages/+|(?=(?:ablations|bench|kernels|reports)/)|(?=[^/\s'"()<>:,;=]+/?(?![^\s'"()<>:,;=])))""",
     re.VERBOSE,

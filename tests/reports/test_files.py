@@ -147,8 +147,8 @@ def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch
         ('File "/home/me/ablations/study/work.py", line 3', 'File "ablations/study/work.py", line 3'),
         ("there is no file '/home/me/text.txt'; (/tmp/a.py:3)", "there is no file 'text.txt'; (a.py:3)"),
         (
-            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token",
-            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token",
+            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token, <b>no</b>",
+            "see http://a.b/c/d, ../x/y.py, ~/x, 1/2, a / b, nats/token, <b>no</b>",
         ),
     ],
 )
