@@ -5,11 +5,12 @@ whose names begin with NAME, `--sass NAME` the instructions of their loops.
 
 The table is a test's fixture, so that a regression of registers, spills or shared memory shows in review. All possible
 kernels are too many to compile each time: for one GPU, four passes at seven head dims in two sizes of numbers (bfloat16
-compiles as float16 does), with and without a bias, its gradient, a causal mask, a window, key lengths, dropout and
-grouped heads are 2240 kernels; `--usage sm_90` compiles them. The table holds every tile of `configurations.py`: each
-pass with all of these switches off, with a bias alone, and with all of them on, so that each switch is seen on and off
-at every head dim, in half precision and in float32 (on sm_86 at one head dim). On sm_90, at the common head dims, it
-also holds the cases "all off" and "all on" with and without a causal mask.
+compiles as float16 does), with and without a bias, its gradient, a causal mask (or any bound on later keys), a window
+(a bound on earlier ones), lengths, dropout, a softcap and grouped heads are 4480 kernels; `--usage sm_90` compiles
+them. The table holds every tile of `configurations.py`: each pass with all of these switches off, with a bias alone,
+with all of them on, and with all but the softcap, so that each switch is seen on and off at every head dim, in half
+precision and in float32 (on sm_86 at one head dim). On sm_90, at the common head dims, it also holds the cases "all
+off" and "all but the softcap" with and without a causal mask.
 """
 
 import functools
@@ -36,12 +37,16 @@ SHOWN: dict[str, dict[int, tuple[int, ...]]] = {
     "gfx942": {2: launch.HEAD_DIMS, 4: launch.HEAD_DIMS},
 }
 """The head dims in the table, for each GPU and each size of a number in bytes."""
-OPTIONS = ("window", "lengths", "dropout")
+OPTIONS = ("window", "lengths", "dropout", "softcap")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel for one GPU. table: whether the query gradient also sums the table's gradient."""
+    """One kernel for one GPU.
+
+    window: whether there is a bound on earlier keys. lengths: whether there are key lengths, or query lengths too.
+    table: whether the query gradient also sums the table's gradient.
+    """
 
     target: str
     case: Case
@@ -49,6 +54,7 @@ class Variant:
     window: bool = False
     lengths: bool = False
     dropout: bool = False
+    softcap: bool = False
     table: bool = True
 
     def __str__(self) -> str:
@@ -76,7 +82,7 @@ def _asked(target: str, which: Pass, head_dim: int, itemsize: int) -> Iterator[V
     either = (False, True)
     biased = (True,) if which == "table_gradient" else either
     grouped = either if which == "key_gradient" else (False,)
-    for bias, causal, group, *options in itertools.product(biased, either, grouped, either, either, either):
+    for bias, causal, group, *options in itertools.product(biased, either, grouped, *[either] * len(OPTIONS)):
         case = Case(which, head_dim, itemsize, bias, causal, group, masked=any(options))
         variant = Variant(target, case, candidates(case, ROOMS[target])[0], *options)
         yield variant
@@ -93,6 +99,7 @@ def _variants(target: str) -> Iterator[Variant]:
             for everything, causal in itertools.product((False, True), (False, True)):
                 if everything == causal or common:
                     yield _extreme(target, which, head_dim, itemsize, everything, causal)
+            yield replace(_extreme(target, which, head_dim, itemsize, True, True), softcap=True)
             biased = Case(which, head_dim, itemsize, bias=True)
             yield from (Variant(target, biased, tile) for tile in candidates(biased, room))
             if which == "query_gradient" and common:
@@ -104,7 +111,7 @@ def _variants(target: str) -> Iterator[Variant]:
 
 
 def _extreme(target: str, which: Pass, head_dim: int, itemsize: int, everything: bool, causal: bool) -> Variant:
-    """Return the variant with every switch off, or with a bias, all options and grouped heads."""
+    """Return the variant with every switch off, or with a bias, grouped heads and all options but the softcap."""
     bias, grouped = everything or which == "table_gradient", everything and which == "key_gradient"
     case = Case(which, head_dim, itemsize, bias, causal, grouped, masked=everything)
     return Variant(target, case, candidates(case, ROOMS[target])[0], everything, everything, everything)
@@ -122,9 +129,10 @@ def job_of(variant: Variant) -> Job:
         "BLOCK": tile.queries,
         "BIAS": case.bias,
         "TABLE": case.bias and variant.table,
-        "CAUSAL": case.causal,
+        "RIGHT": case.causal,
         "GROUPED": case.grouped,
-        "WINDOW": variant.window,
+        "LEFT": variant.window,
+        "SOFTCAP": variant.softcap,
         "LENGTHS": variant.lengths,
         "DROPOUT": variant.dropout,
         "UPCAST": False,
@@ -137,11 +145,11 @@ def job_of(variant: Variant) -> Job:
 def _type(name: str, itemsize: int) -> str:
     if name in ("table_ptr", "lse_ptr", "delta_ptr", "level_ptr", "table_grad_ptr"):
         return "*fp32"
-    if name in ("lengths_ptr", "seed_ptr"):
+    if name in ("lengths_ptr", "query_lengths_ptr", "seed_ptr"):
         return "*i64"
     if name.endswith("_ptr"):
         return "*bf16" if itemsize == 2 else "*fp32"
-    return "fp32" if name in ("scale", "keep_scale") else "i32"
+    return "fp32" if name in ("scale", "softcap", "keep_scale") else "i32"
 
 
 def build(name: str) -> Any:

@@ -34,7 +34,8 @@ class Tile:
 class Case:
     """What the best tile depends on: the pass, its sizes and what it computes.
 
-    masked: whether there is a window, key lengths or dropout. grouped: whether query heads share key heads.
+    causal: whether there is a bound on later keys. masked: whether there is one on earlier keys, lengths, dropout or a
+    softcap. grouped: whether query heads share key heads.
     """
 
     which: Pass
@@ -58,7 +59,7 @@ ROW_TERMS = Tile(queries=64, keys=0, warps=4, stages=1)
 
 # In each table below: the widest head dim that an entry is for -> its tiles, the default first. On sm_90 none of them
 # spills registers up to head dim 128. A bias costs about 50 registers for the addresses in its strip, so biased tiles
-# are smaller; with dropout's hash, a window's three loops or key lengths tiles are smaller still.
+# are smaller; with dropout's hash, a window's three loops, lengths or a softcap tiles are smaller still.
 PLAIN: dict[Pass, dict[int, tuple[Tile, ...]]] = {
     "forward": {
         64: (Tile(128, 128, 8, 3), Tile(128, 64, 8, 3)),
@@ -116,7 +117,7 @@ SINGLE: dict[Pass, dict[int, tuple[Tile, ...]]] = {  # float32 uses no matrix un
     },
     "key_gradient": {64: (Tile(32, 16, 8, 1),), 128: (Tile(16, 16, 8, 1),), 256: (Tile(16, 16, 8, 1),)},
     "table_gradient": {
-        16: (Tile(32, 32, 16, 1),),  # with 8 warps ptxas makes room for a second program, and spills
+        32: (Tile(32, 32, 16, 1),),  # with 8 warps ptxas makes room for a second program, and spills
         64: (Tile(32, 32, 8, 1),),
         128: (Tile(32, 32, 16, 1),),
         256: (Tile(16, 16, 8, 1),),

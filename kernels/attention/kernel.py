@@ -75,14 +75,25 @@ def kept(seed, plane, rows, columns, threshold):
 
 
 @triton.jit
-def visible(rows, columns, shift, key_count, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
-    """Return which query (`rows`) sees which key (`columns`); query i stands at key position i + shift."""
+def visible(rows, columns, key_count, behind, ahead, LEFT: tl.constexpr, RIGHT: tl.constexpr):
+    """Return which query (`rows`) sees which key (`columns`): query i sees keys i + behind to i + ahead."""
     seen = columns < key_count
-    if CAUSAL:
-        seen = seen & (columns <= rows + shift)
-    if WINDOW:
-        seen = seen & (columns > rows + shift - window)
+    if RIGHT:  # compared as a difference, rows and columns take five registers less
+        seen = seen & (columns - rows <= ahead)
+    if LEFT:
+        seen = seen & (columns - rows >= behind)
     return seen
+
+
+@triton.jit
+def tanh(x):
+    """Return tanh from one exponential of a negative number; near 0, where the quotient would cancel, from a series."""
+    size = tl.abs(x)
+    decay = tl.math.exp2(-2.8853900817779268 * size)
+    square = x * x
+    series = -1.3333333333e-1 + square * (5.3968253968e-2 - square * 2.1869488536e-2)
+    near = size - size * square * (3.3333333333e-1 + square * series)
+    return tl.where(x < 0, -1.0, 1.0) * tl.where(size < 0.25, near, (1.0 - decay) / (1.0 + decay))
 
 
 @triton.jit
@@ -133,12 +144,21 @@ def table_of(base, batch, head, heads, queries, keys, table_batches, BIAS: tl.co
 
 
 @triton.jit
-def real_keys(lengths_ptr, batch, keys, LENGTHS: tl.constexpr):
-    """Return how many keys of a batch entry are real."""
-    count = keys
+def real_lengths(lengths_ptr, query_lengths_ptr, batch, queries, keys, aligned, LENGTHS: tl.constexpr):
+    """Return how many queries and keys of a batch entry are real, and at which key position its query 0 stands.
+
+    aligned: 1 where there are query lengths; the last real query then stands at the last real key. 0 where there are
+    none; the last query then stands at the last key, real or not.
+    """
+    row_count = queries
+    key_count = keys
+    shift = keys - queries
     if LENGTHS:
-        count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch), 0), keys).to(tl.int32)
-    return count
+        key_count = tl.minimum(tl.maximum(tl.load(lengths_ptr + batch), 0), keys).to(tl.int32)
+        row_count = tl.minimum(tl.maximum(tl.load(query_lengths_ptr + batch), 0), queries).to(tl.int32)
+        row_count = tl.where(aligned != 0, row_count, queries)
+        shift = tl.where(aligned != 0, key_count - row_count, shift)
+    return row_count, key_count, shift
 
 
 @triton.jit
@@ -152,22 +172,21 @@ def dropout_seed(seed_ptr, batch, seed_batches, DROPOUT: tl.constexpr):
 
 @triton.jit
 def keys_of_block(
-    row_start, queries, keys, key_count, window,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    row_start, row_count, key_count, behind, ahead,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
 ):  # fmt: skip
     """Return the keys [start, stop) that a block of queries sees; every query sees [first, last): no mask there."""
-    shift = keys - queries
     start = 0
     first = 0
     last = key_count
     stop = key_count
-    if CAUSAL:
-        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, queries) + shift), 0)
-        last = tl.maximum(tl.minimum(last, row_start + shift + 1), 0)
+    if RIGHT:
+        stop = tl.maximum(tl.minimum(stop, tl.minimum(row_start + BLOCK_M, row_count) + ahead), 0)
+        last = tl.maximum(tl.minimum(last, row_start + ahead + 1), 0)
     last = last // BLOCK_N * BLOCK_N
-    if WINDOW:
-        start = tl.maximum(row_start + shift - window + 1, 0) // BLOCK_N * BLOCK_N
-        first = (tl.maximum(row_start + BLOCK_M + shift - window, 0) + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    if LEFT:
+        start = tl.maximum(row_start + behind, 0) // BLOCK_N * BLOCK_N
+        first = (tl.maximum(row_start + BLOCK_M - 1 + behind, 0) + BLOCK_N - 1) // BLOCK_N * BLOCK_N
         last = tl.maximum(last, start)
         first = tl.minimum(first, last)
     return start, first, last, stop
@@ -175,28 +194,32 @@ def keys_of_block(
 
 @triton.jit
 def forward_span(
-    acc, norm, peak, q, k_head, v_head, table, seed, plane, row_start, start, stop, queries, keys, key_count, window,
-    k_stride, v_stride, scale, threshold,
+    acc, norm, peak, q, k_head, v_head, table, seed, plane, row_start, start, stop, queries, keys, key_count, behind,
+    ahead, k_stride, v_stride, scale, softcap, threshold,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, DROPOUT: tl.constexpr,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, BIAS: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
     MASK: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Fold the keys [start, stop) into a block of queries by the online softmax (Milakov and Gimelshein 2018).
 
-    `scale` is not negative: the largest score is that of the largest product.
+    `scale` and `softcap` have the factor log2 e. `scale` is not negative: the largest score is that of the largest
+    product.
     """
     rows = row_start + tl.arange(0, BLOCK_M)[:, None]
     for column_start in tl.range(start, stop, BLOCK_N):
         columns = column_start + tl.arange(0, BLOCK_N)[None, :]
         k = load_rows(k_head, column_start, keys, k_stride, BLOCK_N, HEAD_DIM, BLOCK_D)
         scores = multiply(q, tl.trans(k), UPCAST)  # [BLOCK_M, BLOCK_N]
-        if BIAS or MASK:
-            scores *= scale
+        if BIAS or MASK or SOFTCAP:
+            if SOFTCAP:
+                scores = tanh(scores * (scale / softcap)) * softcap
+            else:
+                scores *= scale
             if BIAS:
                 strip = load_strip(table, row_start, column_start, queries, keys, BLOCK_M, BLOCK_N)
                 scores += spread(strip, BLOCK_M, BLOCK_N, False)
             if MASK:
-                seen = visible(rows, columns, keys - queries, key_count, window, CAUSAL, WINDOW)
+                seen = visible(rows, columns, key_count, behind, ahead, LEFT, RIGHT)
                 scores = tl.where(seen, scores, float("-inf"))
             highest = tl.maximum(peak, row_maximum(scores))
         else:  # scale the row's maximum; the product per score fuses with the subtraction below
@@ -216,24 +239,30 @@ def forward_span(
 
 @triton.jit
 def forward_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, seed_ptr, out_ptr, lse_ptr,
+    q_ptr, k_ptr, v_ptr, table_ptr, lengths_ptr, query_lengths_ptr, seed_ptr, out_ptr, lse_ptr,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, out_batch, out_head, out_row,
-    heads, groups, queries, keys, table_batches, seed_batches, window, scale, threshold, keep_scale,
+    heads, groups, queries, keys, table_batches, seed_batches, aligned, left, right, scale, softcap, threshold,
+    keep_scale,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BIAS: tl.constexpr, LENGTHS: tl.constexpr,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, BIAS: tl.constexpr, SOFTCAP: tl.constexpr, LENGTHS: tl.constexpr,
     DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Compute out and log-sum-exp of one block of queries of one head.
 
     `groups` query heads share a key head; `table_batches` and `seed_batches` batch entries share a table and a seed;
-    `scale` is not negative.
+    with LEFT and RIGHT a query sees at most `left` keys before its own position and `right` after it; with SOFTCAP a
+    score s is softcap · tanh(s / softcap); `scale` is not negative.
     """
     plane, batch, head, row_start = block_of_queries(heads, queries, BLOCK_M)
-    key_count = real_keys(lengths_ptr, batch, keys, LENGTHS)
+    row_count, key_count, shift = real_lengths(lengths_ptr, query_lengths_ptr, batch, queries, keys, aligned, LENGTHS)
+    behind = shift - left
+    ahead = shift + right
+    if LENGTHS:  # a block without a real query sees no key
+        key_count = tl.where(row_start < row_count, key_count, 0)
     seed = dropout_seed(seed_ptr, batch, seed_batches, DROPOUT)
     table = table_of(table_ptr, batch, head, heads, queries, keys, table_batches, BIAS)
     start, first, last, stop = keys_of_block(
-        row_start, queries, keys, key_count, window, BLOCK_M, BLOCK_N, CAUSAL, WINDOW
+        row_start, row_count, key_count, behind, ahead, BLOCK_M, BLOCK_N, LEFT, RIGHT
     )
     q_here = matrix_of(q_ptr, batch, head, q_batch, q_head)
     k_here = matrix_of(k_ptr, batch, head // groups, k_batch, k_head)
@@ -241,20 +270,25 @@ def forward_kernel(
     SINGLE: tl.constexpr = q_ptr.dtype.element_ty == tl.float32
     if SINGLE:  # one masked loop: without matrix units a mask costs nothing in comparison, and fewer registers are live
         last = start
-    q = load_rows(q_here, row_start, queries, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
+    q = load_rows(q_here, row_start, row_count, q_row, BLOCK_M, HEAD_DIM, BLOCK_D)
     acc = tl.full([BLOCK_M, BLOCK_D], 0.0, tl.float32)
     norm = tl.full([BLOCK_M], 0.0, tl.float32)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     # Part 0: the keys at the window's border; part 1: those that every query sees; part 2: the rest.
-    for part in tl.static_range(2 if SINGLE else (0 if WINDOW else 1), 3):
+    for part in tl.static_range(2 if SINGLE else (0 if LEFT else 1), 3):
         acc, norm, peak = forward_span(
             acc, norm, peak, q, k_here, v_here, table, seed, batch % seed_batches * heads + head, row_start,
             start if part == 0 else (first if part == 1 else last),
             first if part == 0 else (last if part == 1 else stop),
-            queries, keys, key_count, window, k_row, v_row, scale * 1.4426950408889634, threshold,
-            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, BIAS, DROPOUT, part != 1, UPCAST,
+            queries, keys, key_count, behind, ahead, k_row, v_row, scale * 1.4426950408889634,
+            softcap * 1.4426950408889634, threshold,
+            HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, LEFT, RIGHT, BIAS, SOFTCAP, DROPOUT, part != 1, UPCAST,
         )  # fmt: skip
 
+    rows = row_start + tl.arange(0, BLOCK_M)
+    if LENGTHS:  # a query that is not real was computed as a query of zeros
+        norm = tl.where(rows < row_count, norm, 0.0)
+        acc = tl.where((rows < row_count)[:, None], acc, 0.0)
     # NaN != 0 is true: a NaN row stays NaN, in the output and in the log-sum-exp that the backward pass reads.
     some = norm != 0.0
     acc = acc / tl.where(some, norm, 1.0)[:, None]
@@ -270,6 +304,5 @@ def forward_kernel(
         HEAD_DIM,
         BLOCK_D,
     )
-    rows = row_start + tl.arange(0, BLOCK_M)
     lse = tl.where(some, (peak + tl.math.log2(tl.where(some, norm, 1.0))) * 0.6931471805599453, float("-inf"))
     tl.store(lse_ptr + plane.to(tl.int64) * queries + rows, lse, mask=rows < queries)

@@ -36,7 +36,7 @@ def block_dim(head_dim: int) -> int:
 class Inputs:
     """What a call is given: q [B, H, Lq, D], k and v [B, Hkv, Lk, D], and its options.
 
-    table: [M, H, Lq + Lk - 1] float32. key_lengths: [B]. seed: [S] int64.
+    table: [M, H, Lq + Lk - 1] float32. key_lengths: [B]. query_lengths: [B], beside key lengths alone. seed: [S] int64.
     """
 
     q: Tensor
@@ -44,16 +44,15 @@ class Inputs:
     v: Tensor
     table: Tensor | None
     key_lengths: Tensor | None
+    query_lengths: Tensor | None
     seed: Tensor | None
     options: Options
 
     def dense(self) -> "Inputs":
         """Return the same inputs with strides that the kernels can read."""
-        table, key_lengths, seed = (
-            None if tensor is None else tensor.contiguous() for tensor in (self.table, self.key_lengths, self.seed)
-        )
-        q, k, v = dense_rows(self.q), dense_rows(self.k), dense_rows(self.v)
-        return Inputs(q, k, v, table, key_lengths, seed, self.options)
+        others = ("table", "key_lengths", "query_lengths", "seed")
+        given = {name: tensor.contiguous() for name in others if (tensor := getattr(self, name)) is not None}
+        return replace(self, q=dense_rows(self.q), k=dense_rows(self.k), v=dense_rows(self.v), **given)
 
     def tile(self, which: Pass, choose: Choose) -> Tile:
         """Return the block sizes of one pass; the interpreter has its own."""
@@ -65,9 +64,12 @@ class Inputs:
             self.q.shape[-1],
             self.q.dtype.itemsize,
             self.table is not None,
-            options.causal,
+            options.right is not None,
             grouped=which == "key_gradient" and self.q.shape[1] != self.k.shape[1],
-            masked=options.window is not None or options.dropout_p > 0 or self.key_lengths is not None,
+            masked=options.left is not None
+            or options.dropout_p > 0
+            or options.softcap is not None
+            or self.key_lengths is not None,
         )
         return choose(case, self.q.device)
 
@@ -84,6 +86,7 @@ class Inputs:
             "v_ptr": v,
             "table_ptr": q if self.table is None else self.table,
             "lengths_ptr": q if self.key_lengths is None else self.key_lengths,
+            "query_lengths_ptr": next(t for t in (self.query_lengths, self.key_lengths, q) if t is not None),
             "seed_ptr": q if self.seed is None else self.seed,
             **strides("q", q),
             **strides("k", k),
@@ -94,14 +97,18 @@ class Inputs:
             "keys": k.shape[2],
             "table_batches": batch // members,
             "seed_batches": batch // seeds,
-            "window": options.window or 0,
+            "aligned": int(self.query_lengths is not None),
+            "left": options.left or 0,
+            "right": options.right or 0,
             "scale": options.scale,
+            "softcap": options.softcap or 0.0,
             "threshold": round(options.dropout_p * 2**24),
             "keep_scale": 1 / keep if keep else 0.0,
             "HEAD_DIM": head_dim,
             "BLOCK_D": block_dim(head_dim),
-            "CAUSAL": options.causal,
-            "WINDOW": options.window is not None,
+            "LEFT": options.left is not None,
+            "RIGHT": options.right is not None,
+            "SOFTCAP": options.softcap is not None,
             "LENGTHS": self.key_lengths is not None,
             "DROPOUT": options.dropout_p > 0,
             "UPCAST": q.device.type == "cpu" and q.dtype == torch.bfloat16,

@@ -9,8 +9,15 @@ from torch import Tensor
 
 from trans4init.kernels.attention.checks import Implementation, check_call, refusals, streams
 from trans4init.kernels.attention.pytorch import flex, sdpa
-from trans4init.kernels.attention.reference import Options, RelativeBias, draw_seed, reference_attention
-from trans4init.kernels.attention.registration import fused_attention
+from trans4init.kernels.attention.reference import (
+    Options,
+    RelativeBias,
+    Window,
+    bounds,
+    draw_seed,
+    reference_attention,
+)
+from trans4init.kernels.attention.registration import as_arguments, fused_attention
 from trans4init.kernels.attention.streamed import streamed_attention
 from trans4init.kernels.availability import DTYPES
 from trans4init.kernels.differentiation import forward_mode
@@ -26,9 +33,11 @@ def attention(
     *,
     bias: RelativeBias | Tensor | None = None,
     causal: bool = False,
-    window: int | None = None,
+    window: Window | None = None,
     key_lengths: Tensor | None = None,
+    query_lengths: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     dropout_p: float = 0.0,
     deterministic: bool = False,
     impl: Implementation = "auto",
@@ -44,9 +53,11 @@ def attention(
     *,
     bias: RelativeBias | Tensor | None = None,
     causal: bool = False,
-    window: int | None = None,
+    window: Window | None = None,
     key_lengths: Tensor | None = None,
+    query_lengths: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     dropout_p: float = 0.0,
     deterministic: bool = False,
     impl: Implementation = "auto",
@@ -61,9 +72,11 @@ def attention(
     *,
     bias: RelativeBias | Tensor | None = None,
     causal: bool = False,
-    window: int | None = None,
+    window: Window | None = None,
     key_lengths: Tensor | None = None,
+    query_lengths: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     dropout_p: float = 0.0,
     deterministic: bool = False,
     impl: Implementation = "auto",
@@ -71,14 +84,17 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Return softmax(scale · q kᵀ + bias) v.
 
-    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D], H a multiple of Hkv (grouped queries) -> [B, H, Lq, D].
-    bias: `RelativeBias`, or a float tensor broadcastable to [B, H, Lq, Lk]. causal: query i sees only keys
-    j <= i + Lk - Lq (the ends are aligned). window w: query i sees only keys j > i + Lk - Lq - w. key_lengths: [B]
-    integers, how many keys of each batch entry are real. scale: 1/√D unless given. dropout_p: the share of weights that
-    is dropped, by a seed drawn from PyTorch's generator. deterministic: gradients are the same to the last bit in every
-    run. return_lse: also return the log-sum-exp of each query's scores, [B, H, Lq] float32. A query that sees no key,
-    or only keys with a bias of -inf, gives 0 (and a log-sum-exp of -inf). Under autocast q, k and v are cast to
-    autocast's dtype.
+    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D], H a multiple of Hkv (grouped queries) -> [B, H, Lq, D]; values may have a
+    head dim of their own. Query i stands at key position e = i + Lk - Lq: the ends are aligned. bias: `RelativeBias`,
+    or a float tensor broadcastable to [B, H, Lq, Lk]. causal: a query sees only keys j <= e. window: w, only keys e - w
+    < j; or (left, right), only keys e - left <= j <= e + right, None for all on that side. key_lengths: [B] integers,
+    how many keys of each batch entry are real. query_lengths: [B] integers, how many queries are real; the ends of what
+    is real are aligned then, e = i + key length - query length, and queries from the query length on give 0. scale:
+    1/√D unless given. softcap: c, the scaled score s becomes c · tanh(s / c) before the bias is added. dropout_p: the
+    share of weights that is dropped, by a seed drawn from PyTorch's generator. deterministic: gradients are the same to
+    the last bit in every run. return_lse: also return the log-sum-exp of each query's scores, [B, H, Lq] float32. A
+    query that sees no key, or only keys with a bias of -inf, gives 0 (and a log-sum-exp of -inf). Under autocast q, k
+    and v are cast to autocast's dtype.
 
     impl: "reference" is the eager specification; "triton" the kernels, compiled on a GPU and interpreted (slowly, for
     tests) on a CPU; "sdpa" and "flex" are PyTorch's functions; "auto" is the fastest one that can do the call right.
@@ -89,14 +105,23 @@ def attention(
     if autocast:
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (tensor.to(dtype) if tensor.dtype in DTYPES else tensor for tensor in (q, k, v))
-    check_call(q, k, v, bias, window, key_lengths, dropout_p, impl)
-    if window is not None and window >= k.shape[2]:
-        window = None  # it hides no key, and in a kernel a large one could overflow 32 bits
+    check_call(q, k, v, bias, window, key_lengths, query_lengths, softcap, dropout_p, impl)
+    if query_lengths is not None and key_lengths is None:
+        key_lengths = torch.full_like(query_lengths, k.shape[2], dtype=torch.int64)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    options = Options(causal, window, scale, dropout_p, deterministic)
+    window = _without_idle_sides(window, q.shape[2], k.shape[2])
+    options = Options(causal, window, scale, dropout_p, deterministic, softcap)
     # Inside an implementation autocast would round the bias, and the float32 scores of the specification.
     with torch.autocast(q.device.type, enabled=False) if autocast else contextlib.nullcontext():
-        return _attend(q, k, v, bias, key_lengths, options, return_lse, impl)
+        return _attend(q, k, v, bias, key_lengths, query_lengths, options, return_lse, impl)
+
+
+def _without_idle_sides(window: Window | None, queries: int, keys: int) -> Window | None:
+    """Return the window without bounds that hide no key: in a kernel a large one could overflow 32 bits."""
+    left, right = bounds(False, tuple(window) if isinstance(window, list) else window)
+    left = None if left is None or left >= keys - 1 else left
+    right = None if right is None or right >= queries - 1 else right
+    return None if left is None and right is None else (left, right)
 
 
 def _attend(
@@ -105,6 +130,7 @@ def _attend(
     v: Tensor,
     bias: RelativeBias | Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     options: Options,
     return_lse: bool,
     impl: Implementation,
@@ -112,21 +138,20 @@ def _attend(
     """Choose the implementation and call it, for arguments that are checked."""
     refusal = refusals(q, k, v, bias, options, return_lse)
     if impl == "auto":
-        if isinstance(bias, RelativeBias) and streams(q, k, options, return_lse):
+        if isinstance(bias, RelativeBias) and streams(q, k, query_lengths, options, return_lse):
             out, lse = streamed_attention(q, k, v, bias.table, key_lengths, options)
             return (out, lse) if return_lse else out
         impl = next(name for name in _preference(q) if name not in refusal)
     elif impl in refusal:
         raise ValueError(f"impl {impl!r} {refusal[impl]}.")
     if impl in ("sdpa", "flex"):
-        return (sdpa if impl == "sdpa" else flex)(q, k, v, bias, key_lengths, options)
+        return (sdpa if impl == "sdpa" else flex)(q, k, v, bias, key_lengths, query_lengths, options)
     seed = draw_seed(q.device) if options.dropout_p > 0 else None
     if impl == "reference":
-        out, lse = reference_attention(q, k, v, bias, key_lengths, seed, options)
+        out, lse = reference_attention(q, k, v, bias, key_lengths, query_lengths, seed, options)
     else:
         table = bias.table[None] if isinstance(bias, RelativeBias) else None
-        given = (options.causal, options.window, options.scale, options.dropout_p, options.deterministic)
-        out, lse = fused_attention(q, k, v, table, key_lengths, seed, *given)
+        out, lse = fused_attention(q, k, v, table, key_lengths, query_lengths, seed, *as_arguments(options))
     return (out, lse) if return_lse else out
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ def sdpa(
     v: Tensor,
     bias: RelativeBias | Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     options: Options,
 ) -> Tensor:
     """Attend by `scaled_dot_product_attention`; what it has no argument for becomes a mask of Lq · Lk entries.
@@ -40,7 +40,8 @@ def sdpa(
         q, scale = 0 * q, 1.0
     if bias is None and window is None and key_lengths is None and (not causal or queries == keys):
         return _attend(q, k, v, None, causal, scale, options.dropout_p)
-    mask = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    lengths = {"key_lengths": key_lengths, "query_lengths": query_lengths}
+    mask = visible(queries, keys, causal=causal, window=window, device=q.device, **lengths)
     sees_any = mask.any(dim=-1, keepdim=True)
     # A row that sees no key would be NaN: let it see all keys, then set its result to 0.
     mask = mask | ~sees_any
@@ -118,6 +119,7 @@ def flex(
     v: Tensor,
     bias: RelativeBias | Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     options: Options,
 ) -> Tensor:
     """Attend by `flex_attention`: compiled on a GPU, in its unfused form on a CPU."""
@@ -126,44 +128,58 @@ def flex(
     if not torch.is_grad_enabled():  # PyTorch asks only whether the tensors require gradients
         q, k, v = q.detach(), k.detach(), v.detach()
     wide = torch.promote_types(q.dtype, torch.float32)
-    score: Callable[..., Tensor] | None = None
-    if isinstance(bias, RelativeBias):
-        table = bias.table.to(wide)
+    softcap = options.softcap
+    table = bias.table.to(wide) if isinstance(bias, RelativeBias) else None
+    dense = bias.to(wide).expand(batch, heads, queries, keys) if isinstance(bias, Tensor) else None
 
-        def score(value: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return value + table[h, i - j + keys - 1]
-    elif bias is not None:
-        dense = bias.to(wide).expand(batch, heads, queries, keys)
-
-        def score(value: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return value + dense[b, h, i, j]
+    def score(value: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if softcap is not None:
+            value = softcap * (value / softcap).tanh()
+        if table is not None:
+            value = value + table[h, i - j + keys - 1]
+        return value if dense is None else value + dense[b, h, i, j]
 
     mask = None
     if key_lengths is not None:
-        mask = _new_block_mask(options, queries, keys, q.device, key_lengths)
+        mask = _new_block_mask(options, queries, keys, q.device, key_lengths, query_lengths)
     elif options.causal or options.window is not None:
         mask = _block_mask(options, queries, keys, q.device)
     out: Tensor = _flex_attention(q.device.type)(
-        q, k, v, score_mod=score, block_mask=mask, scale=options.scale, enable_gqa=heads != k.shape[1]
+        q,
+        k,
+        v,
+        score_mod=None if bias is None and softcap is None else score,
+        block_mask=mask,
+        scale=options.scale,
+        enable_gqa=heads != k.shape[1],
     )
     return once_differentiable(out, "impl 'flex'")
 
 
-def _new_block_mask(options: Options, queries: int, keys: int, device: torch.device, key_lengths: Tensor | None) -> Any:
-    """Return which blocks of keys each block of queries sees; for each batch entry where key lengths are given."""
+def _new_block_mask(
+    options: Options,
+    queries: int,
+    keys: int,
+    device: torch.device,
+    key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
+) -> Any:
+    """Return which blocks of keys each block of queries sees; for each batch entry where lengths are given."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    shift = keys - queries
+    left, right = options.left, options.right
+    real_keys = None if key_lengths is None else key_lengths.long().clamp(0, keys)
+    real_queries = None if query_lengths is None else query_lengths.long().clamp(0, queries)
 
     def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        result = j < keys
-        if options.causal:
-            result = result & (j <= i + shift)
-        if options.window is not None:
-            result = result & (j > i + shift - options.window)
-        if key_lengths is not None:
-            result = result & (j < key_lengths[b])
-        return result
+        result, position = j < keys, i + keys - queries
+        if real_keys is not None:
+            result = result & (j < real_keys[b])
+        if real_keys is not None and real_queries is not None:
+            result, position = result & (i < real_queries[b]), i + real_keys[b] - real_queries[b]
+        if right is not None:
+            result = result & (j <= position + right)
+        return result if left is None else result & (j >= position - left)
 
     batch = None if key_lengths is None else len(key_lengths)
     return create_block_mask(sees, B=batch, H=None, Q_LEN=queries, KV_LEN=keys, device=device)
@@ -172,7 +188,7 @@ def _new_block_mask(options: Options, queries: int, keys: int, device: torch.dev
 @functools.lru_cache(maxsize=8)
 def _block_mask(options: Options, queries: int, keys: int, device: torch.device) -> Any:
     """Return a mask that all batch entries share, made once per shape: making it takes longer than the attention."""
-    return _new_block_mask(options, queries, keys, device, None)
+    return _new_block_mask(options, queries, keys, device, None, None)
 
 
 @functools.cache

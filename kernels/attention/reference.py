@@ -1,6 +1,6 @@
 """Attention in eager PyTorch: the specification that every other implementation is tested against.
 
-B batch, H query heads, Hkv key/value heads, Lq queries, Lk keys, D head dimension.
+B batch, H query heads, Hkv key/value heads, Lq queries, Lk keys, D head dimension, Dv that of the values.
 """
 
 import math
@@ -9,7 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Options", "RelativeBias", "dense_bias", "draw_seed", "kept", "reference_attention", "visible"]
+__all__ = [
+    "Options",
+    "RelativeBias",
+    "Window",
+    "bounds",
+    "dense_bias",
+    "draw_seed",
+    "kept",
+    "reference_attention",
+    "visible",
+]
+
+Window = int | tuple[int | None, int | None]
+"""How many keys up to its own position a query sees; or how many before it and how many after it, None for all."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +31,10 @@ class RelativeBias:
 
     table: [H, Lq + Lk - 1] float32; entry [h, i - j + Lk - 1] is added to the scaled score of query i and key j,
     both counted from 0. T5, ALiBi, KERPLE and any network of i - j are such tables.
+
+    Causal order and windows align the ends of queries and keys instead: query i stands at key position i + Lk - Lq.
+    Where Lq and Lk differ, a bias by the distance from there, such as flash-attention's ALiBi, is the table shifted by
+    Lk - Lq: entry [h, t] is then its value at the distance t - (Lk - 1) + Lk - Lq = t - Lq + 1.
     """
 
     table: Tensor
@@ -34,14 +51,26 @@ class Options:
     """What a call asks for besides its tensors.
 
     causal, window: which keys a query sees, as `visible` says; window None is no window. scale: the factor of q kᵀ.
-    dropout_p: the share of weights that is dropped. deterministic: the same gradients to the last bit in every run.
+    softcap: the bound c of the scaled scores, which become c tanh(s / c); None is no bound. dropout_p: the share of
+    weights that is dropped. deterministic: the same gradients to the last bit in every run.
     """
 
     causal: bool
-    window: int | None
+    window: Window | None
     scale: float
     dropout_p: float = 0.0
     deterministic: bool = False
+    softcap: float | None = None
+
+    @property
+    def left(self) -> int | None:
+        """How many keys before its own position a query sees; None for all."""
+        return bounds(self.causal, self.window)[0]
+
+    @property
+    def right(self) -> int | None:
+        """How many keys after its own position a query sees; None for all."""
+        return bounds(self.causal, self.window)[1]
 
 
 def reference_attention(
@@ -50,12 +79,14 @@ def reference_attention(
     v: Tensor,
     bias: RelativeBias | Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     seed: Tensor | None,
     options: Options,
 ) -> tuple[Tensor, Tensor]:
     """Compute softmax(scale · q kᵀ + bias) v over the visible keys (Vaswani et al. 2017, section 3.2.1, equation 1).
 
-    q [B, H, Lq, D]; k, v [B, Hkv, Lk, D] -> out [B, H, Lq, D] and the log-sum-exp of each row's scores [B, H, Lq].
+    q [B, H, Lq, D]; k [B, Hkv, Lk, D]; v [B, Hkv, Lk, Dv] -> out [B, H, Lq, Dv] and the log-sum-exp of each row's
+    scores [B, H, Lq]. With a softcap c the scaled scores s become c tanh(s / c) before the bias is added (Gemma 2).
     Everything is computed in float32, or in float64 for float64 inputs, and `out` is rounded once to q's dtype: q kᵀ
     can pass what float16 holds. A row that sees no key, or all of them with a bias of -inf, gives 0 and -inf. `seed`
     [1] int64 decides what dropout keeps; without one nothing is dropped.
@@ -66,10 +97,18 @@ def reference_attention(
     q, k, v = options.scale * q.to(wide), k.to(wide), v.to(wide)
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = q @ k.transpose(-1, -2)  # [B, H, Lq, Lk]
+    if options.softcap is not None:
+        scores = options.softcap * (scores / options.softcap).tanh()
     if bias is not None:
         scores = scores + dense_bias(bias, queries, keys, wide)
     mask = visible(
-        queries, keys, causal=options.causal, window=options.window, key_lengths=key_lengths, device=q.device
+        queries,
+        keys,
+        causal=options.causal,
+        window=options.window,
+        key_lengths=key_lengths,
+        query_lengths=query_lengths,
+        device=q.device,
     )
     scores = scores.masked_fill(~mask, -math.inf)
     sees_any = scores.detach().amax(dim=-1, keepdim=True) != -math.inf
@@ -93,29 +132,45 @@ def dense_bias(bias: RelativeBias | Tensor, queries: int, keys: int, dtype: torc
     return bias.to(dtype)
 
 
+def bounds(causal: bool, window: Window | None) -> tuple[int | None, int | None]:
+    """Return how many keys before and after its own position a query sees, each None for all."""
+    left, right = window if isinstance(window, tuple) else (None if window is None else window - 1, None)
+    return left, 0 if causal else right
+
+
 def visible(
     queries: int,
     keys: int,
     *,
     causal: bool,
-    window: int | None,
+    window: Window | None,
     key_lengths: Tensor | None,
     device: torch.device,
+    query_lengths: Tensor | None = None,
 ) -> Tensor:
     """Return which query sees which key: bool, broadcastable to [B, H, Lq, Lk].
 
-    Query i stands at key position i + Lk - Lq: the ends are aligned. With `causal` it sees no key j after that; with a
-    window w only keys with i + Lk - Lq - w < j. `key_lengths` [B] hides keys at and beyond each length.
+    Query i stands at key position i + Lk - Lq: the ends are aligned. `causal` and `window` bound how far from there a
+    key is seen, as `bounds` says. `key_lengths` [B] hides keys at and beyond each length. With `query_lengths` [B] the
+    ends are aligned entry by entry: query i stands at i + key length - query length, and from the query length on
+    queries see nothing.
     """
-    position = torch.arange(queries, device=device)[:, None] + keys - queries
+    row = torch.arange(queries, device=device)[:, None]
     key = torch.arange(keys, device=device)
+    left, right = bounds(causal, window)
     mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    if causal:
-        mask = mask & (key <= position)
-    if window is not None:
-        mask = mask & (key > position - window)
+    position = row + keys - queries
+    if query_lengths is not None:
+        real_queries = query_lengths.long().clamp(0, queries)[:, None, None, None]
+        real_keys = keys if key_lengths is None else key_lengths.long().clamp(0, keys)[:, None, None, None]
+        mask = mask & (row < real_queries)
+        position = row + real_keys - real_queries
+    if right is not None:
+        mask = mask & (key <= position + right)
+    if left is not None:
+        mask = mask & (key >= position - left)
     if key_lengths is not None:
-        return mask & (key < key_lengths[:, None, None, None])
+        mask = mask & (key < key_lengths[:, None, None, None])
     return mask
 
 

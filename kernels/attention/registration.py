@@ -15,7 +15,19 @@ from trans4init.kernels.attention.launch import Inputs
 from trans4init.kernels.attention.reference import Options
 from trans4init.kernels.torch_operators import differentiable_operator
 
-__all__ = ["attention_backward", "attention_forward", "fused_attention"]
+__all__ = ["as_arguments", "attention_backward", "attention_forward", "fused_attention"]
+
+
+def as_arguments(options: Options) -> tuple[int | None, int | None, float, float, bool, float | None]:
+    """Return options as the operators take them: left and right bounds, scale, dropout, determinism, softcap."""
+    return (
+        options.left,
+        options.right,
+        options.scale,
+        options.dropout_p,
+        options.deterministic,
+        options.softcap,
+    )
 
 
 @torch.library.custom_op("trans4init::attention_forward", mutates_args=())
@@ -25,19 +37,22 @@ def attention_forward(
     v: Tensor,
     table: Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     seed: Tensor | None,
-    causal: bool,
-    window: int | None,
+    left: int | None,
+    right: int | None,
     scale: float,
     dropout_p: float,
     deterministic: bool,
+    softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Return out [B, H, Lq, D] and float32 log-sum-exp [B, H, Lq].
 
-    The arguments are the fields of `Inputs` and `Options`, one by one, since an operator takes no dataclass.
+    The arguments are the fields of `Inputs`, and those that `as_arguments` returns, since an operator takes no
+    dataclass.
     """
-    options = Options(causal, window, scale, dropout_p, deterministic)
-    return launch.launch_forward(Inputs(q, k, v, table, key_lengths, seed, options))
+    options = Options(False, (left, right), scale, dropout_p, deterministic, softcap)
+    return launch.launch_forward(Inputs(q, k, v, table, key_lengths, query_lengths, seed, options))
 
 
 @torch.library.custom_op("trans4init::attention_backward", mutates_args=())
@@ -51,17 +66,19 @@ def attention_backward(
     v: Tensor,
     table: Tensor | None,
     key_lengths: Tensor | None,
+    query_lengths: Tensor | None,
     seed: Tensor | None,
-    causal: bool,
-    window: int | None,
+    left: int | None,
+    right: int | None,
     scale: float,
     dropout_p: float,
     deterministic: bool,
+    softcap: float | None,
     table_needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q, k, v and table, the last one empty unless it is needed."""
-    options = Options(causal, window, scale, dropout_p, deterministic)
-    inputs = Inputs(q, k, v, table, key_lengths, seed, options)
+    options = Options(False, (left, right), scale, dropout_p, deterministic, softcap)
+    inputs = Inputs(q, k, v, table, key_lengths, query_lengths, seed, options)
     return launch.launch_backward(out_grad, lse_grad, out, lse, inputs, table_needs_grad)
 
 
@@ -87,8 +104,8 @@ def _backward_shapes(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*output, *inputs[:6])
-    ctx.options = inputs[6:]
+    ctx.save_for_backward(*output, *inputs[:7])
+    ctx.options = inputs[7:]
 
 
 def _differentiate(
@@ -96,7 +113,7 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad[3]
     q_grad, k_grad, v_grad, table_grad = backward(out_grad, lse_grad, *ctx.saved_tensors, *ctx.options, needed)
-    return (q_grad, k_grad, v_grad, table_grad if needed else None, *([None] * 7))
+    return (q_grad, k_grad, v_grad, table_grad if needed else None, *([None] * 9))
 
 
 def _fold(tensor: Tensor | None, dim: int | None, members: int) -> Tensor | None:
@@ -112,8 +129,8 @@ def _forward_members(
     info: Any, in_dims: tuple[int | None, ...], *args: Any
 ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
     members = info.batch_size
-    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:6], in_dims[:6], strict=True)]
-    outputs = attention_forward(*folded, *args[6:])
+    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:7], in_dims[:7], strict=True)]
+    outputs = attention_forward(*folded, *args[7:])
     return tuple(output.unflatten(0, (members, -1)) for output in outputs), (0, 0)
 
 
@@ -122,8 +139,8 @@ def _backward_members(
     info: Any, in_dims: tuple[int | None, ...], *args: Any
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     members = info.batch_size
-    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:10], in_dims[:10], strict=True)]
-    *gradients, table_grad = attention_backward(*folded, *args[10:])
+    folded = [_fold(tensor, dim, members) for tensor, dim in zip(args[:11], in_dims[:11], strict=True)]
+    *gradients, table_grad = attention_backward(*folded, *args[11:])
     split = [gradient.unflatten(0, (members, -1)) for gradient in gradients]
     if args[-1]:
         return (*split, table_grad.unflatten(0, (members, -1))), (0, 0, 0, 0)

@@ -121,9 +121,9 @@ def _turned(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return scaled queries, keys and values in reversed order, and the table with -inf where no query sees a key."""
     entry = torch.arange(table.shape[-1], device=table.device) - (q.shape[2] - 1)  # how far a key lies back
-    hidden = entry < 0 if options.causal else entry < -table.shape[-1]
-    if options.window is not None:
-        hidden = hidden | (entry >= options.window)
+    hidden = entry < -(table.shape[-1] if options.right is None else options.right)
+    if options.left is not None:
+        hidden = hidden | (entry > options.left)
     return (
         q.to(wide) * options.scale,
         k.to(wide).flip(2),
@@ -140,8 +140,8 @@ def _chunks(q: Tensor, k: Tensor, options: Options) -> list[tuple[int, int, int,
     chunks = []
     for start in range(0, queries, step):
         stop = min(start + step, queries)
-        first = min(max(0, queries - stop), keys - 1) if options.causal else 0
-        last = keys if options.window is None else min(keys, queries - 1 + options.window - start)
+        first = 0 if options.right is None else min(max(0, queries - stop - options.right), keys - 1)
+        last = keys if options.left is None else min(keys, queries + options.left - start)
         chunks.append((start, stop, first, max(last, first + 1)))
     return chunks
 

@@ -26,7 +26,7 @@ def milliseconds(case: Case, tile: Tile) -> float:
     q, k, v = (torch.randn(BATCH, h, LENGTH, case.head_dim, device="cuda", dtype=dtype) for h in heads)
     table = torch.randn(1, HEADS, 2 * LENGTH - 1, device="cuda", dtype=torch.float32) if case.bias else None
     options = Options(case.causal, None, case.head_dim**-0.5, deterministic=case.which == "table_gradient")
-    inputs = Inputs(q, k, v, table, None, None, options)
+    inputs = Inputs(q, k, v, table, None, None, None, options)
 
     def tiles(other: Case, device: torch.device) -> Tile:
         return tile if other.which == case.which else choose(other, device)

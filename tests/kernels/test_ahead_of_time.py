@@ -35,6 +35,8 @@ AGAIN = {  # the rows that are compiled again: the most common kernels, and each
         "sm_100 key_gradient D64 16-bit bias causal grouped masked 32x128x8x2 window lengths dropout",
         "gfx942 forward D64 16-bit bias causal masked 64x32x4x2 window lengths dropout",
         "sm_90 key_gradient D128 32-bit bias causal grouped masked 16x16x8x1 window lengths dropout",
+        "sm_90 forward D128 16-bit bias causal masked 128x32x8x3 window lengths dropout softcap",
+        "gfx942 table_gradient D64 16-bit bias causal masked 64x32x4x2 window lengths dropout softcap",
     ],
     "polyline": ["sm_90 forward fp32 16 lines", "sm_90 backward bf16 256 lines"],
     "positional_mlp": [
@@ -75,7 +77,7 @@ def test_the_table_of_attention_sees_every_switch_on_and_off_at_every_size_it_sh
     for variant in attention.shipped().values():
         case = variant.case
         switches = {"causal": case.causal, "window": variant.window, "lengths": variant.lengths}
-        switches |= {"dropout": variant.dropout}
+        switches |= {"dropout": variant.dropout, "softcap": variant.softcap}
         switches |= {"grouped": case.grouped} if case.which == "key_gradient" else {}
         switches |= {"bias": case.bias} if case.which != "table_gradient" else {}
         for name, on in switches.items():
@@ -97,7 +99,7 @@ def test_the_table_of_attention_holds_every_tile_that_a_call_can_be_given():
 
 
 def test_every_kernel_that_a_call_can_ask_for_has_a_name():
-    assert sum(name.startswith("sm_90 ") for name in attention.every()) == 2240
+    assert sum(name.startswith("sm_90 ") for name in attention.every()) == 4480
 
 
 def test_the_table_of_the_positional_mlp_sees_every_activation_and_feature_on_every_gpu():

@@ -233,7 +233,7 @@ def test_flex_has_no_second_derivative_and_says_so(monkeypatch):
     monkeypatch.setattr(pytorch, "_flex_attention", lambda _: lambda q, k, v, **_: q @ k.mT @ v)
     leaves = [tensor[:, :1].clone().requires_grad_() for tensor in QUERIES]
     options = pytorch.Options(False, None, 1.0)
-    out = pytorch.flex(*leaves, None, None, options)
+    out = pytorch.flex(*leaves, None, None, None, options)
     assert torch.autograd.grad(out.sum(), leaves[0])[0].abs().max() > 0
     with pytest.raises(NotImplementedError, match=r"^impl 'flex' has no second derivative; impl 'reference' has one"):
-        second(lambda *inputs: pytorch.flex(*inputs, None, None, options), leaves)
+        second(lambda *inputs: pytorch.flex(*inputs, None, None, None, options), leaves)

@@ -11,7 +11,7 @@ from trans4init.kernels.attention import RelativeBias, attention, launch
 from trans4init.kernels.attention.configurations import INTERPRETED, Tile
 from trans4init.kernels.attention.launch import HEAD_DIMS, Inputs
 from trans4init.kernels.attention.reference import Options, draw_seed, kept, visible
-from trans4init.kernels.attention.registration import attention_backward, attention_forward
+from trans4init.kernels.attention.registration import as_arguments, attention_backward, attention_forward
 from trans4init.kernels.attention.streamed import streamed_attention
 
 # Caps on the relative RMS error; the rounding of a sum of n float32 products and of the result are added.
@@ -72,22 +72,36 @@ def run(inputs, out_grad, biased, dtype=None, function=None, **options):
     return dict(zip(("out", "dq", "dk", "dv", "dtable"), (out, *gradients), strict=False))
 
 
-def stream(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, scale=None, dropout_p=0.0):
+def stream(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, scale=None):
     """Call `streamed_attention`, which has the kernels' formula, with a bias of zeros where there is no table."""
-    assert not dropout_p
     if table is None:
         table = torch.zeros(q.shape[1], q.shape[2] + k.shape[2] - 1)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return streamed_attention(q, k, v, table, key_lengths, Options(causal, window, scale))[0]
 
 
-def eager(q, k, v, table=None, *, causal=False, window=None, key_lengths=None, scale=None, dropout_p=0.0):
+def eager(
+    q,
+    k,
+    v,
+    table=None,
+    *,
+    causal=False,
+    window=None,
+    key_lengths=None,
+    query_lengths=None,
+    scale=None,
+    softcap=None,
+    dropout_p=0.0,
+):
     """Attend in PyTorch as models do: products in the inputs' dtype, softmax in float32, weights rounded again."""
     queries, keys, groups = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
     scores = scores if table is None else scores + RelativeBias(table).dense(queries, keys)
-    seen = visible(queries, keys, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    lengths = {"key_lengths": key_lengths, "query_lengths": query_lengths}
+    seen = visible(queries, keys, causal=causal, window=window, device=q.device, **lengths)
     weights = scores.masked_fill(~seen, -1e9).softmax(-1).masked_fill(~seen, 0.0)
     if dropout_p:
         keep = kept(draw_seed(q.device), *q.shape[:3], keys, dropout_p)
@@ -102,16 +116,19 @@ def eager_errors(inputs, out_grad, biased, exact, options):
     may be exact by chance, and with a single key the first one's table gradient always is.
     """
     width = inputs[0].shape[-1]
-    plain = {name: value for name, value in options.items() if name != "deterministic"}
+    asked = {name: value for name, value in options.items() if value is not None and name != "deterministic"}
+    if asked.get("dropout_p") == 0:
+        del asked["dropout_p"]
     orders = [
         torch.arange(width),
         *(torch.randperm(width, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3)),
     ]
-    functions = [eager] if plain.get("dropout_p") else [eager, stream]
+    streamable = asked.keys() <= {"causal", "window", "key_lengths", "scale"}
+    functions = [eager, stream] if streamable else [eager]
     errors = dict.fromkeys(exact, 0.0)
     for order, function in itertools.product(orders, functions):
         reordered = [tensor[..., order] for tensor in inputs[:3]] + inputs[3:]
-        for name, value in run(reordered, out_grad[..., order], biased, function=function, **plain).items():
+        for name, value in run(reordered, out_grad[..., order], biased, function=function, **asked).items():
             in_place = value if name == "dtable" else value[..., order.argsort()]
             errors[name] = max(errors[name], rms(in_place.double() - exact[name]))
     return errors
@@ -142,6 +159,10 @@ def assert_as_good_as_eager(inputs, out_grad, biased, **options):
             LARGEST[key] = max(LARGEST.get(key, (0.0, 0.0)), (error / size, of_eager / size))
 
 
+def lengths_of(longest, batch):
+    return st.none() | st.lists(st.integers(0, longest), min_size=batch, max_size=batch).map(torch.tensor)
+
+
 @st.composite
 def calls(draw):
     length = st.integers(1, 70) | st.sampled_from(BORDERS)
@@ -152,11 +173,11 @@ def calls(draw):
     inputs, out_grad = draw_inputs(batch, heads, kv_heads, queries, keys, width, dtype, draw(st.integers(0, 99)))
     options = {
         "causal": draw(st.booleans()),
-        "window": draw(st.none() | st.integers(1, 80)),
-        "key_lengths": draw(
-            st.none() | st.lists(st.integers(0, keys), min_size=batch, max_size=batch).map(torch.tensor)
-        ),
+        "window": draw(st.none() | st.integers(1, 80) | st.tuples(st.integers(0, 70), st.integers(0, 70))),
+        "key_lengths": draw(lengths_of(keys, batch)),
+        "query_lengths": draw(lengths_of(queries, batch)),
         "scale": draw(st.sampled_from([None, 0.3, -0.2, 0.0])),
+        "softcap": draw(st.sampled_from([None, None, 1.5, 30.0])),
         "dropout_p": draw(st.sampled_from([0.0, 0.0, 0.4])),
         "deterministic": draw(st.booleans()),
     }
@@ -166,7 +187,7 @@ def calls(draw):
 # Shrinking a failure would take minutes in the interpreter.
 @settings(
     deadline=None,
-    max_examples=16,
+    max_examples=12,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -194,6 +215,8 @@ def test_the_deterministic_table_gradient_has_the_corners_of_its_blocks():
     """Offsets that only one corner of a block reaches count at both ends of what is visible; and heads share keys."""
     inputs, out_grad = draw_inputs(1, 4, 2, 40, 41, 16, torch.float32)
     assert_as_good_as_eager(inputs, out_grad, True, causal=True, window=3, deterministic=True)
+    inputs, out_grad = draw_inputs(1, 2, 1, 40, 40, 16, torch.float32)
+    assert_as_good_as_eager(inputs, out_grad, True, window=(2, 1), deterministic=True)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -204,7 +227,7 @@ def test_entries_that_share_a_table_and_a_seed_are_as_a_call_of_their_own(determ
     options = Options(True, None, 0.25, 0.5, deterministic)
 
     def call(entries, members):
-        tensors = q[entries], k[entries], v[entries], tables[members], lengths[entries], seeds[members]
+        tensors = q[entries], k[entries], v[entries], tables[members], lengths[entries], None, seeds[members]
         inputs = Inputs(*tensors, options)
         out, lse = launch.launch_forward(inputs)
         gradients = launch.launch_backward(out_grad[entries], torch.ones_like(lse), out, lse, inputs, True)
@@ -216,14 +239,47 @@ def test_entries_that_share_a_table_and_a_seed_are_as_a_call_of_their_own(determ
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_lengths_past_the_keys_are_all_of_them_and_below_zero_none(deterministic):
-    inputs, out_grad = draw_inputs(2, 1, 1, 9, 7, 16, torch.float32)
-    lengths = torch.tensor([9, -3])
+def test_lengths_past_the_end_are_all_there_is_and_below_zero_none(deterministic):
+    inputs, out_grad = draw_inputs(3, 1, 1, 9, 7, 16, torch.float32)
+    of_keys, of_queries = torch.tensor([9, -3, 5]), torch.tensor([4, 5, 12])
+    clamped = of_keys.clamp(0, 7), of_queries.clamp(0, 9)
+    options = {"causal": True, "impl": "triton", "deterministic": deterministic}
     actual, expected = (
-        run(inputs, out_grad, True, key_lengths=key_lengths, impl="triton", deterministic=deterministic)
-        for key_lengths in (lengths, lengths.clamp(0, 7))
+        run(inputs, out_grad, True, key_lengths=key_lengths, query_lengths=query_lengths, **options)
+        for key_lengths, query_lengths in ((of_keys, of_queries), clamped)
     )
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (45, 50), (37, 1)])
+def test_lengths_windows_and_a_softcap_are_as_good_as_eager_at_odd_shapes(queries, keys, deterministic):
+    """The second entry has a query and a key less than a block, or none."""
+    inputs, out_grad = draw_inputs(2, 2, 1, queries, keys, 16, torch.float32)
+    lengths = {
+        "key_lengths": torch.tensor([keys, min(keys - 1, 17)]),
+        "query_lengths": torch.tensor([max(queries - 6, 1), min(queries - 1, 31)]),
+    }
+    options = {"window": (9, 3), "softcap": 0.6, "deterministic": deterministic}
+    assert_as_good_as_eager(inputs, out_grad, True, **lengths, **options)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_what_lies_in_queries_that_are_not_real_has_no_effect(deterministic):
+    """Not even NaN, in the output or in any gradient."""
+    inputs, out_grad = draw_inputs(2, 1, 1, 40, 9, 16, torch.float32)
+    query_lengths = torch.tensor([35, 3])
+    options = {"query_lengths": query_lengths, "impl": "triton"}
+    expected = run(inputs, out_grad, True, **options, deterministic=deterministic)
+    padding = torch.arange(40)[:, None] >= query_lengths[:, None, None, None]
+    inputs[0] = inputs[0].masked_fill(padding, torch.nan)
+    actual = run(inputs, out_grad.masked_fill(padding, torch.nan), True, **options, deterministic=deterministic)
+    levels = attention(*inputs[:3], **options, return_lse=True)[1]
+    assert torch.equal(levels == -torch.inf, padding[..., 0])
+    assert expected["out"].masked_select(padding).abs().max() == 0
+    assert expected["dq"].masked_select(padding).abs().max() == 0
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -268,7 +324,7 @@ def test_offsets_pass_two_to_the_31(tmp_path):
     *leaves, distant = [spread_out(tensor, start) for tensor, start in zip(near, places, strict=True)]
     options = {"causal": True, "impl": "triton", "deterministic": True}
     expected = run([q, k, v, table], out_grad, True, **options)
-    inputs = Inputs(*leaves, table[None], None, None, Options(True, None, 0.25, deterministic=True))
+    inputs = Inputs(*leaves, table[None], None, None, None, Options(True, None, 0.25, deterministic=True))
     out, lse = launch.launch_forward(inputs)
     actual = launch.launch_backward(distant, torch.zeros_like(lse), out, lse, inputs, True)
     for name, gradient in zip(expected, (out, *actual[:3], actual[3][0]), strict=True):
@@ -304,7 +360,8 @@ def test_no_kernel_touches_memory_outside_its_tensors(deterministic, monkeypatch
     for method, places in accesses.items():
         watch(method, *places)
     inputs, out_grad = draw_inputs(2, 1, 1, 40, 43, 80, torch.float16)
-    options = {"key_lengths": torch.tensor([43, 43]), "dropout_p": 0.5, "deterministic": deterministic}
+    options = {"key_lengths": torch.tensor([43, 43]), "query_lengths": torch.tensor([40, 40])}
+    options |= {"dropout_p": 0.5, "deterministic": deterministic}
     run(inputs, out_grad, True, impl="triton", **options)
     assert set(touches) == set(accesses)
 
@@ -366,10 +423,11 @@ def test_members_of_a_vmap_have_tables_of_their_own():
     """vmap over values and tables, over tables alone, and its gradients, against a loop."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 2, 9, 16, generator=generator) for _ in range(3))
-    tables = torch.randn(2, 2, 17, generator=generator)
+    tables, lengths = torch.randn(2, 2, 17, generator=generator), torch.tensor([6, 9])
 
     def loss(q, k, v, table):
-        return attention(q, k, v, bias=RelativeBias(table), causal=True, impl="triton").square().sum()
+        options = {"causal": True, "query_lengths": lengths, "softcap": 2.0, "impl": "triton"}
+        return attention(q, k, v, bias=RelativeBias(table), **options).square().sum()
 
     derive = torch.func.grad(loss, argnums=(0, 1, 2, 3))
     for dims in ((0, 0, 0, 0), (None, None, None, 0), (0, 0, 0, None)):
@@ -410,7 +468,8 @@ def test_the_operators_pass_opcheck(biased):
     inputs, out_grad = draw_inputs(1, 2, 1, 5, 7, 16, torch.float32)
     q, k, v, table = [tensor.detach().requires_grad_() for tensor in inputs]
     bias = table[None] if biased else None
-    call = (q, k, v, bias, torch.tensor([6]), None, True, None, 0.25, 0.0, False)
+    options = as_arguments(Options(True, (4, 9), 0.25, softcap=2.0))
+    call = (q, k, v, bias, torch.tensor([6]), torch.tensor([4]), None, *options)
     torch.library.opcheck(attention_forward, call)
     out, lse = (tensor.detach() for tensor in attention_forward(*call))
     torch.library.opcheck(
@@ -420,8 +479,8 @@ def test_the_operators_pass_opcheck(biased):
             torch.zeros_like(lse),
             out,
             lse,
-            *(t if t is None else t.detach() for t in call[:6]),
-            *call[6:],
+            *(t if t is None else t.detach() for t in call[:7]),
+            *call[7:],
             biased,
         ),
     )
