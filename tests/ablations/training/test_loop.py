@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_threads(task):
 
 
 def test_a_compiled_training_is_the_same(task, monkeypatch):
-    """Graphs of PyTorch's compiler with its own backend left out, so that the steps are the same operators."""
+    """Graphs of PyTorch's compiler without its own backend and that one's options: the steps are the same operators."""
     graphs = []
 
     def counting(graph, inputs):
@@ -85,7 +85,7 @@ def test_a_compiled_training_is_the_same(task, monkeypatch):
         return graph.forward
 
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=counting))
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compile_(model, backend=counting))
     compiled = run(task, config=CONFIG.model_copy(update={"compile": True}))[1]
     assert graphs
     for one, other in zip(compiled, run(task)[1], strict=True):
