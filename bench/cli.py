@@ -1,6 +1,5 @@
 """The command `trans4init bench`: measure the suites, compare two sets of measurements, estimate a study."""
 
-import contextlib
 import shlex
 import signal
 import subprocess
@@ -61,7 +60,7 @@ class MeasureSuites:
                 sys.executable,
                 "-P",
                 "-m",
-                "pytest",
+                "trans4init.bench.pytest_process",
                 "--import-mode=importlib",
                 "-p",
                 "no:cacheprovider",
@@ -74,10 +73,11 @@ class MeasureSuites:
             *([] if self.minutes is None else ["--minutes", str(self.minutes)]),
             *(str(files[name]) for name in self.suite or files),
         ]
-        process = subprocess.Popen(command_line, env=without_test_runner())
-        code = _wait(process)
+        code = _run(command_line)
         self._present()
-        return 130 if code in (pytest.ExitCode.INTERRUPTED, -signal.SIGINT) else int(code != 0)
+        if code in (pytest.ExitCode.INTERRUPTED, 128 + signal.SIGINT):
+            raise KeyboardInterrupt
+        return int(code != 0)
 
     def _present(self) -> None:
         """Write the page of all results in the folder, and mirror them to MLflow."""
@@ -146,7 +146,7 @@ class CompareSides:
         for remark in outcome.remarks:
             print(remark)
         if outcome.stopped:
-            return 130
+            raise KeyboardInterrupt
         return int(bool(outcome.lost) or any(ratio.word == "slower" for ratio in outcome.ratios.values()))
 
 
@@ -167,23 +167,31 @@ class EstimateStudy:
         return 0
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the process and return its exit code. Ctrl-C is left to it: it stops and prints its results so far."""
-    while True:
-        with contextlib.suppress(KeyboardInterrupt):
-            return process.wait()
+def _run(command_line: Sequence[str]) -> int:
+    """Run the process and return its exit code. At Ctrl-C it stops and prints its results so far, and is waited for."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # it unblocks the signal when it can answer it
+    process = subprocess.Popen(command_line, env=without_test_runner())
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # a terminal has told it already, `kill` has not
+        return process.wait()
+    finally:
+        process.kill()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run a command and exit with the codes of `trans4init`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"compare": CompareSides, "estimate": EstimateStudy}
     if words and words[0] in commands:
-        execute(words[1:], commands[words[0]], (), f"{_PROGRAM} {words[0]}", commands[words[0]].__doc__ or "")
+        command = commands[words[0]]
+        execute(words[1:], lambda: command, (), f"{_PROGRAM} {words[0]}", command.__doc__ or "")
     if words and not words[0].startswith("-"):
         print(f"trans4init: {unknown_name('command', words[0], commands)}", file=sys.stderr)
         sys.exit(2)
-    execute(words, MeasureSuites, (), _PROGRAM, _DESCRIPTION)
+    execute(words, lambda: MeasureSuites, (), _PROGRAM, _DESCRIPTION)
 
 
 if __name__ == "__main__":

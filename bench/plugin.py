@@ -3,7 +3,7 @@
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from trans4init.ablations.errors import InputError
 from trans4init.bench.measuring.rounds import Plan
 from trans4init.bench.measuring.worker import Measured, load_suite, measure_case
 from trans4init.bench.records import facts, records
@@ -134,14 +135,14 @@ class Session:
                 for other in item.session.items
                 if (_real_path(other.path), str(_parts(other)[1])) == key
             ]
-            self._measured[key] = self._keep(suite, measure_case(item.path, suite, case, names, self.plan))
+            self._measured[key] = self._keep(suite, _measure(item.path, suite, case, names, self.plan))
         measured = self._measured[key]
         return measured, facts(suite.name, measured, _parts(item)[2], self.rates)
 
     def checked(self, item: pytest.Item) -> tuple[Measured, dict[str, Any]]:
         """Run a test's implementation once, and check its result. Others may run meanwhile, and nothing is kept."""
         suite, case, name = _parts(item)
-        measured = measure_case(item.path, suite, case, [name], CHECK)
+        measured = _measure(item.path, suite, case, [name], CHECK)
         return measured, facts(suite.name, measured, name, {})
 
     def release(self) -> None:
@@ -160,7 +161,7 @@ class Session:
         suite = load_suite(MACHINE)
         for case in suite.cases(quick=False):
             names = [way.name for way in suite.implementations(case)]
-            measured = self._keep(suite, measure_case(MACHINE, suite, case, names, self.plan))
+            measured = self._keep(suite, _measure(MACHINE, suite, case, names, self.plan))
             self._measured[_real_path(MACHINE), str(case)] = measured
             samples = sorted(measured.timings[suite.baseline].samples.values())
             amount = case.flop or case.bytes  # matmul has both, and its operations take the time
@@ -181,6 +182,14 @@ class Session:
 
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def _measure(file: Path, suite: Suite, case: Case, names: Sequence[str], plan: Plan) -> Measured:
+    """Measure a case in a worker; end the session where none can be started."""
+    try:
+        return measure_case(file, suite, case, names, plan)
+    except InputError as error:
+        pytest.exit(str(error), returncode=1)
 
 
 def _accelerator() -> str:

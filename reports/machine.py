@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Contention", "Environment", "capture", "clock_mhz", "usable_cores"]
+__all__ = ["Contention", "Environment", "capture", "clock_mhz", "git_environment", "usable_cores"]
 
 _PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "optuna", "mlflow", "scipy")
 
@@ -118,9 +118,16 @@ def _git_commit() -> str:
 
 
 def _git(source: Path, *arguments: str) -> str:
+    # Optional locks, such as that of `status`, would refuse a commit that is made meanwhile.
+    command = ["git", "--no-optional-locks", *arguments]
     return subprocess.run(
-        ["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10
+        command, cwd=source, env=git_environment(), capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
+
+
+def git_environment() -> dict[str, str]:
+    """Return the environment in which git asks about a folder: GIT_DIR and its like would name another repository."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
 
 class Contention:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from trans4init.ablations.cli.environment import output_error
 from trans4init.ablations.errors import InputError
 
 __all__ = ["answer_lines"]
@@ -29,6 +30,8 @@ def answer_lines(answer: Callable[[str], tuple[str, int]], lines: Iterable[str] 
             continue
         seconds = time.perf_counter() - start
         print(text, flush=True)
+        if output_error() is not None:  # such as that of a closed pipe: nobody reads the other answers
+            break
         print(f"{tokens} tokens in {seconds:.2f} s: {tokens / seconds:.0f} tokens/s", file=sys.stderr)
     return 0
 

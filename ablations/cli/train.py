@@ -2,8 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from trans4init.ablations.cli.stopping import SIGNALS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from trans4init.ablations.training.distributed import Team
     from trans4init.ablations.training.recipe import Recipe
     from trans4init.ablations.training.run import Outcome
     from trans4init.reports.records.schema import Measurement
@@ -69,7 +71,7 @@ class Train:
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
         with (
             joined_team() as team,
-            _asked_to_stop(tell=team.leads) as stop,
+            _Stop(team) as stop,
             held(folder) if team.leads else nullcontext(),
         ):
             if team.leads:
@@ -81,15 +83,13 @@ class Train:
             except StoppedError as stopped:
                 if team.leads:
                     print(f"Stopped after step {stopped.step}; to continue: {launcher}{command}", file=sys.stderr)
-                return 130
+                return 128 + (stop.number or signal.SIGINT)  # another process of the team may have had it
             except DivergedError as error:
                 raise FaultError(f"{error}; try a lower training.learning_rate.") from error
             except OutsideDomainError as error:
                 raise InputError(
                     f"the model has no positions for what is tested: {error}; try a larger model.context."
                 ) from None
-            except BrokenPipeError:
-                raise
             except OSError as error:
                 raise FaultError(f"the run can't be written to {folder}: {error.strerror}.") from error
         if team.leads:
@@ -137,27 +137,39 @@ def _value(text: str) -> Any:
         return text
 
 
-@contextmanager
-def _asked_to_stop(*, tell: bool) -> Iterator[Any]:
-    """Give a function that says whether to stop, after a Ctrl-C or SIGTERM within; a second one stops at once.
+class _Stop:
+    """Whether to stop: called after each step. Within, it notes a first Ctrl-C or SIGTERM; a second one stops at once.
 
-    tell: whether to print that training stops.
+    So does the first before there was a step: then there is nothing to keep. A team's processes wait for each other.
     """
-    asked = False
 
-    def note(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-        if tell:
-            os.write(2, b"Stopping after this step; Ctrl-C once more stops at once.\n")  # print may fail in a handler
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    number = 0
+    """The number of the signal; 0 while there was none."""
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
+    def __init__(self, team: "Team") -> None:
+        self._team, self._began = team, False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        self._began = True
+        return self.number != 0
+
+    def _note(self, number: int, frame: object) -> None:
+        self.__exit__()
+        if not self._began and self._team.size == 1:
+            signal.raise_signal(number)
+        self.number = number
+        if self._team.leads:
+            with suppress(OSError):  # print may fail in a handler
+                os.write(2, b"Stopping after this step; Ctrl-C once more stops at once.\n")
 
 
 def _train(recipe: "Recipe", folder: Path, team: Any, console: "Console", stop: Any) -> "Outcome":

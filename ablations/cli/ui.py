@@ -72,11 +72,12 @@ def _answers(port: int) -> bool:
 def _serve(servers: dict[str, list[str]]) -> int:
     # Without its job queue, which nothing here uses, MLflow starts ten processes less and leaves none behind.
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    processes = [subprocess.Popen(words, env=environment) for words in servers.values()]
-    for title in servers:
-        print(title, flush=True)
-    print("Ctrl-C ends them.", flush=True)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for title, words in servers.items():
+            processes.append(subprocess.Popen(words, env=environment))
+            print(title)
+        print("Ctrl-C ends them.")
         return max(process.wait() for process in processes)
     except KeyboardInterrupt:
         return 0

@@ -39,10 +39,10 @@ class Coordinator:
         self._agenda, self._executor, self._tuner = agenda, executor, tuner
         self._mirror, self._display = mirror, display
         self._in_flight: dict[str, Request] = {}
-        self._stopping = False
+        self._stopping = self._told = False
 
     def run(self) -> bool:
-        """Run what is left; return whether the agenda is complete. Raises KeyboardInterrupt at the second Ctrl-C.
+        """Run what is left; return whether the agenda is complete: not if Ctrl-C stopped it.
 
         Raises FaultError if a result or Optuna's database can't be written; what was written before is kept.
         """
@@ -51,6 +51,7 @@ class Coordinator:
                 for cell in self._agenda.study.spec.cells():
                     self._tuner.tell(cell, self._agenda.trials(cell))
                 while not self._stopping or self._executor.running():
+                    self._tell()
                     if not self._stopping and self._fill():
                         continue
                     if not self._executor.running():
@@ -71,12 +72,13 @@ class Coordinator:
             return False
         if requests[0].phase == "throughput":
             self._mirror.drain(MIRROR_PATIENCE)
-        self._in_flight |= {request.run_id: request for request in requests}
         self._display.started(requests)
         self._executor.submit(requests)
+        self._in_flight |= {request.run_id: request for request in requests}
         return True
 
     def _on_event(self, event: Event[Request, RunRecord]) -> None:
+        self._tell()
         if isinstance(event, Advanced):
             self._display.advanced(event)
             return
@@ -104,21 +106,30 @@ class Coordinator:
         missing = [Measurement(study.spec.metric(), None)]
         return [study.record(request, missing, status="failed", error=event.reason) for request in event.requests]
 
+    def _tell(self) -> None:
+        """Say once that the study stops: not where the signal is handled, which may be amid other printing."""
+        if not self._stopping or self._told:
+            return
+        self._told = True
+        count = self._executor.running()
+        self._display.say(
+            f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
+            f"finished; Ctrl-C again stops now. To continue later: {self._agenda.study.command}"
+        )
+
     @contextmanager
     def _answering_interrupts(self) -> Iterator[None]:
-        """Let the runs under way finish at the first Ctrl-C within; raise KeyboardInterrupt at the second."""
+        """Let the runs under way finish at the first Ctrl-C within.
+
+        At the second, or if there are none, whoever answered Ctrl-C before answers it.
+        """
 
         def answer(number: int, frame: FrameType | None) -> None:
-            if self._stopping:
-                raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, before)
+            if not self._in_flight:
+                signal.raise_signal(signal.SIGINT)
             self._stopping = True
-            count = self._executor.running()
-            self._display.say(
-                f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
-                f"finished; Ctrl-C again stops now. To continue later: {study_command}"
-            )
 
-        study_command = self._agenda.study.command
         before = signal.signal(signal.SIGINT, answer)
         try:
             yield

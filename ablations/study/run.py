@@ -50,8 +50,8 @@ class Options:
 def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     """Run what is left of the study and write its report; return the exit code.
 
-    It is 0 when all is done, 1 if a run failed, 130 after Ctrl-C. Raises InputError, before any run, for a study that
-    can't be run, and FaultError if the machine refuses, such as a full disk.
+    It is 0 when all is done, 1 if a run failed, 130 if Ctrl-C let the runs under way finish. Raises InputError, before
+    any run, for a study that can't be run, and FaultError if the machine refuses, such as a full disk.
     """
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
     _refuse_name(study.folder)
@@ -75,11 +75,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
             _keep_card(study, results)
             return _conclude(agenda, dataclasses.replace(results, stored_card=study.card()), console)
-        try:
-            complete, mirror = _run(agenda, results, options, console, checked=new)
-        except KeyboardInterrupt:
-            _say(console, f"Stopped. Finished runs are kept; to continue: {options.command}")
-            return INTERRUPTED
+        complete, mirror = _run(agenda, results, options, console, checked=new)
         code = _conclude(agenda, None, console, mirror)
         if not complete:
             _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
@@ -97,14 +93,15 @@ def _run(
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.display import make_display
-    from trans4init.ablations.study.executors.choose import make_executor, warm_up
+    from trans4init.ablations.study.executors.choose import make_executor
+    from trans4init.ablations.study.executors.local import start_server
     from trans4init.ablations.study.tuner import Tuner
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
     study = agenda.study
     if options.executor == "process":
-        warm_up(PRELOAD)
+        start_server("__main__", PRELOAD)
     if not checked:
         _check(study, options.file)
     worker = StudyWorker(study, elsewhere=options.executor == "ray")

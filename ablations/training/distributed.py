@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trans4init.ablations.errors import InputError
+
 __all__ = ["Team", "joined_team"]
 
 
@@ -64,13 +66,22 @@ class Team:
 
 @contextmanager
 def joined_team() -> Iterator[Team]:
-    """Join the team that torchrun started this process in, by NCCL between GPUs or gloo between CPUs."""
+    """Join the team that torchrun started this process in, by NCCL between GPUs or gloo between CPUs.
+
+    Raises InputError where there is no such team.
+    """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():  # a scheduler may set one of them alone
         yield Team()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"no team can be joined ({str(error).splitlines()[0]}): start it by torchrun, or, to train in one process, "
+            f"leave RANK, WORLD_SIZE and MASTER_ADDR out of the environment."
+        ) from None
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:

@@ -18,6 +18,7 @@ from trans4init.ablations.errors import FaultError, InputError
 from trans4init.bench.comparing.regression import TimeRatio, compare_timings, enough
 from trans4init.bench.measuring.inherited import without_test_runner
 from trans4init.bench.suite import suite_files
+from trans4init.reports.machine import git_environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
 from trans4init.reports.records.store import Results, load_results
@@ -287,4 +288,6 @@ def _git(*arguments: str) -> str:
     """Run git and return its output; empty if it fails or isn't installed."""
     if shutil.which("git") is None:
         return ""
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], env=git_environment(), capture_output=True, text=True, check=False
+    ).stdout.strip()

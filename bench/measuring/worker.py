@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from trans4init.ablations.study.executors.local import start_server
 from trans4init.bench.measuring.rounds import (
     Checked,
     Failed,
@@ -136,9 +137,8 @@ def _context() -> SpawnContext | ForkServerContext:
     """Use forkserver where it works; processes with CUDA, or on macOS, can't be forked, and are spawned."""
     if sys.platform != "linux" or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
+    start_server(*_PRELOADED)
+    return multiprocessing.get_context("forkserver")
 
 
 def _note(measured: Measured, message: Message) -> None:

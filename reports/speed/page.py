@@ -40,11 +40,12 @@ def write_speed_page(folder: Path, results: Results) -> Path:
 
 def _figures(suite: SuiteSpeeds) -> dict[str, str]:
     """Return the drawings of a suite as SVG, by title; those that it has no data for are left out."""
-    drawn = {
-        "Times, how many times as fast as the baseline, and peak memory": _draw_times(suite),
-        "Rates under the machine's ceilings (roofline)": _draw_roofline(suite),
-        "Growth with length": _draw_growth(suite),
-    }
+    with drawing_style(9):
+        drawn = {
+            "Times, how many times as fast as the baseline, and peak memory": _draw_times(suite),
+            "Rates under the machine's ceilings (roofline)": _draw_roofline(suite),
+            "Growth with length": _draw_growth(suite),
+        }
     return {title: svg for title, svg in drawn.items() if svg is not None}
 
 
@@ -85,7 +86,7 @@ def _draw_times(suite: SuiteSpeeds) -> str | None:
         right.set_xlabel("MiB\nabove the inputs")
     for panel in panels:
         _scale(panel)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _title(case: CaseSpeeds) -> str:
@@ -142,7 +143,7 @@ def _draw_roofline(suite: SuiteSpeeds) -> str | None:
     axes.set_xlabel("FLOP per byte that must move")
     axes.set_ylabel("GFLOP/s")
     axes.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _draw_growth(suite: SuiteSpeeds) -> str | None:
@@ -169,7 +170,7 @@ def _draw_growth(suite: SuiteSpeeds) -> str | None:
         panel.set_xlabel("length")
         panel.set_ylabel(title)
     axes[0].legend(fontsize=8, frameon=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _by_length(suite: SuiteSpeeds) -> dict[tuple[str, str], list[tuple[float, Speed]]]:
@@ -202,8 +203,3 @@ def _styles(suite: SuiteSpeeds) -> dict[str, tuple[str, str]]:
 def _timed(case: CaseSpeeds) -> Sequence[Speed]:
     """Return the implementations of a case that have a time."""
     return [speed for speed in case.speeds if speed.milliseconds is not None]
-
-
-def _svg(figure: Figure) -> str:
-    with drawing_style(9):
-        return as_svg(figure)

@@ -139,6 +139,38 @@ def test_the_second_interrupt_stops_at_once(tiny_study, command, tmp_path):
     wait_for_end_of_group(process.pid)
 
 
+def test_an_interrupt_at_the_first_line_ends_all_processes_with_one_sentence(tiny_study, command):
+    """The server that workers are forked from may still import torch."""
+    study = tiny_study()
+    process = command("run", study)
+    assert process.stdout.readline() == "fit: fourier-mlp ...\n"
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, f"Stopped; to continue: trans4init run {study}\n")
+    wait_for_end_of_group(process.pid)
+
+
+def test_a_terminated_command_ends_its_workers_and_says_how_to_go_on(tiny_study, command, tmp_path):
+    """All processes are told, as service managers do."""
+    study = tiny_study(("steps = 6", "steps = 100000"))
+    process = command("run", study)
+    wait_for(lambda: len(list(results(tmp_path).glob("fit-*.parquet"))) == 1)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert output.splitlines()[-1] == f"Stopped; to continue: trans4init run {study}"
+    assert all(record.status == "ok" for record in load_results(results(tmp_path)).records)
+    wait_for_end_of_group(process.pid)
+
+
+def test_a_study_whose_reader_leaves_runs_to_its_end(tiny_study, command, tmp_path):
+    process = command("run", tiny_study(("seeds = 2", "seeds = 1"), ("trials = 2", "trials = 1")))
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "runs" / "tiny" / "report.html").exists()
+
+
 def test_an_interrupt_between_inline_runs_stops_there(tiny_study, command, run_command, tmp_path):
     study = tiny_study(("steps = 6", "steps = 300"))
     process = command("run", study, "--executor", "inline")

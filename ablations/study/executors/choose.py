@@ -1,14 +1,10 @@
 """Choose an executor by its name."""
 
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.forkserver
-
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.executors.local import InlineExecutor, ProcessExecutor, worker_context
+from trans4init.ablations.study.executors.local import InlineExecutor, ProcessExecutor
 from trans4init.ablations.study.executors.protocol import Executor, R, T_co, Work
 
-__all__ = ["EXECUTORS", "make_executor", "warm_up"]
+__all__ = ["EXECUTORS", "make_executor"]
 
 EXECUTORS = ("inline", "process", "ray")
 
@@ -27,10 +23,3 @@ def make_executor(name: str, work: Work[R, T_co], workers: int, preload: str) ->
 
         return RayExecutor(work, workers)
     raise InputError(f"unknown executor {name!r}; there are: {', '.join(EXECUTORS)}.")
-
-
-def warm_up(preload: str) -> None:
-    """Start the server that worker processes are forked from, so that it imports `preload` while the caller works."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        worker_context(preload)
-        multiprocessing.forkserver.ensure_running()

@@ -4,17 +4,25 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
+import tempfile
 import threading
+import time
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Generic
 
+from trans4init.ablations.errors import FaultError, InputError
+from trans4init.ablations.study.executors import server
 from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, OnEvent, R, T_co, Work
 
-__all__ = ["InlineExecutor", "ProcessExecutor", "worker_context"]
+__all__ = ["InlineExecutor", "ProcessExecutor", "start_server"]
+
+_SERVED = "forkserver" in multiprocessing.get_all_start_methods()
+_GROUP_SECONDS = 0.5
+"""How long after a worker's death it is reported: a signal to all processes of a command reaches this one too."""
 
 
 class InlineExecutor(Generic[R, T_co]):
@@ -52,17 +60,25 @@ class ProcessExecutor(Generic[R, T_co]):
     """
 
     def __init__(self, work: Work[R, T_co], workers: int, preload: str) -> None:
-        self._work, self.capacity = work, workers
-        self._context = worker_context(preload)
+        self._work, self.capacity, self._preload = work, workers, preload
+        self._context = multiprocessing.get_context("forkserver" if _SERVED else "spawn")
         self._runs: dict[Connection, tuple[tuple[R, ...], BaseProcess]] = {}
 
     def submit(self, requests: tuple[R, ...]) -> None:
         """Start a process for the requests."""
+        start_server("__main__", self._preload)  # if it was killed; otherwise it is there
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(  # type: ignore[attr-defined]  # BaseContext has it at run time
             target=_worker, args=(theirs, self._work, requests), name=requests[0].run_id, daemon=True
         )
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError):
+            time.sleep(_GROUP_SECONDS)
+            raise FaultError(
+                "the process that workers are forked from was ended, perhaps since the machine ran out of memory; "
+                "the same command continues the study."
+            ) from None
         theirs.close()
         self._runs[ours] = (requests, process)
 
@@ -75,6 +91,7 @@ class ProcessExecutor(Generic[R, T_co]):
                 event: Event[R, T_co] = connection.recv()
             except (EOFError, OSError):
                 process.join()
+                time.sleep(_GROUP_SECONDS)
                 event = Died(requests, _reason(process.exitcode))
             if not isinstance(event, Advanced):
                 self._forget(connection)
@@ -96,13 +113,28 @@ class ProcessExecutor(Generic[R, T_co]):
         connection.close()
 
 
-def worker_context(preload: str) -> BaseContext:
-    """Return how workers start: forked from a server that has imported `preload`; spawned where there is no server."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", preload])
-    return context
+def start_server(*modules: str) -> None:
+    """Start the server that workers are forked from, so that it imports the modules while the caller works.
+
+    Ctrl-C never reaches it, nor the workers: the process that starts them answers. Where the system has no such server,
+    nothing is done. Raises InputError where no socket to it can be made.
+    """
+    if not _SERVED:
+        return
+    multiprocessing.set_forkserver_preload([server.__name__, *modules])
+    os.environ[server.STARTER] = str(os.getpid())
+    try:
+        multiprocessing.resource_tracker.ensure_running()  # which the server needs, and which unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # processes inherit what is blocked
+        multiprocessing.forkserver.ensure_running()
+    except OSError as error:
+        raise InputError(
+            f"no worker can be started with a socket in {tempfile.gettempdir()} ({error}); "
+            f"set TMPDIR to a folder with a short name."
+        ) from None
+    finally:
+        del os.environ[server.STARTER]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _worker(connection: Connection, work: Work[R, T_co], requests: tuple[R, ...]) -> None:

@@ -21,8 +21,12 @@ class RayExecutor(Generic[R, T_co]):
         except ImportError:
             raise InputError("executor 'ray' needs Ray: pip install 'trans4init[cluster]'.") from None
         self._ray: Any = ray
+        address = os.environ.get("RAY_ADDRESS")
         if not ray.is_initialized():
-            ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False)
+            try:
+                ray.init(num_cpus=workers if address is None else None, log_to_driver=False)
+            except (ConnectionError, ValueError) as error:
+                raise InputError(f"no Ray cluster can be used at {address or 'this machine'}: {error}") from None
         self.capacity = max(1, int(ray.cluster_resources().get("CPU", workers)))
         self._work = ray.put(work)
         self._run = ray.remote(num_cpus=1, max_retries=0)(_run)

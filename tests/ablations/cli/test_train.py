@@ -1,6 +1,7 @@
 """`train`, `translate` and `generate` as a user meets them: plain about mistakes, from data to a model that is used."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 import tyro
 
 from trans4init.ablations.cli.generate import Generate
-from trans4init.ablations.cli.train import Train, _value
+from trans4init.ablations.cli.train import Train, _Stop, _value
 from trans4init.ablations.cli.translate import Translate
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.settings.model import TransformerConfig
 from trans4init.ablations.training.checkpoint import read_snapshot, write_snapshot
+from trans4init.ablations.training.distributed import Team
 from trans4init.ablations.training.inference import Sampling, generate, translate
 from trans4init.ablations.training.loop import DivergedError
 from trans4init.ablations.training.recipe import load_recipe
@@ -277,3 +279,21 @@ def test_a_run_that_diverges_is_a_row_too_and_every_row_says_what_was_in_the_slo
 def test_a_checkpoint_that_is_not_there_is_said(wanted, sentence):
     with pytest.raises(InputError, match=sentence):
         wanted.run("")
+
+
+def test_a_signal_stops_training_after_its_step_and_a_second_one_at_once(capfd):
+    with _Stop(Team()) as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert (stop(), stop.number) == (True, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err == "Stopping after this step; Ctrl-C once more stops at once.\n"
+
+
+def test_before_the_first_step_a_signal_stops_at_once_unless_a_team_waits():
+    with pytest.raises(KeyboardInterrupt), _Stop(Team()):
+        signal.raise_signal(signal.SIGINT)
+    with _Stop(Team(rank=1, size=2)) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop(), stop.number) == (True, signal.SIGTERM)

@@ -73,6 +73,13 @@ def test_a_variable_of_a_scheduler_makes_no_team(monkeypatch):
         assert (team.size, team.leads) == (1, True)
 
 
+def test_a_team_that_can_not_be_joined_is_said(monkeypatch):
+    for name, value in {"RANK": "first", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"no team can be joined .*'first'.* leave RANK"), joined_team():
+        pass
+
+
 def test_pieces_hold_every_row_once_and_share_the_predictions():
     targets = torch.tensor([[1, 2, IGNORED], [3, IGNORED, IGNORED], [4, 5, 6]])
     batch = Batch(torch.arange(9).view(3, 3), targets, lengths=torch.tensor([2, 1, 3]))

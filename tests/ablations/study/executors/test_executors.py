@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import pickle
 import sys
 from types import SimpleNamespace
@@ -173,7 +174,10 @@ class FakeRay:
         self.lost = 0
 
     def is_initialized(self):
-        return True
+        return "RAY_ADDRESS" not in os.environ
+
+    def init(self, **options):
+        raise ConnectionError("Failed to connect")
 
     def cluster_resources(self):
         return {"CPU": 3.0}
@@ -213,6 +217,13 @@ def test_on_ray_a_run_comes_back_whole_or_as_a_death(study, monkeypatch):
     assert (died.requests, died.reason) == (requests[0], "the run's worker was lost: node gone")
     [inline] = [e for e in play(make_executor("inline", study, 1), requests[1]) if isinstance(e, Finished)]
     assert found(finished.records[0]) == found(inline.records[0])
+
+
+def test_a_cluster_that_is_not_there_is_refused(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    with pytest.raises(InputError, match="no Ray cluster can be used at nowhere:1: Failed to connect"):
+        make_executor("ray", study, 1)
 
 
 def test_an_executor_that_cannot_be_had_is_refused(study, monkeypatch):
