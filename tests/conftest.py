@@ -120,6 +120,14 @@ def start_command(folder: Path, *words: object, **environment: str) -> subproces
 
 
 @pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, as at a terminal: a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def text_file(tmp_path: Path) -> Path:
     """A text of a thousand words, always the same."""
     write_tiny_study(tmp_path)

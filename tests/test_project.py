@@ -19,6 +19,7 @@ ENTRIES = {  # what a person or another process starts by name: nothing imports 
     "ablations.study.preload",
     "ablations.training.adamw",  # arrays of runs will
     "bench.cli",
+    "bench.pytest_process",
     "kernels.attention.tune",
     "reports.documents.fill",
 }

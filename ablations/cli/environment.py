@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from trans4init.ablations.errors import InputError
 
@@ -16,19 +16,37 @@ _FOREIGN = ("MPLBACKEND", "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "P
 """How variables begin that are meant for other programs, and change or end this one by Matplotlib, pytest or tyro."""
 
 
-class _Stream(io.FileIO):
-    """A standard stream. From the first error on, such as that of a closed pipe, what is written to it is dropped."""
+class _Stream(io.TextIOWrapper):
+    """A standard stream. From the first error on, such as that of a closed pipe, what is written to it is dropped.
+
+    Errors are caught here, outside of the buffer: a signal that arrives while Python code writes for the buffer would
+    make it write the same once more.
+    """
 
     error: OSError | None = None
 
-    def write(self, data: Any, /) -> int:
-        """Write bytes, or drop them; return their number."""
-        if self.error is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.error = error
-        return memoryview(data).nbytes
+    def write(self, text: str, /) -> int:
+        """Write a text, or drop it; return its length."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write, or drop, what is in the buffer."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        """Let the stream, and what its buffer still holds, go to /dev/null."""
+        self.error = self.error or error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        super().flush()
 
 
 def open_streams() -> None:
@@ -49,16 +67,15 @@ def open_streams() -> None:
 
 def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
     """Return a stream on the descriptor in place of Python's, which is None where the descriptor was closed."""
-    binary = io.BufferedWriter(_Stream(descriptor, "wb", closefd=False))
+    binary = io.BufferedWriter(io.FileIO(descriptor, "wb", closefd=False))
     encoding = stream.encoding if stream else "utf-8"
-    return io.TextIOWrapper(binary, encoding, errors="backslashreplace", line_buffering=True)
+    return _Stream(binary, encoding, errors="backslashreplace", line_buffering=True)
 
 
 def output_error() -> OSError | None:
     """Return the first error in writing standard output, up to now; None if there was none."""
     sys.stdout.flush()
-    stream = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return stream.error if isinstance(stream, _Stream) else None
+    return sys.stdout.error if isinstance(sys.stdout, _Stream) else None
 
 
 def check_environment() -> None:

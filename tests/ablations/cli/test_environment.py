@@ -37,14 +37,14 @@ def test_a_stream_drops_what_nobody_reads(stream):
     os.close(reader)
     for _ in range(3):
         print("more", file=text)
-    assert isinstance(text.buffer.raw.error, BrokenPipeError)
+    assert isinstance(text.error, BrokenPipeError)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_stream_on_a_full_disk_remembers_it(stream):
     text = stream(os.open("/dev/full", os.O_WRONLY))
     print("text", file=text)
-    assert text.buffer.raw.error.errno == errno.ENOSPC
+    assert text.error.errno == errno.ENOSPC
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

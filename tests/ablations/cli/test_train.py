@@ -281,7 +281,7 @@ def test_a_checkpoint_that_is_not_there_is_said(wanted, sentence):
         wanted.run("")
 
 
-def test_a_signal_stops_training_after_its_step_and_a_second_one_at_once(capfd):
+def test_a_signal_stops_training_after_its_step_and_a_second_one_at_once(capfd, interruptible):
     with _Stop(Team()) as stop:
         assert not stop()
         signal.raise_signal(signal.SIGINT)
@@ -291,7 +291,7 @@ def test_a_signal_stops_training_after_its_step_and_a_second_one_at_once(capfd):
     assert capfd.readouterr().err == "Stopping after this step; Ctrl-C once more stops at once.\n"
 
 
-def test_before_the_first_step_a_signal_stops_at_once_unless_a_team_waits():
+def test_before_the_first_step_a_signal_stops_at_once_unless_a_team_waits(interruptible):
     with pytest.raises(KeyboardInterrupt), _Stop(Team()):
         signal.raise_signal(signal.SIGINT)
     with _Stop(Team(rank=1, size=2)) as stop:

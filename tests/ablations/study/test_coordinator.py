@@ -50,7 +50,7 @@ def coordinator(runs):
     return Coordinator(agenda, runs, SimpleNamespace(parameters=None), None, runs)
 
 
-def test_ctrl_c_while_the_first_run_starts_stops_at_once():
+def test_ctrl_c_while_the_first_run_starts_stops_at_once(interruptible):
     runs = Runs("start")
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -59,7 +59,7 @@ def test_ctrl_c_while_the_first_run_starts_stops_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_while_a_run_goes_on_lets_it_finish_and_is_told_once():
+def test_ctrl_c_while_a_run_goes_on_lets_it_finish_and_is_told_once(interruptible):
     runs = Runs("run")
     assert not coordinator(runs).run()
     [line] = runs.said
