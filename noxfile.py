@@ -36,6 +36,14 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def calibration(session: nox.Session) -> None:
+    """How often a study's words are wrong, by 2000 small trainings: `nox -s calibration [-- FOLDER]` (half an hour)."""
+    install(session, "-e", ".")
+    folder = session.posargs or ["runs/calibration"]
+    session.run("python", "-m", "trans4init.ablations.study.calibration", *folder)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """The tests that need a GPU; fails where torch can't use one."""
     install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
@@ -71,16 +79,16 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def ablate(session: nox.Session) -> None:
-    """A study, from data to verdict: `nox -s ablate [-- STUDY …]`, by default positional-text."""
+    """A study, from data to verdict: `nox -s ablate [-- STUDY …]`, by default first-look."""
     named = session.posargs[:1] and not session.posargs[0].startswith("-")
-    trans4init(session, "run", *([] if named else ["positional-text"]), *session.posargs)
+    trans4init(session, "run", *([] if named else ["first-look"]), *session.posargs)
 
 
 @nox.session
 def report(session: nox.Session) -> None:
     """The report of a study: `nox -s report [-- DIR]`; then the documents' figures, from the published results."""
-    if session.posargs or Path("runs/positional-text").exists():
-        trans4init(session, "report", *(session.posargs or ["runs/positional-text"]))
+    if session.posargs or Path("runs/first-look").exists():
+        trans4init(session, "report", *(session.posargs or ["runs/first-look"]))
     else:
         install(session, "-e", ".")
     session.run("python", "-P", "-m", "trans4init.reports.documents.fill")

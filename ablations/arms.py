@@ -27,15 +27,20 @@ def apply_arm(
     """Put the arm into every slot of that name, and set what may move in training.
 
     arm: a name, or `FILE.py:NAME` for an arm in a file.
-    net: a fitted net for `learned-frozen`, `learned-fine-tuned` and `frozen-exact-gradient`; any net, whose values are
-    drawn again from `seed`, for the other arms that use one. It is copied: one net can serve many models.
+    net: a fitted net for `learned-frozen`, `learned-fine-tuned`, `frozen-exact-gradient` and `shuffled`; any net, whose
+    values are drawn again from `seed`, for the other arms that use one. It is copied: one net can serve many models.
     inputs: what the model is called with (a dict: by name) to measure how its output changes;
     `model.example_inputs()` where None.
 
-    Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function, a net that is
-    missing or doesn't fit, and contents of slots that don't go together; the model is then as it was.
+    Raises InputError for an unknown slot or arm, an arm that makes no sense for the slot's function or is made with the
+    model (`matched`), a net that is missing or doesn't fit, and contents of slots that don't go together; the model is
+    then as it was.
     """
     chosen = get_arm(arm)
+    if chosen.widens:
+        raise InputError(
+            f"arm {arm!r} has wider feed-forward layers, which a model has from its start: a study makes such a model."
+        )
     slots = slots_named(model, slot)
     function = next(iter(slots.values())).function
     chosen.check_applies_to(function)

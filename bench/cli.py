@@ -83,8 +83,8 @@ class MeasureSuites:
         """Write the page of all results in the folder, and mirror them to MLflow."""
         from trans4init.reports.mirror.speeds import mirror_speeds
         from trans4init.reports.mirror.store import MirrorError
-        from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results
+        from trans4init.reports.records.tables import UnreadableSchemaError
         from trans4init.reports.speed.page import write_speed_page
 
         try:

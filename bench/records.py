@@ -9,16 +9,13 @@ from typing import Any
 
 from trans4init.bench.measuring.worker import Measured, Timing
 from trans4init.bench.suite import Suite
-from trans4init.reports.machine import Environment
+from trans4init.reports.machine import CONTENDED_SHARE, Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, Metric, RunRecord
 from trans4init.reports.records.vocabulary import Status
 from trans4init.reports.speed.speeds import BASELINE_NOTE, COLOUR_NOTE, MISSING_NOTE, STUDY, THREADS_NOTE
 
-__all__ = ["CONTENDED", "contended_rounds", "facts", "records"]
-
-CONTENDED = 0.1
-"""A round is marked as contended if other processes used more than this share of the machine's processor time."""
+__all__ = ["contended_rounds", "facts", "records"]
 
 _STATUSES: dict[str, Status] = {"ok": "ok", "oom": "oom", "failed": "failed", "missing": "failed"}
 
@@ -94,7 +91,7 @@ def contended_rounds(measured: Measured) -> set[int]:
     return {
         number
         for number, round_ in measured.rounds.items()
-        if round_.conditions.throttled or (round_.conditions.others_share or 0.0) > CONTENDED
+        if round_.conditions.throttled or (round_.conditions.others_share or 0.0) > CONTENDED_SHARE
     }
 
 

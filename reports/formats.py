@@ -4,7 +4,20 @@ import re
 
 from trans4init.reports.statistics import Estimate, Interval
 
-__all__ = ["bounds", "count", "interval", "markdown", "number", "signed", "significant", "spoken", "value"]
+__all__ = [
+    "bounds",
+    "count",
+    "interval",
+    "limits",
+    "markdown",
+    "number",
+    "signed",
+    "signed_number",
+    "significant",
+    "spoken",
+    "step",
+    "value",
+]
 
 
 def spoken(name: str) -> str:
@@ -41,6 +54,16 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.4f}".replace("-", "−")
 
 
+def signed_number(value: float | None) -> str:
+    """Return a difference of any size with its sign and two significant digits."""
+    return "–" if value is None else ("−" if value < 0 else "+") + number(abs(value), 2)
+
+
+def step(value: float | None) -> str:
+    """Return a training step in groups of three digits; "never" where it is later than any that was watched."""
+    return "never" if value is None else count(round(value))
+
+
 def value(estimate: Estimate | None, digits: int = 4) -> str:
     """Return the value of an estimate with `digits` decimals."""
     return "–" if estimate is None else f"{estimate.value:.{digits}f}"
@@ -48,9 +71,12 @@ def value(estimate: Estimate | None, digits: int = 4) -> str:
 
 def bounds(estimate: Estimate | None, digits: int = 4) -> str:
     """Return the interval of an estimate with `digits` decimals; an empty string where there is no interval."""
-    if estimate is None or estimate.interval is None:
-        return ""
-    return f"[{estimate.interval.low:.{digits}f}, {estimate.interval.high:.{digits}f}]"
+    return "" if estimate is None else limits(estimate.interval, digits)
+
+
+def limits(bounds: Interval | None, digits: int = 4) -> str:
+    """Return an interval of values without signs, with `digits` decimals; an empty string where there is none."""
+    return "" if bounds is None else f"[{bounds.low:.{digits}f}, {bounds.high:.{digits}f}]"
 
 
 def interval(bounds: Interval | None) -> str:

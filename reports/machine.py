@@ -11,7 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Contention", "Environment", "capture", "clock_mhz", "git_environment", "usable_cores"]
+__all__ = [
+    "CONTENDED_SHARE",
+    "MOST_CONTENDED",
+    "Contention",
+    "Environment",
+    "capture",
+    "clock_mhz",
+    "git_environment",
+    "usable_cores",
+]
+
+CONTENDED_SHARE = 0.1
+"""A stretch of a measurement of speed is contended if other processes used more than this share of the machine's
+processor time."""
+MOST_CONTENDED = 0.2
+"""Where more than this share of a measurement is contended, its speeds can't be published, and nothing is claimed from
+them."""
 
 _PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "optuna", "mlflow", "scipy")
 

@@ -18,6 +18,18 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = ("bounds", "count", "interval", "markdown", "number", "signed", "spoken", "value")
+    filters = (
+        "bounds",
+        "count",
+        "interval",
+        "limits",
+        "markdown",
+        "number",
+        "signed",
+        "signed_number",
+        "spoken",
+        "step",
+        "value",
+    )
     pages.filters |= {name: getattr(formats, name) for name in filters}
     return pages

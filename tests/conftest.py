@@ -69,6 +69,7 @@ evaluations = 2
 log_every = 2
 
 [tuning]
+seeds_per_trial = 1
 trials = 2
 
 [tuning.space]

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = ("ablations", "bench", "kernels", "reports")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ENTRIES = {  # what a person or another process starts by name: nothing imports it
+    "ablations.study.calibration.__main__",
+    "ablations.study.calibration.permuted",
     "ablations.study.preload",
     "ablations.training.adamw",  # arrays of runs will
     "bench.cli",

@@ -19,7 +19,8 @@ READMES = [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT /
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FEW = ["--steps", "8", "--set", "training.evaluations=2", "training.warmup_steps=2"]
 LONG = {
-    "trans4init run positional-text --data my.txt": ["--seeds", "1", "--trials", "1"],
+    "trans4init run first-look --data my.txt": ["--seeds", "1", "--trials", "1"],
+    "trans4init run error-budget --function gelu": ["--seeds", "1"],
     "trans4init train translation": [*FEW, "task.numbers=300", "task.held_out=20"],
     "trans4init train text --data my.txt": FEW,
 }
@@ -64,7 +65,7 @@ def test_the_nox_sessions_it_names_exist():
     sessions = set(re.findall(r"nox -s ([a-z]+)", README))
     defined = set(re.findall(r"@nox\.session\ndef ([a-z]+)\(", (ROOT / "noxfile.py").read_text()))
     assert sessions <= defined
-    assert {"tests", "gpu", "lint", "typing", "bench", "ablate", "report", "ui", "mutants"} == defined
+    assert {"tests", "gpu", "lint", "typing", "bench", "ablate", "report", "ui", "mutants", "calibration"} == defined
 
 
 @pytest.mark.parametrize("readme", [readme for readme in READMES if commands(readme)], ids=named)
@@ -89,7 +90,7 @@ def test_the_commands_run_in_their_order(readme, tmp_path):
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     if readme == ROOT / "README.md":
         assert (tmp_path / "runs" / "my-study" / "report.html").exists()
-        assert (tmp_path / "runs" / "positional-text-my" / "report.html").exists()
+        assert (tmp_path / "runs" / "first-look-my" / "report.html").exists()
 
 
 @pytest.mark.parametrize("readme", [readme for readme in READMES if blocks(readme, "python")], ids=named)

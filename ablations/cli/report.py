@@ -24,8 +24,8 @@ class Report:
     def run(self, command: str) -> int:
         """Render the report, and print the verdict and the paths."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results, write_bundle, write_card
+        from trans4init.reports.records.tables import UnreadableSchemaError
         from trans4init.reports.speed.speeds import STUDY
         from trans4init.reports.study_report.report import NoResultsError, write_report
 
@@ -38,7 +38,7 @@ class Report:
                 write_bundle(report.results.records, self.publish / "results")
                 if report.results.card is not None:
                     write_card(report.results.card, self.publish / "results")
-                report = write_report(self.publish)
+                report = write_report(self.publish, kept_in=self.folder)
         except (NoResultsError, UnreadableSchemaError) as error:
             raise InputError(str(error)) from None
         except OSError as error:
@@ -50,7 +50,12 @@ class Report:
         return 0
 
     def _benchmarks(self, results: "Results") -> int:
-        """Render the benchmarks' page, in the folder that is published to if there is one."""
+        """Render the benchmarks' page, in the folder that is published to if there is one.
+
+        Raises InputError, and publishes nothing, if too many rounds of a suite were contended.
+        """
+        from trans4init.ablations.errors import InputError
+        from trans4init.reports.machine import MOST_CONTENDED
         from trans4init.reports.records.store import load_results, write_bundle
         from trans4init.reports.speed.page import write_speed_page
         from trans4init.reports.speed.speeds import speeds
@@ -59,12 +64,21 @@ class Report:
             print(write_speed_page(self.folder, results))
             return 0
         # Suites that were measured again replace the published ones; other suites and devices stay.
+        for suite in speeds(results.records):
+            if (contention := suite.contention()).too_many():
+                raise InputError(
+                    f"nothing is published: suite {suite.suite} has {contention}, and a published one may have "
+                    f"{MOST_CONTENDED:.0%}; measure it again when nothing else runs: trans4init bench --suite "
+                    f"{suite.suite}"
+                )
         folder = self.publish / "results"
         newest = speeds([*load_results(folder).records, *results.records])
         written = write_bundle([record for suite in newest for record in suite.records], folder)
         for path in set(folder.glob("*.parquet")) - set(written):
             path.unlink()
         for suite in newest:
-            print(f"{suite.suite} on {suite.machine}: {len(suite.cases)} cases")
+            contention = suite.contention()
+            again = f"; to be measured again: {contention}" if contention.too_many() else ""
+            print(f"{suite.suite} on {suite.machine}: {len(suite.cases)} cases{again}")
         print(write_speed_page(self.publish, load_results(folder)))
         return 0

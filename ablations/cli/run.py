@@ -20,9 +20,11 @@ class Run:
     seeds: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
     """Number of evaluation seeds of each cell."""
     trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """Number of tuning trials of each cell."""
+    """Number of tuning trials of each cell; each is run with the study's number of tuning seeds."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
     """A text file to use instead of the study's data; this is a study of its own, named after both."""
+    function: Annotated[str | None, arg(metavar="F", help_behavior_hint="(default: the study's)")] = None
+    """The function to study instead of the study's own; this is a study of its own, named after both."""
     executor: Literal["inline", "process", "ray"] = "process"
     """Where runs happen: in this process, in a process each (one at a time on a GPU), or on a Ray cluster."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")] = None
@@ -37,7 +39,7 @@ class Run:
         from trans4init.ablations.study.run import Options, run_study
         from trans4init.ablations.study.spec import load_study
 
-        spec = load_study(self.study, seeds=self.seeds, trials=self.trials, data=self.data)
+        spec = load_study(self.study, seeds=self.seeds, trials=self.trials, data=self.data, function=self.function)
         console = plain_console()
         if self.dry_run:
             from trans4init.ablations.study.estimate import print_plan

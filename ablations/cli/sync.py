@@ -21,8 +21,8 @@ class Sync:
         from trans4init.reports.mirror.runs import sync
         from trans4init.reports.mirror.speeds import mirror_speeds
         from trans4init.reports.mirror.store import MirrorError, tracking_uri
-        from trans4init.reports.records.schema import UnreadableSchemaError
         from trans4init.reports.records.store import load_results
+        from trans4init.reports.records.tables import UnreadableSchemaError
         from trans4init.reports.speed.speeds import STUDY
         from trans4init.reports.study_report.summary import summarise
         from trans4init.reports.study_report.verdict_text import verdict_text

@@ -96,12 +96,14 @@ def fit_many(
     budget: int | None = None,
     target_error: float = 0.0,
     learning_rate: float = DEFAULT_LEARNING_RATE,
+    on_step: OnStep | None = None,
 ) -> Iterator[tuple[int, Fitted | FitDivergedError]]:
     """Fit many nets, each as `fit` would: those that are alike are trained together, as one tensor program.
 
     Nets of one kind on the same points with as many outputs are alike: they may differ in seed, function, and, where
     they are MLPs, width. Yields the index in `wanted` and the fitted net, or the error of a fit that diverged, in the
-    order in which they are done. Raises InputError as `fit` does, before anything is fitted.
+    order in which they are done. `on_step` is called as by `fit`, by each group of nets, with their mean loss. Raises
+    InputError as `fit` does, before anything is fitted.
     """
     schedule = _schedule(steps, budget, math.inf, target_error, learning_rate)
     alike: dict[tuple[object, ...], list[int]] = {}
@@ -112,7 +114,7 @@ def fit_many(
         for first in range(0, len(indices), _TOGETHER):
             group = indices[first : first + _TOGETHER]
             with _as_anywhere():
-                outcomes = _fit_alike([_Job(wanted[index]) for index in group], schedule)
+                outcomes = _fit_alike([_Job(wanted[index]) for index in group], schedule, on_step)
             yield from zip(group, outcomes, strict=True)
 
 
@@ -123,10 +125,10 @@ def _as_anywhere() -> Iterator[None]:
         yield
 
 
-def _fit_alike(jobs: list["_Job"], schedule: Schedule) -> list[Fitted | FitDivergedError]:
+def _fit_alike(jobs: list["_Job"], schedule: Schedule, on_step: OnStep | None) -> list[Fitted | FitDivergedError]:
     for job in jobs:
         job.place()
-    _train(jobs, schedule)
+    _train(jobs, schedule, on_step)
     return [job.diverged or job.finished() for job in jobs]
 
 
@@ -175,7 +177,7 @@ class _Job:
         self.placed: Placed = "no"
         self.seconds = 0.0
         self.diverged: FitDivergedError | None = None
-        self._points = self.function.points(self.domain, **self.shape)
+        self._points = self.function.points(self.domain, self.net.points_wanted(), **self.shape)
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor]:

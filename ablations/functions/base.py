@@ -201,6 +201,14 @@ class Function(ABC):
         """Bring values in the layout of `analytic` into one row per input, [..., outputs]: the inverse of `arrange`."""
         return values.unsqueeze(-1) if self.elementwise else values
 
+    def gain_count(self, **shape: int) -> int:
+        """Return how many gains arm `gained` trains: by default one for each value of a row."""
+        return self.outputs(**shape)
+
+    def gain_per_value(self, gains: Tensor, **shape: int) -> Tensor:
+        """Return the gain of each value of a row, [outputs], from the `gain_count` gains."""
+        return gains
+
     def points(self, domain: Domain, count: int = 1024, **shape: int) -> Tensor:
         """Return inputs that cover the domain, float64: [N], or [N, n] for a function of vectors."""
         points = domain.points(count)

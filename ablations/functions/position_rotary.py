@@ -49,6 +49,14 @@ class Rotary(Function):
         """Return 2P."""
         return 2 * self.pairs(**shape)
 
+    def gain_count(self, **shape: int) -> int:
+        """Return P: a pair's cosine and sine have one gain, so that it is still a rotation that is scaled."""
+        return self.pairs(**shape)
+
+    def gain_per_value(self, gains: Tensor, **shape: int) -> Tensor:
+        """Give each gain [P] to its cosine and its sine, [2P]."""
+        return torch.cat([gains, gains])
+
     def frequencies(self, **shape: int) -> Tensor:
         """Compute the radians per position of each pair, [P] float64."""
         pairs = self.pairs(**shape)
@@ -237,6 +245,10 @@ class XPos(Rotary):
     def outputs(self, **shape: int) -> int:
         """Return how many values a position has: a cosine, a sine and a scale for each of the P pairs."""
         return 3 * self.pairs(**shape)
+
+    def gain_per_value(self, gains: Tensor, **shape: int) -> Tensor:
+        """Give no gain to the scale, [3P]: queries are multiplied and keys divided by it, so that one would cancel."""
+        return torch.cat([super().gain_per_value(gains, **shape), torch.ones_like(gains)])
 
     def analytic(self, inputs: Tensor, **shape: int) -> Tensor:
         """Map positions [N] to [N, 3P]."""

@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 
 _STARTS = 96
 """How many places along the last piece are tried as the start of the next: more cost time and gain little."""
+_FIRST_LOOK = 128
+"""How many points ahead of a piece's start are looked at first; four times as many while that is not far enough."""
 _BISECTIONS = 40
 """How often the interval of the smallest error is halved."""
 _ROUNDING = 1e-9
@@ -117,12 +119,13 @@ def _within(x: Floats, y: Floats, error: float, pieces: int, flat: int | None) -
 def _reach(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Floats) -> tuple[int, int, float]:
     """Return the start that gets farthest inside the corridor, the last point it reaches, and the slope."""
     first = int(np.searchsorted(x, start_x.min(), side="right"))
-    steps = x[first:] - start_x[:, None]
-    ahead = steps > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        least = np.where(ahead, (low[first:] - start_y[:, None]) / steps, -np.inf)
-        most = np.where(ahead, (high[first:] - start_y[:, None]) / steps, np.inf)
-    least, most = np.maximum.accumulate(least, axis=1), np.minimum.accumulate(most, axis=1)
+    ahead = _FIRST_LOOK
+    while True:  # most pieces end long before the corridor does
+        end = first + ahead
+        least, most = _directions(x[first:end], low[first:end], high[first:end], start_x, start_y)
+        if end >= len(x) or bool((least[:, -1] > most[:, -1]).all()):
+            break
+        ahead *= 4
     steps_inside = (least <= most).sum(axis=1)
     best = int(steps_inside.argmax())
     last = int(steps_inside[best]) - 1
@@ -133,6 +136,16 @@ def _reach(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Float
         return best, len(x) - 1, float(sum(slopes) / 2)
     # the slope towards the first point out of reach
     return best, first + last, float(slopes[1] if least[best, last + 1] > slopes[1] else slopes[0])
+
+
+def _directions(x: Floats, low: Floats, high: Floats, start_x: Floats, start_y: Floats) -> tuple[Floats, Floats]:
+    """Return the least and the greatest slope that keeps a line from each start inside up to each point [starts, N]."""
+    steps = x - start_x[:, None]
+    ahead = steps > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = np.where(ahead, (low - start_y[:, None]) / steps, -np.inf)
+        most = np.where(ahead, (high - start_y[:, None]) / steps, np.inf)
+    return np.maximum.accumulate(least, axis=1), np.minimum.accumulate(most, axis=1)
 
 
 def _farthest(x: Floats, y: Floats, start: int, error: float) -> int:

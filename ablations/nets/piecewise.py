@@ -19,6 +19,9 @@ __all__ = ["PiecewiseLinear", "Spline"]
 _NARROWEST = 1e-9
 """The smallest width of a piece, as a fraction of half the domain: two kinks on one place make no division by 0."""
 
+_POINTS_PER_PIECE = 32
+"""A net of many pieces is fitted at this many points for each: of fewer its error between them would be larger."""
+
 _STIFFNESS = 1e-7
 """Weight of a change of slope beside the squared errors of a least-squares fit."""
 
@@ -90,6 +93,10 @@ class PiecewiseLinear(Net):
         solution = torch.linalg.lstsq(design, torch.cat([targets.double(), rest]), driver="gelsd").solution
         self.values.copy_(solution)
 
+    def points_wanted(self) -> int:
+        """Return so many that each piece has several, which its error depends on."""
+        return max(super().points_wanted(), _POINTS_PER_PIECE * (len(self.values) - 1))
+
     @torch.no_grad()
     def place(self, inputs: Tensor, targets: Tensor) -> Placed:
         """Set one output to the smallest largest error; place the kinks of several by their common curvature."""
@@ -98,7 +105,8 @@ class PiecewiseLinear(Net):
         x, y = self.domain.coordinate(inputs).numpy(), targets.numpy()
         if self.outputs == 1:
             pieces = len(self.values) - 1
-            at, height = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], 1001, pieces)
+            count = max(1001, _POINTS_PER_PIECE * pieces)
+            at, height = (x, y[:, 0]) if self.domain.integer else resampled(x, y[:, 0], count, pieces)
             best = best_polyline(at, height, pieces)
             missing = len(self.values) - len(best.x)
             corners = np.sort(np.concatenate([best.x, np.linspace(-1, 1, missing + 2)[1:-1]]))

@@ -11,7 +11,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.registry import Registry
 from trans4init.ablations.seeding import keyed_generator
 from trans4init.reports.records.schema import ArmDescription
-from trans4init.reports.records.vocabulary import SYMBOLS
+from trans4init.reports.records.vocabulary import SYMBOLS, ArmRole
 
 if TYPE_CHECKING:
     from trans4init.ablations.functions import Function
@@ -38,6 +38,14 @@ class Arm(ABC):
     """Whether the slot holds a net, so that a study has the arm once for each of its nets."""
     needs_fit: ClassVar[bool] = False
     """Whether that net is fitted to the function before the model is trained."""
+    widens: ClassVar[bool] = False
+    """Whether the feed-forward layers are wider by as many values as the net has, and the slot has the closed form: a
+    study makes such a model, and `apply_arm` refuses the arm."""
+    role: ClassVar[ArmRole] = "control"
+    """Whether it is what the others are compared with, what a study asks about, or another explanation of a result."""
+    cost_rank: ClassVar[int] = ArmDescription.cost_rank
+    """The place of a control among the controls, cheapest first: of two that explain a gain, the lower rank is named.
+    Read by `reports.records.roles.controls`."""
     colour: ClassVar[str] = ArmDescription.colour
     """The arm's colour in every figure, #RRGGBB (Okabe and Ito 2008: distinguishable by colour-blind readers)."""
     symbol: ClassVar[str] = ArmDescription.symbol
@@ -71,7 +79,15 @@ class Arm(ABC):
         if self.symbol not in SYMBOLS:
             raise InputError(f"arm {self.located!r} has symbol {self.symbol!r}; there are: {', '.join(SYMBOLS)}.")
         return ArmDescription(
-            self.located, self.holds, self.moves, self.uses_net, self.needs_fit, self.colour, self.symbol
+            name=self.located,
+            holds=self.holds,
+            moves=self.moves,
+            uses_net=self.uses_net,
+            needs_fit=self.needs_fit,
+            colour=self.colour,
+            symbol=self.symbol,
+            role=self.role,
+            cost_rank=self.cost_rank,
         )
 
 
@@ -105,6 +121,7 @@ class Analytic(Arm):
 
     name = "analytic"
     holds, moves = "the closed form", "nothing"
+    role = "reference"
     colour, symbol = "#000000", "circle"
 
     def applies_to(self, function: "Function") -> bool:
@@ -136,7 +153,7 @@ class LearnedFrozen(NetArm):
 
     name = "learned-frozen"
     holds, moves = "a net fitted to the function", "nothing of the net"
-    needs_fit = True
+    needs_fit, role = True, "question"
     colour, symbol = "#0072B2", "square"
 
     def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
@@ -151,6 +168,7 @@ class LearnedFineTuned(NetArm):
     name = "learned-fine-tuned"
     holds, moves = "the same fitted net", "the net with the model"
     trains = needs_fit = True
+    role = "question"
     colour, symbol = "#D55E00", "diamond"
 
     def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
@@ -165,6 +183,7 @@ class LearnedFromScratch(NetArm):
     name = "learned-from-scratch"
     holds, moves = "the same net, random start", "the net with the model"
     trains = True
+    cost_rank = 9
     colour, symbol = "#009E73", "triangle-up"
 
     def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
@@ -178,6 +197,7 @@ class RandomFrozen(NetArm):
 
     name = "random-frozen"
     holds, moves = "the same net, random start", "nothing of the net"
+    cost_rank = 8
     colour, symbol = "#CC79A7", "triangle-down"
 
     def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
@@ -192,6 +212,7 @@ class FreeTable(Arm):
     name = "free-table"
     holds, moves = "the function's values as a trainable table", "the table"
     trains = True
+    cost_rank = 5
     colour, symbol = "#E69F00", "cross"
 
     def applies_to(self, function: "Function") -> bool:
@@ -214,6 +235,7 @@ class Corrected(NetArm):
     name = "corrected"
     holds, moves = "the closed form plus a zero-initialised net", "the correction"
     trains = True
+    cost_rank = 6
     colour, symbol = "#56B4E9", "star"
 
     def applies_to(self, function: "Function") -> bool:
@@ -241,6 +263,7 @@ class FrozenExactGradient(NetArm):
     name = "frozen-exact-gradient"
     holds, moves = "the fitted net's value, the closed form's derivative", "nothing of the net"
     needs_fit = True
+    cost_rank = 10
     colour, symbol = "#F0E442", "pentagon"
 
     def applies_to(self, function: "Function") -> bool:
@@ -260,6 +283,7 @@ class LeftOut(Arm):
 
     name = "none"
     holds, moves = "the function left out", "nothing"
+    cost_rank = 11
     colour, symbol = "#7F7F7F", "x"
 
     def applies_to(self, function: "Function") -> bool:
@@ -271,3 +295,106 @@ class LeftOut(Arm):
         from trans4init.ablations.slots.contents import LeftOut
 
         return slot.fold(LeftOut(slot.function, slot.shape))
+
+
+class ChangedForm(Arm):
+    """An arm that changes the closed form by a few numbers, which leave it as it is at the start."""
+
+    trains = True
+
+    def applies_to(self, function: "Function") -> bool:
+        """Every function whose values may be changed and that has several for an input: dimensions or heads."""
+        return function.correctable() and function.outputs(**function.default_shape) > 1
+
+
+@ARMS.register
+class Scaled(ChangedForm):
+    """Control: is it the size of the values?"""
+
+    name = "scaled"
+    holds, moves = "the closed form with one amplitude and one offset", "those two numbers"
+    cost_rank = 1
+    colour, symbol = "#882255", "triangle-left"  # this and the colours below: Paul Tol's scheme "muted"
+
+    def applies_to(self, function: "Function") -> bool:
+        """Every function that values may be added to."""
+        return function.correctable()
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Multiply the closed form by 1 and add 0."""
+        from trans4init.ablations.slots.controls import Scaled
+
+        return Scaled(slot.function, slot.shape, slot.analytic())
+
+
+@ARMS.register
+class Gained(ChangedForm):
+    """Control: is it how much each dimension, or each head, weighs?"""
+
+    name = "gained"
+    holds, moves = "the closed form with a gain for each dimension, rotary pair or head", "the gains"
+    cost_rank = 2
+    colour, symbol = "#44AA99", "triangle-right"
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Multiply by gains of 1."""
+        from trans4init.ablations.slots.controls import Gained
+
+        return Gained(slot.function, slot.shape, slot.analytic())
+
+
+@ARMS.register
+class Linear(ChangedForm):
+    """Control: would other mixtures of the closed form's own values do as well?"""
+
+    name = "linear"
+    holds, moves = "the closed form, followed by a linear map that starts as the identity", "the map"
+    cost_rank = 3
+    colour, symbol = "#999933", "hexagon"
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Map the values by the identity."""
+        from trans4init.ablations.slots.controls import Mapped
+
+        return Mapped(slot.function, slot.shape, slot.analytic())
+
+
+@ARMS.register
+class Matched(Arm):
+    """Control: do as many more parameters elsewhere in the model do as well?"""
+
+    name = "matched"
+    holds = "the closed form; the feed-forward layers are wider by as many values as the net has"
+    moves = "the wider layers, with the model"
+    uses_net = widens = True
+    cost_rank = 4
+    colour, symbol = "#332288", "octagon"
+
+    def applies_to(self, function: "Function") -> bool:
+        """Every function that some arm puts a net in the place of, or adds one to."""
+        return function.fittable() or function.correctable()
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Hold the closed form: what differs is outside of the slot."""
+        return slot.analytic()
+
+
+@ARMS.register
+class Shuffled(Arm):
+    """Control: does it have to be the function, or will any set of such values do?"""
+
+    name = "shuffled"
+    holds, moves = "the fitted net's rows, in a random, fixed order of positions", "nothing of the net"
+    uses_net = needs_fit = True
+    cost_rank = 7
+    colour, symbol = "#AA4499", "diamond-tall"
+
+    def applies_to(self, function: "Function") -> bool:
+        """Every function of integer positions or distances that a net can be fitted to."""
+        return function.slot == "position" and function.domain.integer and function.fittable()
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Draw an order of the slot's positions, and fold the net's rows in that order."""
+        from trans4init.ablations.slots.controls import Shuffled
+
+        return slot.fold(Shuffled(slot.net_content(net), slot.domain, keyed_generator(seed, path, "order")))

@@ -24,7 +24,8 @@ class ArmRecord:
     frozen: tuple[str, ...]
     """The slot's parameters that training may not change."""
     parameters_added: int
-    """The number of values in the slot that the analytic arm doesn't have, frozen ones included."""
+    """The number of values in the slot (of arm `matched`: in the feed-forward layers) that the analytic arm doesn't
+    have, frozen ones included."""
     output_difference_max: float
     """Largest change of the model's output by putting the arm in; NaN where the function has no closed form."""
     output_difference_rms: float

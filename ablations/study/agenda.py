@@ -1,143 +1,198 @@
 """The agenda: which runs of a study are finished, and which can run next. Uses no process, clock or disk."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 
-from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.requests import Request, ResolvedStudy
-from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records.schema import CellKey, RunRecord
-from trans4init.reports.study_report import tuning
+from trans4init.reports.study_report.comparing import compare_cells
+from trans4init.reports.study_report.error_budget import next_pieces, read_budget
+from trans4init.reports.study_report.tuning import Trial, best_first, trials_of
 
-__all__ = ["Agenda", "Propose", "best_trial"]
+__all__ = ["FITS_AT_ONCE", "Agenda"]
 
-Propose = Callable[[CellKey, int, Sequence[RunRecord]], dict[str, float]]
-"""A function from a cell, a trial's number and the cell's finished trials to that trial's settings."""
+FITS_AT_ONCE = 16
+"""How many fits of a net are one unit of work at most: more share their time, fewer leave work to other processes."""
 
 
 class Agenda:
-    """Orders a study's runs: fits first, then every cell's trials, then every seed of every cell, speeds last."""
+    """Orders a study's runs: fits first, then all trials, then every seed of every cell, speeds last.
+
+    In an error budget the cells that are evaluated decide which net is the next of its bisection: the study grows by it
+    as soon as they are. The same results give the same nets, whenever they were made.
+    """
 
     def __init__(self, study: ResolvedStudy, records: Sequence[RunRecord], fits_at_hand: Collection[str]) -> None:
         """Begin with the finished `records`.
 
-        fits_at_hand: the nets whose checkpoint is on the disk; a fit without one is run again.
+        fits_at_hand: the ids of the fits whose checkpoint is on the disk; a fit without one is run again.
         """
         self.study = study
         self.finished: dict[str, RunRecord] = {}
         self._asked: dict[tuple[CellKey, int, int | None], Request] = {}
-        self._trials: dict[CellKey, dict[int, RunRecord]] = {cell: {} for cell in study.spec.cells()}
+        self._others: list[RunRecord] = []
+        """Finished runs that are no part of the study, or not yet."""
         for record in records:
-            if record.phase != "fit" or record.status != "ok" or record.cell.net in fits_at_hand:
-                self.add(record)
+            if record.phase != "fit" or record.status != "ok" or record.run_id in fits_at_hand:
+                self._note(record)
+        self._grow()
 
     def add(self, record: RunRecord) -> None:
         """Note that a run is finished; a run that isn't part of the study as it is now is ignored."""
+        self._note(record)
+        self._grow()
+
+    def _note(self, record: RunRecord) -> None:
         request = self.study.request_of(record)
-        if request is None or request.run_id != record.run_id:
-            return
-        self.finished[record.run_id] = record
-        if record.phase == "tune" and record.trial is not None:
-            self._trials[record.cell][record.trial] = record
+        if request is not None and request.run_id == record.run_id:
+            self.finished[record.run_id] = record
+        else:
+            self._others.append(record)
+
+    def _grow(self) -> None:
+        """Add nets to an error budget as long as its bisection, going by what is finished, has chosen one."""
+        while self._sharpen():
+            others, self._others = self._others, []
+            for record in others:
+                self._note(record)
+
+    def _sharpen(self) -> bool:
+        """Add the next net of an error budget's bisection if its other cells are finished; return whether one came."""
+        section = self.study.spec.error_budget
+        if section is None or len(section.sharpened) >= section.steps() or not self._all_evaluated():
+            return False
+        card, metric = self.study.card(), self.study.spec.metric()
+        compared = compare_cells({cell: self.evaluated(cell) for cell in card.cells}, card, metric, ())
+        comparisons = {cell: of_cell.comparison for cell, of_cell in compared.items()}
+        pieces = next_pieces(read_budget(card, self.finished.values(), comparisons))
+        if pieces is None:
+            return False
+        self.study = self.study.with_size(pieces)
+        for of_smaller_study in ("_fits", "_tunings"):
+            self.__dict__.pop(of_smaller_study, None)
+        return True
+
+    def _all_evaluated(self) -> bool:
+        """Return whether every fit, and every seed of every cell, is finished."""
+        spec = self.study.spec
+        return self.fitted() == len(self._fits) and all(
+            len(self.evaluated(cell)) == spec.evaluation.seeds for cell in spec.cells()
+        )
 
     def total(self) -> int:
-        """Return how many runs the study has, without those that can never run; a throughput session counts once."""
-        spec = self.study.spec
-        possible = sum(not self.blocked(cell) for cell in spec.cells())
-        return len(self._fits()) + possible * (spec.trials() + spec.evaluation.seeds) + 1
+        """Return how many runs the study has; a throughput session counts once."""
+        return len(self._fits) + self.study.spec.training_runs() + 1
 
     def done(self) -> int:
         """Return how many of them are finished."""
-        budget = self.study.spec.trials()
-        tuned = sum(trial < budget for trials in self._trials.values() for trial in trials)
-        evaluated = sum(run.run_id in self.finished for run in self._evaluations())
-        return self.fitted() + tuned + evaluated + self._throughput_done()
+        trained = sum(run.run_id in self.finished for run in self._trainings())
+        return self.fitted() + trained + self._throughput_done()
 
     def fitted(self) -> int:
         """Return how many fits are finished."""
-        return sum(run.run_id in self.finished for run in self._fits())
+        return sum(run.run_id in self.finished for run in self._fits)
 
     def complete(self) -> bool:
         """Return whether nothing is left that can run."""
         return self.done() == self.total()
 
-    def trials(self, cell: CellKey) -> list[RunRecord]:
-        """Return the finished trials of a cell, in order."""
-        return [record for _, record in sorted(self._trials[cell].items())]
+    def trials(self, cell: CellKey) -> list[Trial]:
+        """Return the trials of a cell that are finished on every tuning seed, in order."""
+        runs = [self.finished[run.run_id] for run in self._tunings[cell] if run.run_id in self.finished]
+        spec = self.study.spec
+        return trials_of(runs, spec.metric(), spec.trials(), spec.tuning_seeds())
 
     def evaluated(self, cell: CellKey) -> list[RunRecord]:
         """Return the finished evaluation runs of a cell, in order of their seeds."""
         run_ids = (run.run_id for run in self._evaluations() if run.cell == cell)
         return [self.finished[run_id] for run_id in run_ids if run_id in self.finished]
 
-    def next(self, in_flight: Collection[Request], propose: Propose) -> tuple[Request, ...]:
-        """Return what to run next besides what is `in_flight`; empty if there is nothing to run now."""
-        run = next(self._ready(in_flight, propose), None)
+    def next(self, in_flight: Collection[Request]) -> tuple[Request, ...]:
+        """Return what to run next besides what is `in_flight`; empty if there is nothing to run now.
+
+        The fits of a net are one unit of work, and so is a throughput session.
+        """
+        busy = {run.run_id for run in in_flight} | self.finished.keys()
+        fits = [run for run in self._fits if run.run_id not in busy]
+        if fits:
+            return tuple(run for run in fits if run.cell == fits[0].cell)[:FITS_AT_ONCE]
+        run = next((run for run in self._trainings() if run.run_id not in busy and self._has_its_net(run)), None)
         if run is not None:
             return (run,)
         if in_flight or self._throughput_done():
             return ()
         return self._throughput()
 
-    def blocked(self, cell: CellKey) -> bool:
-        """Return whether the cell can never run, because the fit that it needs failed."""
-        fitted = self._fit_of(cell)
-        return fitted is not None and fitted.status != "ok"
+    def lost(self) -> list[tuple[Request, RunRecord]]:
+        """Return the runs that can never be done, each with the fit that it needs and that went wrong."""
+        fits_done = [self.finished[fit.run_id] for fit in self._fits if fit.run_id in self.finished]
+        if all(fit.status == "ok" for fit in fits_done):
+            return []
+        unfinished = [run for run in self._trainings() if run.run_id not in self.finished]
+        fits = [(run, self._fit_of(run)) for run in unfinished]
+        return [(run, fit) for run, fit in fits if fit is not None and fit.status != "ok"]
 
-    def _ready(self, in_flight: Collection[Request], propose: Propose) -> Iterator[Request]:
-        busy = {run.run_id for run in in_flight} | set(self.finished)
-        yield from (run for run in self._fits() if run.run_id not in busy)
-        tuning_now = {run.cell for run in in_flight if run.phase == "tune"}
-        idle = [cell for cell in self._open_cells() if cell not in tuning_now and not self._tuned(cell)]
-        for cell in sorted(idle, key=lambda cell: len(self._trials[cell])):
-            trial = next(trial for trial in range(self.study.spec.trials()) if trial not in self._trials[cell])
-            yield self.study.tune_request(cell, trial, propose(cell, trial, self.trials(cell)))
-        yield from (run for run in self._evaluations() if run.run_id not in busy)
-
+    @cached_property
     def _fits(self) -> list[Request]:
-        return [self.study.fit_request(net) for net in self.study.fits_needed()]
+        return self.study.fit_requests()
 
-    def _fit_of(self, cell: CellKey) -> RunRecord | None:
-        if not get_arm(cell.arm).needs_fit:
-            return None
-        return self.finished.get(self.study.fit_request(cell.net).run_id)
+    @cached_property
+    def _tunings(self) -> dict[CellKey, list[Request]]:
+        """The tuning runs of each cell, trial by trial."""
+        by_cell: dict[CellKey, list[Request]] = {cell: [] for cell in self.study.spec.cells()}
+        for run in self.study.tune_requests():
+            by_cell[run.cell].append(run)
+        return by_cell
 
-    def _open_cells(self) -> list[CellKey]:
-        """Return the cells whose runs can start: those whose fit is finished, or that need none."""
-        open_cells = []
-        for cell in self.study.spec.cells():
-            fitted = self._fit_of(cell)
-            if not get_arm(cell.arm).needs_fit or (fitted is not None and fitted.status == "ok"):
-                open_cells.append(cell)
-        return open_cells
-
-    def _tuned(self, cell: CellKey) -> bool:
-        return all(trial in self._trials[cell] for trial in range(self.study.spec.trials()))
+    def _trainings(self) -> Iterator[Request]:
+        """Yield the tuning runs, trial by trial, then those evaluations whose settings are known."""
+        for runs in zip(*self._tunings.values(), strict=True):
+            yield from runs
+        yield from self._evaluations()
 
     def _evaluations(self) -> Iterator[Request]:
         """Yield the runs seed by seed, so that a study that is interrupted has pairs."""
-        best = {
-            cell: best_trial(self.study.spec, self.trials(cell)) for cell in self._open_cells() if self._tuned(cell)
-        }
+        settings = {cell: self._best(cell) for cell in self.study.spec.cells()}
         for seed in range(self.study.spec.evaluation.seeds):
-            for cell, (trial, parameters) in best.items():
-                key = (cell, seed, trial)
+            for cell, best in settings.items():
+                if best is None:
+                    continue
+                number, parameters = best
+                key = (cell, seed, number)
                 if key not in self._asked:
-                    self._asked[key] = self.study.evaluate_request(cell, seed, trial, parameters)
+                    self._asked[key] = self.study.evaluate_request(cell, seed, number, parameters)
                 yield self._asked[key]
 
+    def _best(self, cell: CellKey) -> tuple[int | None, Mapping[str, float]] | None:
+        """Return the number and the settings of the cell's best trial; None while a trial of it isn't finished.
+
+        Where there are no trials, the number is None, and there are no settings but the study's own.
+        """
+        trials, spec = self.trials(cell), self.study.spec
+        if len(trials) < spec.trials():
+            return None
+        if not trials:
+            return None, {}
+        best = best_first(trials, spec.metric())[0]
+        return best.number, best.settings
+
+    def _fit_of(self, run: Request) -> RunRecord | None:
+        """Return the finished fit that a run needs; None if it needs none, or it isn't finished."""
+        fit = self.study.fit_of(run)
+        return self.finished.get(fit.run_id) if fit else None
+
+    def _has_its_net(self, run: Request) -> bool:
+        """Return whether a run needs no fit, or the one that it needs is finished and has a net."""
+        if self.study.fit_of(run) is None:
+            return True
+        fit = self._fit_of(run)
+        return fit is not None and fit.status == "ok"
+
     def _throughput(self) -> tuple[Request, ...]:
-        return tuple(run for run in self.study.throughput_requests() if not self.blocked(run.cell))
+        """Return the session that times the cells, without those that lack their net."""
+        return tuple(run for run in self.study.throughput_requests() if self._has_its_net(run))
 
     def _throughput_done(self) -> bool:
         """Return whether one session has timed all cells: speeds of two sessions can't be compared."""
         records = [self.finished.get(run.run_id) for run in self._throughput()]
         return None not in records and len({record.notes.get("session") for record in records if record}) <= 1
-
-
-def best_trial(spec: StudySpec, finished: Sequence[RunRecord]) -> tuple[int | None, Mapping[str, float]]:
-    """Return the number and settings of a cell's best trial within the study's number of them.
-
-    For a study without trials it returns None and no settings, which stands for the study's own.
-    """
-    best = tuning.best_trial(finished, spec.metric(), spec.trials())
-    return (None, {}) if best is None else (best.trial, best.parameters)

@@ -1,7 +1,7 @@
 """The coordinator: starts a study's runs and, alone, writes their results."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,9 +12,10 @@ from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Display
 from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, Executor
-from trans4init.ablations.study.requests import Request
-from trans4init.ablations.study.tuner import Tuner
+from trans4init.ablations.study.optuna_database import OptunaDatabase
+from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.reports.mirror.runs import BackgroundMirror
+from trans4init.reports.records.kept_slots import write_kept
 from trans4init.reports.records.schema import Measurement, RunRecord
 from trans4init.reports.records.store import write_run
 
@@ -32,12 +33,14 @@ class Coordinator:
         self,
         agenda: Agenda,
         executor: Executor[Request, RunRecord],
-        tuner: Tuner,
+        database: OptunaDatabase,
         mirror: BackgroundMirror,
         display: Display,
+        on_growth: Callable[[ResolvedStudy], None] = lambda study: None,
     ) -> None:
-        self._agenda, self._executor, self._tuner = agenda, executor, tuner
-        self._mirror, self._display = mirror, display
+        """on_growth: called with the study when its results gave it another cell."""
+        self._agenda, self._executor, self._database = agenda, executor, database
+        self._mirror, self._display, self._on_growth = mirror, display, on_growth
         self._in_flight: dict[str, Request] = {}
         self._stopping = self._told = False
 
@@ -49,7 +52,8 @@ class Coordinator:
         try:
             with self._answering_interrupts():
                 for cell in self._agenda.study.spec.cells():
-                    self._tuner.tell(cell, self._agenda.trials(cell))
+                    self._database.keep(cell, self._agenda.trials(cell))
+                self._record_lost()
                 while not self._stopping or self._executor.running():
                     self._tell()
                     if not self._stopping and self._fill():
@@ -67,7 +71,7 @@ class Coordinator:
         """Start one more run if the executor has room and the agenda a run; return whether one was started."""
         if self._executor.running() >= self._executor.capacity:
             return False
-        requests = self._agenda.next(list(self._in_flight.values()), self._tuner.parameters)
+        requests = self._agenda.next(list(self._in_flight.values()))
         if not requests:
             return False
         if requests[0].phase == "throughput":
@@ -83,20 +87,41 @@ class Coordinator:
             self._display.advanced(event)
             return
         records = self._failures(event) if isinstance(event, Died) else event.records
+        kept = {} if isinstance(event, Died) else event.kept
         for record in records:
-            self._write(record)
+            self._write(record, kept.get(record.run_id))
+        if records[0].phase in ("fit", "tune"):  # a trial may be a cell's last: then its evaluations are known
+            self._record_lost()
 
-    def _write(self, record: RunRecord) -> None:
+    def _record_lost(self) -> None:
+        """Write a record for every run whose fit went wrong: it has no value, as if it had diverged or failed itself.
+
+        Such a record may complete a cell's tuning, and with it ask for evaluations that are lost as well.
+        """
+        while lost := self._agenda.lost():
+            for request, fit in lost:
+                why = fit.error.strip().splitlines()[-1] if fit.error else fit.status
+                missing = [Measurement(self._agenda.study.spec.metric(), None)]
+                error = f"its net has no fit: {why}"
+                self._write(self._agenda.study.record(request, missing, status=fit.status, error=error))
+
+    def _write(self, record: RunRecord, kept: bytes | None = None) -> None:
+        """Write what the run kept of its slots, then its record: a run that is finished has both."""
+        study = self._agenda.study
         try:
-            write_run(record, self._agenda.study.results)
+            if kept is not None:
+                write_kept(study.folder, record.run_id, kept)
+            write_run(record, study.results)
         except OSError as error:
             raise FaultError(
-                f"the result of a run can't be written to {shown(self._agenda.study.results)}: {error.strerror}"
+                f"the result of a run can't be written to {shown(study.results)}: {error.strerror}"
             ) from error
-        self._in_flight.pop(record.run_id)
+        self._in_flight.pop(record.run_id, None)  # a run that its fit's failure ended was never started
         self._agenda.add(record)
+        if self._agenda.study is not study:
+            self._on_growth(self._agenda.study)
         if record.phase == "tune":
-            self._tuner.tell(record.cell, self._agenda.trials(record.cell))
+            self._database.keep(record.cell, self._agenda.trials(record.cell))
         self._mirror.add(record)
         self._display.finished(record)
 

@@ -15,7 +15,8 @@ from trans4init.ablations.study.executors.protocol import Advanced
 from trans4init.ablations.study.requests import Request
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.schema import Metric, RunRecord
+from trans4init.reports.study_report.tuning import Trial, best_first
 
 __all__ = ["Display", "LiveDisplay", "PlainDisplay", "duration", "make_display"]
 
@@ -80,7 +81,7 @@ class PlainDisplay:
     def started(self, requests: Sequence[Request]) -> None:
         """Announce fits and throughput sessions only, which take a while."""
         if requests[0].phase in ("fit", "throughput"):
-            self.say(f"{requests[0].phase}: {requests[0].cell.net or f'{len(requests)} cells in turn'} ...")
+            self.say(f"{_together(requests)} ...")
 
     def advanced(self, event: Advanced[Request]) -> None:
         """Show nothing: a line per run is enough."""
@@ -103,7 +104,7 @@ class LiveDisplay:
 
     def __init__(self, agenda: Agenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
-        self._running: dict[str, tuple[Request, Advanced[Request] | None]] = {}
+        self._running: dict[str, tuple[Sequence[Request], Advanced[Request] | None]] = {}
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view)
 
     def __enter__(self) -> "LiveDisplay":
@@ -115,12 +116,11 @@ class LiveDisplay:
 
     def started(self, requests: Sequence[Request]) -> None:
         """Add the run to those that are shown as running."""
-        self._running[requests[0].run_id] = (requests[0], None)
+        self._running[requests[0].run_id] = (requests, None)
 
     def advanced(self, event: Advanced[Request]) -> None:
         """Show the run's step and loss."""
-        request = event.requests[0]
-        self._running[request.run_id] = (request, event)
+        self._running[event.requests[0].run_id] = (event.requests, event)
 
     def finished(self, record: RunRecord) -> None:
         """Remove the run from those that are running; its cell's line shows its result."""
@@ -159,16 +159,16 @@ class LiveDisplay:
                 cell.label(spec.function),
                 f"{len(trials)}/{spec.trials()}",
                 f"{len(evaluated)}/{spec.evaluation.seeds}",
-                _best(spec.metric().higher_is_better, trials, spec.evaluation.metric),
+                _best(trials, spec.metric()),
                 _mean(evaluated, spec.evaluation.metric),
             )
         return table
 
     def _running_lines(self) -> list[RenderableType]:
         lines: list[RenderableType] = []
-        for request, event in self._running.values():
+        for requests, event in self._running.values():
             far = f"step {event.step}/{event.steps}, loss {event.loss:.4g}" if event else "starting"
-            name = request.label(self._agenda.study.spec.function)
+            name = requests[0].label(self._agenda.study.spec.function) if len(requests) == 1 else _together(requests)
             lines.append(Text(f"  {name}: {far}", style="dim"))
         return lines
 
@@ -199,9 +199,18 @@ def _outcome(record: RunRecord, spec: StudySpec) -> str:
     return "done"
 
 
-def _best(higher: bool | None, records: Sequence[RunRecord], metric: str) -> str:
-    values = [value for record in records if (value := record.last(metric)) is not None]
-    return f"{(max if higher else min)(values):.4f}" if values else ""
+def _best(trials: Sequence[Trial], metric: Metric) -> str:
+    """Write the best trial's mean over the tuning seeds."""
+    best = best_first(trials, metric)[:1]
+    return f"{best[0].mean:.4f}" if best and best[0].mean is not None else ""
+
+
+def _together(requests: Sequence[Request]) -> str:
+    """Write what is run as one unit in a few words."""
+    phase, net, count = requests[0].phase, requests[0].cell.net, len(requests)
+    if phase == "fit":
+        return f"fit: {net}" if count == 1 else f"fit: {net} with {count} seeds"
+    return f"{phase}: {count} cells in turn"
 
 
 def _mean(records: Sequence[RunRecord], metric: str) -> str:

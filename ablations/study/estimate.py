@@ -14,14 +14,19 @@ from rich.table import Table
 
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import parallel_runs, threads
+from trans4init.ablations.errors import InputError
+from trans4init.ablations.fit import FitDivergedError
+from trans4init.ablations.study.agenda import FITS_AT_ONCE
 from trans4init.ablations.study.display import duration
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.ablations.study.work import build_model, build_task, check_study, fit_function
+from trans4init.ablations.study.work import build_model, build_task, check_study, fit_nets
 from trans4init.ablations.tasks import Task
 from trans4init.ablations.training.loop import TrainingStep
+from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, WARM_UP_ROUNDS
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
+from trans4init.reports.study_report.speed import FEWEST_BUILDS
 
 __all__ = ["CostEstimate", "Pace", "estimate", "print_plan"]
 
@@ -64,15 +69,15 @@ class CostEstimate:
 def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     """Estimate a study's cost from the pace of a step, an evaluation and a fit, with `workers` runs at a time."""
     spec = study.spec
-    runs, fits = len(spec.cells()) * (spec.trials() + spec.evaluation.seeds), len(study.fits_needed())
+    runs, fits = spec.training_runs(), len(study.fit_requests())
     run = (
         _START_SECONDS
         + pace.step * spec.training.steps
         + pace.evaluation * (spec.training.evaluations - 1)
         + pace.final_evaluation
     )
-    rounds = (spec.throughput.rounds + 2) * spec.throughput.steps_per_round
-    timing = len(spec.cells()) * rounds * pace.step * 4 / 3
+    rounds = spec.throughput.rounds + WARM_UP_ROUNDS * _builds(spec)
+    timing = len(study.throughput_requests()) * rounds * spec.throughput.steps_per_round * pace.step * 4 / 3
     seconds = (fits * pace.fit + runs * run) / workers + timing
     per_run = _BYTES_PER_RUN + _BYTES_PER_LOGGED_STEP * (spec.training.steps // spec.training.log_every)
     return CostEstimate(fits, runs, run, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
@@ -89,11 +94,36 @@ def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> N
     cost = estimate(study, pace, workers)
     console.print(
         f"{cost.fits} fit{'s' if cost.fits != 1 else ''}, {cost.runs} runs of {spec.training.steps} steps "
-        f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells timed in turn.\n"
+        f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells and a second copy of "
+        f"{spec.reference().arm} timed in turn{_without_intervals(spec)}.\n"
         f"About {duration(cost.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
         f"{cost.disk_bytes / 1e6:.0f} MB of disk"
-        f"{_memory(workers, imported)}.",
+        f"{_memory(workers, imported)}.{_bisection(spec, cost, workers)}",
     )
+
+
+def _builds(spec: StudySpec) -> int:
+    """Return how often a throughput session builds the models."""
+    return -(-spec.throughput.rounds // ROUNDS_PER_BUILD)
+
+
+def _without_intervals(spec: StudySpec) -> str:
+    """Say what it takes to give speeds intervals, where the study's rounds are too few for them."""
+    if _builds(spec) >= FEWEST_BUILDS:
+        return ""
+    return (
+        f"; {spec.throughput.rounds} rounds give speeds no interval, [throughput] rounds = "
+        f"{FEWEST_BUILDS * ROUNDS_PER_BUILD} do"
+    )
+
+
+def _bisection(spec: StudySpec, cost: CostEstimate, workers: int) -> str:
+    """Say what an error budget's bisection adds; an empty string for other studies."""
+    steps = spec.error_budget.steps() if spec.error_budget else 0
+    if not steps:
+        return ""
+    seconds = steps * spec.evaluation.seeds * cost.run_seconds / workers
+    return f"\nThen bisection adds up to {steps} cells: about {duration(seconds)} more."
 
 
 def _memory(workers: int, imported: float) -> str:
@@ -124,8 +154,9 @@ def _cells(spec: StudySpec) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for title in ("function", "arm", "net", "trials", "seeds"):
         table.add_column(title, justify="right" if title in ("trials", "seeds") else "left", no_wrap=True)
+    trials = f"{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
     for cell in spec.cells():
-        table.add_row(cell.function, cell.arm, cell.net or "–", str(spec.trials()), str(spec.evaluation.seeds))
+        table.add_row(cell.function, cell.arm, cell.net or "–", trials, str(spec.evaluation.seeds))
     return table
 
 
@@ -135,7 +166,8 @@ def _measure(study: ResolvedStudy) -> Pace:
     task = build_task(study)
     with TemporaryDirectory(prefix="trans4init-estimate-") as folder, threads(spec.training.threads):
         study = replace(study, folder=Path(folder))  # its nets are hardly fitted, which costs as much
-        fits = [_fit_seconds(study, net) for net in study.fits_needed()]
+        nets = dict.fromkeys(fit.cell.net for fit in study.fit_requests())
+        fits = [_fit_seconds(study, net) for net in nets]
         steps = [_step_seconds(study, cell, task) for cell in spec.cells()]
         model, _ = build_model(study, spec.reference(), 0, task)
         start = time.perf_counter()
@@ -147,12 +179,22 @@ def _measure(study: ResolvedStudy) -> Pace:
 
 
 def _fit_seconds(study: ResolvedStudy, net: str) -> float:
-    """Estimate the seconds of a fit from its first steps; the net that they give is saved for the cells."""
+    """Estimate the seconds of one fit of a net from the first steps of as many as are done together.
+
+    The net of seed 0 is saved for the cells.
+    """
+    first = study.fit_request(net).seed
+    seeds = dict.fromkeys([first, *(fit.seed for fit in study.fit_requests() if fit.cell.net == net)])
+    together = list(seeds)[:FITS_AT_ONCE]
     start = time.perf_counter()
-    fitted = fit_function(study, net, _FIT_STEPS)
+    outcomes = dict(fit_nets(study, net, together, _FIT_STEPS))
     seconds = time.perf_counter() - start
+    fitted = outcomes[0]
+    if isinstance(fitted, FitDivergedError):
+        raise InputError(f"the fit of {net} diverges: {fitted}.")
     fitted.save(study.checkpoint(net))
-    return seconds * study.spec.fit.steps / _FIT_STEPS
+    done = 1 if study.spec.error_budget else study.spec.fit.steps / _FIT_STEPS  # a budget's nets aren't trained
+    return seconds / len(together) * done
 
 
 def _step_seconds(study: ResolvedStudy, cell: CellKey, task: Task) -> float:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from trans4init.ablations.slots.arms import get_arm
 from trans4init.ablations.study.spec import StudySpec, spec_hash
+from trans4init.ablations.study.tuner import settings_to_try
 from trans4init.reports.files import without_folders
 from trans4init.reports.machine import Environment
+from trans4init.reports.records.error_budget import BudgetDesign
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
-from trans4init.reports.records.vocabulary import Phase, Status
+from trans4init.reports.records.tuning_design import TuningDesign
+from trans4init.reports.records.vocabulary import REFERENCE_COPY, Phase, Status
 
 __all__ = ["Request", "ResolvedStudy"]
 
@@ -33,8 +36,10 @@ class Request:
 
     def label(self, function: str) -> str:
         """Return the run in words, in a study of `function`."""
-        suffix = {"tune": f" trial {self.trial}", "evaluate": f" seed {self.seed}"}.get(self.phase, "")
-        return f"{self.phase} {self.cell.label(function)}{suffix}"
+        trial = f" trial {self.trial}" if self.phase == "tune" else ""
+        seed = f" seed {self.seed}" if self.phase != "throughput" else ""
+        copy = ", second copy" if self.phase == "throughput" and self.seed == REFERENCE_COPY else ""
+        return f"{self.phase} {self.cell.label(function)}{trial}{seed}{copy}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,28 @@ class ResolvedStudy:
             trials=self.spec.trials(),
             spec_hash=self.spec_hash,
             throughput_runs=tuple(request.run_id for request in self.throughput_requests()),
+            margins=tuple(self.spec.evaluation.margins.items()),
+            looks=self.spec.evaluation.looks,
+            tuning=TuningDesign(tuple(self.spec.tuning_seeds()), self.spec.tuning.ranges()),
+            error_budget=self._budget_design(),
+            target=(target.metric, target.value) if (target := self.spec.evaluation.target) else None,
+        )
+
+    def with_size(self, pieces: int) -> "ResolvedStudy":
+        """Return the study with one more net in its error budget, which bisection has chosen."""
+        assert self.spec.error_budget is not None
+        section = self.spec.error_budget.with_size(pieces)
+        return dataclasses.replace(self, spec=self.spec.model_copy(update={"error_budget": section}))
+
+    def _budget_design(self) -> BudgetDesign | None:
+        section = self.spec.error_budget
+        if section is None:
+            return None
+        return BudgetDesign(
+            pieces=tuple((name, section.pieces_of(name)) for name in section.names()),
+            sharpened=section.sharpened_names(),
+            planned=len(self.spec.cells()) - 1 - len(section.sharpened) + section.steps(),
+            factor=section.factor,
         )
 
     def record(
@@ -115,36 +142,65 @@ class ResolvedStudy:
         Its id differs from the record's if the study differs from the one that made the record.
         """
         if record.phase == "fit":
-            known = any(net.name == record.cell.net for net in self.spec.nets)
-            return self.fit_request(record.cell.net) if known else None
+            known = record.cell.net in self.spec.net_names()
+            return self.fit_request(record.cell.net, record.seed) if known else None
         if record.cell not in self.spec.cells():
             return None
         return self._request(record.phase, record.cell, record.seed, record.trial, record.parameters)
 
-    def fit_request(self, net: str) -> Request:
-        """Return the request to fit one net."""
+    def fit_request(self, net: str, run_seed: int = 0) -> Request:
+        """Return the request to fit one net, for the run with `run_seed`; speed is measured with the net of seed 0."""
         cell = CellKey(self.spec.function, "", net)
-        return self._request("fit", cell, self.spec.fit.seed)
+        return self._request("fit", cell, self.spec.fit.seed_for(run_seed))
 
-    def tune_request(self, cell: CellKey, trial: int, parameters: Mapping[str, float]) -> Request:
-        """Return the request for one trial of one cell."""
-        return self._request("tune", cell, self.spec.tuning.seed, trial, parameters)
+    def fit_of(self, request: Request) -> Request | None:
+        """Return the fit that a run of the study needs; None if it needs none."""
+        needed = request.phase != "fit" and get_arm(request.cell.arm).needs_fit
+        return self.fit_request(request.cell.net, request.seed) if needed else None
+
+    def fit_requests(self) -> list[Request]:
+        """Return every fit that the study needs, net by net, in the order in which its runs need them."""
+        nets = dict.fromkeys(cell.net for cell in self.spec.cells() if get_arm(cell.arm).needs_fit)
+        run_seeds = (*self.spec.tuning_seeds(), *range(self.spec.evaluation.seeds))
+        seeds = dict.fromkeys(self.spec.fit.seed_for(seed) for seed in run_seeds)
+        return [self.fit_request(net, seed) for net in nets for seed in seeds]
+
+    def tune_request(self, cell: CellKey, trial: int, parameters: Mapping[str, float], seed: int) -> Request:
+        """Return the request for one tuning seed of one trial of one cell."""
+        return self._request("tune", cell, seed, trial, parameters)
+
+    def tune_requests(self) -> list[Request]:
+        """Return every tuning run, trial by trial and seed by seed."""
+        spec = self.spec
+        own = {name: getattr(spec.training, name) for name in spec.tuning.space}
+        return [
+            self.tune_request(cell, trial, settings, seed)
+            for trial, settings in enumerate(
+                settings_to_try(spec.tuning.ranges(), own, spec.tuning.seed, spec.trials())
+            )
+            for seed in spec.tuning_seeds()
+            for cell in spec.cells()
+        ]
 
     def evaluate_request(self, cell: CellKey, seed: int, trial: int | None, parameters: Mapping[str, float]) -> Request:
         """Return the request for one seed of one cell, with the settings of its best trial, if it had trials."""
         return self._request("evaluate", cell, seed, trial, parameters)
 
     def throughput_requests(self) -> list[Request]:
-        """Return the requests to time every cell, which are run together, in turn."""
-        return [self._request("throughput", cell, 0) for cell in self.spec.cells()]
+        """Return the requests to time every cell and a second copy of the reference, which are run together, in turn.
 
-    def fits_needed(self) -> list[str]:
-        """Return the names of the nets that some cell needs fitted."""
-        return list(dict.fromkeys(cell.net for cell in self.spec.cells() if get_arm(cell.arm).needs_fit))
+        The copy is as fast as the reference in truth: what a session measures of it checks the session.
+        """
+        cells = [self._request("throughput", cell, 0) for cell in self.spec.cells()]
+        return [*cells, self._request("throughput", self.spec.reference(), REFERENCE_COPY)]
 
-    def checkpoint(self, net: str) -> Path:
-        """Return the folder of the fitted net."""
-        return self.folder / "checkpoints" / self.fit_request(net).run_id
+    def checkpoint(self, net: str, run_seed: int = 0) -> Path:
+        """Return the folder of the fitted net that the run with `run_seed` uses."""
+        return self.checkpoint_of(self.fit_request(net, run_seed).run_id)
+
+    def checkpoint_of(self, fit_id: str) -> Path:
+        """Return the folder of the net that the fit with this id has made."""
+        return self.folder / "checkpoints" / fit_id
 
     def _request(
         self,
@@ -168,5 +224,6 @@ class ResolvedStudy:
         return Request(f"{phase}-{digest}", phase, cell, seed, trial, dict(parameters or {}))
 
     def _together(self) -> list[object]:
-        """Return what two throughput sessions differ by: speeds are ratios within one, of its cells and rounds."""
-        return [self.spec.throughput.model_dump(mode="json"), [str(cell) for cell in self.spec.cells()]]
+        """Return what two throughput sessions differ by: speeds are ratios within one, of its models and rounds."""
+        models = [*self.spec.cells(), self.spec.reference()]
+        return [self.spec.throughput.model_dump(mode="json"), [str(cell) for cell in models]]

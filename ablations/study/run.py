@@ -19,8 +19,10 @@ from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.files import remove_leftovers, write_whole
 from trans4init.reports.machine import capture
-from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
+from trans4init.reports.records.kept_slots import SLOTS
+from trans4init.reports.records.schema import RunRecord, StudyCard
 from trans4init.reports.records.store import Results, load_results, write_card
+from trans4init.reports.records.tables import UnreadableSchemaError
 from trans4init.reports.study_report.report_files import HTML, is_current
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
+_FREE = (
+    *("name", "question", "arms", "baselines", "throughput", "error_budget"),
+    *("tuning.trials", "tuning.seeds_per_trial", "evaluation.seeds", "evaluation.target"),
+)
+"""What may change between two commands that run the same study."""
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 + SIGINT, as in shells."""
 
@@ -59,7 +66,7 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
     if new:
         _check(study, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
     with held(study.folder):
-        for folder in (study.results, *(study.folder / "checkpoints").glob("*")):
+        for folder in (study.results, study.folder / SLOTS, *(study.folder / "checkpoints").glob("*")):
             remove_leftovers(folder)
         if options.retry_failed:
             _set_failures_aside(study.results)
@@ -70,11 +77,11 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         for path in results.corrupt:
             _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
         _refuse_other_conditions(study, results.records)
-        agenda = Agenda(study, results.records, _fits_at_hand(study))
+        agenda = Agenda(study, results.records, _fits_at_hand(study, results.records))
         if agenda.complete():
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
-            _keep_card(study, results)
-            return _conclude(agenda, dataclasses.replace(results, stored_card=study.card()), console)
+            card = _keep_card(agenda.study, results)
+            return _conclude(agenda, dataclasses.replace(results, stored_card=card), console)
         complete, mirror = _run(agenda, results, options, console, checked=new)
         code = _conclude(agenda, None, console, mirror)
         if not complete:
@@ -95,7 +102,7 @@ def _run(
     from trans4init.ablations.study.display import make_display
     from trans4init.ablations.study.executors.choose import make_executor
     from trans4init.ablations.study.executors.local import start_server
-    from trans4init.ablations.study.tuner import Tuner
+    from trans4init.ablations.study.optuna_database import OptunaDatabase
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
@@ -106,10 +113,14 @@ def _run(
         _check(study, options.file)
     worker = StudyWorker(study, elsewhere=options.executor == "ray")
     executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
-    _keep_card(study, results)
-    mirror = BackgroundMirror(study.folder, study.spec.name)
+    card = _keep_card(study, results)
+
+    def keep_grown(grown: ResolvedStudy) -> None:
+        _write_card(grown, dataclasses.replace(grown.card(), stated=card.stated))
+
+    database, mirror = OptunaDatabase(study.spec, study.folder), BackgroundMirror(study.folder, study.spec.name)
     with make_display(agenda, console) as display:
-        complete = Coordinator(agenda, executor, Tuner(study.spec, study.folder), mirror, display).run()
+        complete = Coordinator(agenda, executor, database, mirror, display, keep_grown).run()
     mirror.drain(MIRROR_PATIENCE)
     return complete, mirror
 
@@ -175,24 +186,48 @@ def _mirror(folder: Path, results: Results, verdict: VerdictText) -> tuple[str, 
         return str(error), []
 
 
-def _fits_at_hand(study: ResolvedStudy) -> list[str]:
-    return [net for net in study.fits_needed() if is_whole(study.checkpoint(net))]
+def _fits_at_hand(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[str]:
+    fits = [record.run_id for record in records if record.phase == "fit"]
+    return [run_id for run_id in fits if is_whole(study.checkpoint_of(run_id))]
 
 
-def _keep_card(study: ResolvedStudy, results: Results) -> None:
-    """Write the card that reports go by, and `spec.json` for a person, unless the card is there; `results` has it."""
-    if results.stored_card == study.card():
-        return
+def _keep_card(study: ResolvedStudy, results: Results) -> StudyCard:
+    """Write the card that reports go by, and `spec.json` for a person, unless `results` has it; return the card.
+
+    What the study stated when its first evaluation run was made stays in the card, whatever it says now.
+    """
+    card, before = study.card(), results.stored_card
+    evaluated = any(record.phase == "evaluate" for record in results.records)
+    stated = (before.stated or before.plan()) if before is not None and evaluated else card.plan()
+    same = before is not None and before.cells == card.cells
+    left_out = before.controls_left_out if before is not None and same else _controls_left_out(card)
+    card = dataclasses.replace(card, stated=stated, controls_left_out=left_out)
+    if card != before:
+        _write_card(study, card)
+    return card
+
+
+def _write_card(study: ResolvedStudy, card: StudyCard) -> None:
     content = study.spec.public() | {
         "fingerprint": study.fingerprint,
         "spec_hash": study.spec_hash,
-        "command": study.card().command,
+        "command": card.command,
     }
     try:
         write_whole(study.folder / "spec.json", json.dumps(content, indent=2) + "\n")
-        write_card(study.card(), study.results)
+        write_card(card, study.results)
     except OSError as error:
         raise FaultError(f"{shown(study.folder)} can't be written: {error.strerror}.") from error
+
+
+def _controls_left_out(card: StudyCard) -> tuple[str, ...]:
+    """Return the controls that apply to the study's function and that are none of its arms."""
+    from trans4init.ablations.functions import get_function
+    from trans4init.ablations.slots.arms import arms_of, get_arm
+
+    names = arms_of(get_function(card.reference.function))
+    run = {cell.arm for cell in card.cells if cell.function == card.reference.function}
+    return tuple(name for name in names if get_arm(name).role == "control" and name not in run)
 
 
 def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
@@ -218,9 +253,10 @@ def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord])
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     """Say what differs between two JSON values, without counts of runs and wording."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in before.keys() | now.keys():
-            if key not in ("trials", "seeds", "arms", "baselines", "question", "name", "throughput"):
-                yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+        for key in sorted(before.keys() | now.keys()):
+            below = f"{path}.{key}" if path else key
+            if below not in _FREE:
+                yield from _differences(before.get(key, "not set"), now.get(key, "not set"), below)
     elif before != now:
         yield "the data changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"
 

@@ -22,7 +22,9 @@ from trans4init.ablations.settings.numbers import LARGEST_SEED, Count, Seed
 from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
+from trans4init.ablations.study.error_budget import BUDGET_ARM, FAMILY, ErrorBudgetSection
 from trans4init.reports.records.schema import CellKey, Metric
+from trans4init.reports.records.tuning_design import TunedRange
 from trans4init.reports.speed.speeds import STUDY
 
 __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
@@ -30,6 +32,8 @@ __all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
 TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
 """The training settings that a study's search space may name."""
 
+_SEEDS_APART = 1000
+"""Evaluation seeds are below it; the tuning seeds of `[tuning] seed` n begin at (n + 1) times it and are fewer."""
 _LONGEST_NAME = 100
 """Characters of a study's name. Names of files have 255 bytes, and the names of Optuna's studies add the cell's."""
 _TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
@@ -74,7 +78,21 @@ class FitSection(_Section):
     """The positions that a net is fitted on: those of the trained context only, or also those of the longest test."""
     steps: Count = 3000
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    seeds: Literal["shared", "per-run"] = "shared"
+    """One fit of each net for all runs, so that the verdict is about that fit; or for each seed the fit with that seed,
+    so that it is about such nets."""
     seed: Seed = 0
+    """The seed of the shared fit."""
+
+    @model_validator(mode="after")
+    def _one_seed_or_many(self) -> "FitSection":
+        if self.seeds == "per-run" and self.seed:
+            raise ValueError("seed is that of a shared fit; with seeds = \"per-run\" each run's seed is its fit's")
+        return self
+
+    def seed_for(self, run_seed: int) -> int:
+        """Return the seed of the fit that a run with `run_seed` uses."""
+        return run_seed if self.seeds == "per-run" else self.seed
 
 
 class Range(_Section):
@@ -96,11 +114,22 @@ class Range(_Section):
 class TuningSection(_Section):
     """Sets the tuning budget, the same for every cell: trials of the training settings in `space`."""
 
-    trials: Count = 3
-    """Number of trials: the first uses the study's own settings, the others draw from the space."""
-    seed: Annotated[int, Field(ge=1000, le=LARGEST_SEED)] = 1000
-    """The seed of every tuning run; evaluation seeds count from 0 and end before 1000."""
+    trials: Count = 8
+    """Number of trials: the first uses the study's own settings, the others are spread over the space."""
+    seeds_per_trial: Annotated[int, Field(ge=1, le=_SEEDS_APART)] = 3
+    """Number of tuning seeds that every trial is run with; its value is their mean."""
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED // _SEEDS_APART - 2)] = 0
+    """Chooses the settings of the trials, and the tuning seeds: no other `seed` has any of these."""
     space: dict[str, Range] = Field(default={})
+
+    def seeds(self) -> range:
+        """Return the seeds that each trial is run with; no run that is evaluated has any of them."""
+        first = _SEEDS_APART * (self.seed + 1)
+        return range(first, first + self.seeds_per_trial)
+
+    def ranges(self) -> tuple[TunedRange, ...]:
+        """Return the ranges of the space by name."""
+        return tuple(TunedRange(name, r.low, r.high, r.log) for name, r in sorted(self.space.items()))
 
     @field_validator("space")
     @classmethod
@@ -119,19 +148,41 @@ class TuningSection(_Section):
         return space
 
 
+class TargetSection(_Section):
+    """A value of a metric whose first time each run is asked for."""
+
+    metric: str
+    value: float
+
+
 class EvaluationSection(_Section):
     """States, before any run, what the verdict is about."""
 
-    seeds: Annotated[int, Field(ge=1, le=999)] = 10
+    seeds: Annotated[int, Field(ge=1, le=_SEEDS_APART - 1)] = 10
     metric: str = "validation_loss"
     margin: Annotated[float, Field(gt=0)]
     """Differences smaller than this, in the metric's unit, count as equivalent."""
+    margins: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
+    """Other metrics that get words too, each with its margin; every other metric is only described."""
+    looks: tuple[Count, ...] = ()
+    """Numbers of seeds at which the study may be judged; they share the level. Empty: once, when all seeds are run."""
+    target: TargetSection | None = None
+    """The report says when runs reach it, at the evaluations during training. No verdict is about that."""
+
+    @model_validator(mode="after")
+    def _looks_end_with_all_seeds(self) -> "EvaluationSection":
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks must ascend, not {list(self.looks)}")
+        if self.looks and self.seeds not in self.looks:
+            raise ValueError(f"seeds = {self.seeds} is none of the looks {list(self.looks)}; the last is all seeds")
+        return self
 
 
 class ThroughputSection(_Section):
     """Says how speed is measured when nothing else runs: in rounds of every cell in turn."""
 
     rounds: Annotated[int, Field(ge=2)] = 40
+    """Number of rounds. The models are built again every four: speeds get an interval from 32 on."""
     steps_per_round: Count = 3
 
 
@@ -151,6 +202,7 @@ class StudySpec(_Section):
     tuning: TuningSection = TuningSection()
     evaluation: EvaluationSection
     throughput: ThroughputSection = ThroughputSection()
+    error_budget: ErrorBudgetSection | None = None
 
     @field_validator("name")
     @classmethod
@@ -170,14 +222,28 @@ class StudySpec(_Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "StudySpec":
-        names = [net.name for net in self.nets]
+        names = self.net_names()
         if len(set(names)) < len(names):
             raise ValueError("a net is named twice in [[nets]]")
-        if not names and any(get_arm(arm).uses_net for arm in self.arms):
+        with_nets = [arm for arm in self.arms if get_arm(arm).uses_net]
+        if not names and with_nets:
             raise ValueError("arms with a net need at least one in [[nets]]")
+        if self.error_budget is not None and (self.nets or with_nets != [BUDGET_ARM]):
+            raise ValueError(
+                f"[error_budget] makes the nets of arm {BUDGET_ARM!r}: list that arm, no other one with a net, and no "
+                "[[nets]]"
+            )
         known = [metric.name for metric in self.task.metrics]
         if self.evaluation.metric not in known:
             raise ValueError(f"[evaluation] {unknown_name('metric', self.evaluation.metric, known)}")
+        judged = {metric.name for metric in self.task.metrics if metric.higher_is_better is not None}
+        for name in self.evaluation.margins:
+            if name not in judged - {self.evaluation.metric}:
+                others = sorted(judged - {self.evaluation.metric})
+                raise ValueError(f"[evaluation.margins] {unknown_name('metric', name, others)}")
+        target = self.evaluation.target
+        if target is not None and target.metric not in judged:
+            raise ValueError(f"[evaluation.target] {unknown_name('metric', target.metric, sorted(judged))}")
         outside = [
             name
             for name, allowed in self.tuning.space.items()
@@ -196,6 +262,14 @@ class StudySpec(_Section):
         """Return the number of tuning trials of each cell: 0 without a search space."""
         return self.tuning.trials if self.tuning.space else 0
 
+    def tuning_seeds(self) -> range:
+        """Return the seeds that each trial is run with: none without a search space."""
+        return self.tuning.seeds() if self.tuning.space else range(0)
+
+    def training_runs(self) -> int:
+        """Return the number of models that are trained: in every cell trials × their seeds, and evaluation seeds."""
+        return len(self.cells()) * (self.trials() * len(self.tuning_seeds()) + self.evaluation.seeds)
+
     def metric(self) -> Metric:
         """Return the metric that the verdict is about."""
         return next(metric for metric in self.task.metrics if metric.name == self.evaluation.metric)
@@ -208,20 +282,31 @@ class StudySpec(_Section):
         """Return a cell for every function, arm and net of the study, the reference first."""
         cells = [self.reference()]
         for arm in self.arms:
-            nets = [net.name for net in self.nets] if get_arm(arm).uses_net else [""]
+            nets = self.net_names() if get_arm(arm).uses_net else ("",)
             cells += [CellKey(self.function, arm, net) for net in nets]
         cells += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
         return tuple(dict.fromkeys(cells))
 
+    def net_names(self) -> tuple[str, ...]:
+        """Return the names that the nets have in cells."""
+        return tuple(net.name for net in self.nets) if self.error_budget is None else self.error_budget.names()
+
     def net(self, name: str) -> NetChoice:
-        """Return the net of that name, with its size."""
+        """Return the net of that name, with its size; of an error budget's nets every size, chosen yet or not."""
+        if self.error_budget is not None:
+            return NetChoice.model_validate({"name": FAMILY, "pieces": self.error_budget.pieces_of(name)})
         return next(net for net in self.nets if net.name == name)
 
     def conditions(self, fingerprint: str) -> dict[str, Any]:
         """Return what all runs must share for their numbers to be compared: not how many there are, nor wording."""
-        shared = self.model_dump(mode="json", exclude={"name", "question", "arms", "nets", "baselines", "throughput"})
+        free = {"name", "question", "arms", "nets", "baselines", "throughput", "error_budget"}
+        shared = self.model_dump(mode="json", exclude=free)
+        if self.error_budget is not None:
+            shared["error_budget"] = True  # its nets are fitted on another domain
         shared["task"] |= {"source": fingerprint}
-        del shared["tuning"]["trials"], shared["evaluation"]["seeds"]
+        for stated in ("seeds", "margins", "looks", "target"):
+            del shared["evaluation"][stated]
+        del shared["tuning"]["trials"], shared["tuning"]["seeds_per_trial"]
         return shared
 
     def public(self) -> dict[str, Any]:
@@ -251,24 +336,38 @@ def spec_hash(conditions: dict[str, Any]) -> str:
 
 
 def load_study(
-    name_or_path: str, *, seeds: int | None = None, trials: int | None = None, data: Path | None = None
+    name_or_path: str,
+    *,
+    seeds: int | None = None,
+    trials: int | None = None,
+    data: Path | None = None,
+    function: str | None = None,
 ) -> StudySpec:
     """Load the study of that name or in that file, with what the command line changes.
 
-    A file or a named source in `data` makes a study of its own, called after both. Raises InputError as `load_toml`
-    does.
+    A file or a named source in `data` makes a study of its own, called after both, and so does a `function` other than
+    the study's. Raises InputError as `load_toml` does.
     """
     source = None if data is None else str(data) if str(data) in NAMED_SOURCES else str(data.absolute())
-    changes = {"evaluation.seeds": seeds, "tuning.trials": trials, "task.source": source}
+    changes = {"evaluation.seeds": seeds, "tuning.trials": trials, "task.source": source, "function": function}
     changes = {key: value for key, value in changes.items() if value is not None}
     spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
+    if function is not None:
+        own, _ = load_toml(StudySpec, "study", name_or_path, shipped_studies(), {})
+        if own.function != function:
+            spec = _called_after(spec, f"--function {function}", function)
     if data is not None:
-        try:
-            name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', data.stem)}")
-        except ValueError as error:
-            raise InputError(f"--data {data}: {error}; rename the file.") from None
-        spec = spec.model_copy(update={"name": name})
+        spec = _called_after(spec, f"--data {data}", data.stem)
     return spec.model_copy(update={"task": spec.task.located(folder)})
+
+
+def _called_after(spec: StudySpec, option: str, word: str) -> StudySpec:
+    """Return the study with a word after its name; raises InputError with the option if that makes no name."""
+    try:
+        name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', word)}")
+    except ValueError as error:
+        raise InputError(f"{option}: {error}; rename the file.") from None
+    return spec.model_copy(update={"name": name})
 
 
 def shipped_studies() -> dict[str, Path]:

@@ -1,110 +1,94 @@
-"""Tuning by Optuna: each proposal is a function of the finished trials, and a trial is stored when it is finished."""
+"""The tuner: says which training settings are tried. They are the same for every cell, and cross every range."""
 
-import os
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import cache
+from random import Random
 
-import optuna
-import sqlalchemy.exc
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+import numpy as np
+from numpy.typing import NDArray
 
-from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.seeding import derived_seed
-from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.files import sqlite_address
-from trans4init.reports.records.moments import began_at
-from trans4init.reports.records.schema import CellKey, RunRecord
+from trans4init.reports.records.tuning_design import TunedRange
 
-__all__ = ["Tuner"]
+__all__ = ["settings_to_try"]
+
+_CANDIDATES = 256
+"""How many columns `_points` chooses each setting's from: more are correlated less, and studies start later."""
+_COMPARED = 32
+"""How many trials count when `_points` compares columns; of later ones chance decides."""
+_FEWEST = 2
+"""Times the number of settings, the first number of trials whose correlations count: fewer can't all be crossed."""
+_DIGITS = 4
+"""Significant digits of a setting: more would differ between machines whose logarithms differ in the last bit."""
+
+_DECIMALS = 9
+"""Decimals of a place within a range, for the same reason."""
 
 
-class Tuner:
-    """Proposes training settings for each cell's trials, from the same space with the same budget.
+def settings_to_try(
+    ranges: Sequence[TunedRange], own: Mapping[str, float], seed: int, trials: int
+) -> tuple[dict[str, float], ...]:
+    """Return the settings of each trial by name: those of `own` first, then points spread over the ranges.
 
-    The first trial uses the study's own settings. The others come from Optuna's TPE sampler, which is seeded by the
-    trial's number and shown the cell's finished trials: a resumed study proposes what an uninterrupted one would, and
-    cells try the same settings until their results differ. `optuna.db` holds one Optuna study per cell. A trial is
-    added when it is finished, so that a kill leaves no half-stored trial; a lost database is rebuilt from the results.
+    All of them are a nested Latin hypercube (P. Qian, "Nested Latin hypercube designs", Biometrika 96, 2009): of the
+    first 2, 4, 8, … trials each half, quarter, eighth, … of every range has one. More trials keep the first ones. Each
+    setting's order is that, of 256 drawn by `seed`, which is least correlated with those of the settings before it.
     """
-
-    def __init__(self, spec: StudySpec, folder: Path) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._spec = spec
-        self._storage = _open(folder / "optuna.db")
-        self._studies: dict[CellKey, optuna.Study] = {}
-
-    def parameters(self, cell: CellKey, trial: int, finished: Sequence[RunRecord]) -> dict[str, float]:
-        """Return the settings of a trial, given the cell's finished trials in order."""
-        if trial == 0:
-            return {name: getattr(self._spec.training, name) for name in self._spec.tuning.space}
-        seed = derived_seed(self._spec.tuning.seed, "trial", trial) % 2**32
-        study = optuna.create_study(direction=self._direction(), sampler=optuna.samplers.TPESampler(seed=seed))
-        study.add_trials([self._frozen(record) for record in finished])
-        return dict(study.ask(self._distributions()).params)
-
-    def tell(self, cell: CellKey, finished: Sequence[RunRecord]) -> None:
-        """Store the cell's finished trials, in order; what the database holds instead is replaced."""
-        study, trials = self._study(cell), [self._frozen(record) for record in finished]
-        stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
-        if stored != [_content(trial) for trial in trials[: len(stored)]]:
-            optuna.delete_study(study_name=study.study_name, storage=self._storage)
-            del self._studies[cell]
-            study, stored = self._study(cell), []
-        study.add_trials(trials[len(stored) :])
-
-    def _frozen(self, record: RunRecord) -> FrozenTrial:
-        metric = self._spec.evaluation.metric
-        value = record.last(metric)
-        trial = create_trial(
-            state=TrialState.COMPLETE if value is not None else TrialState.FAIL,
-            value=value,
-            params=dict(record.parameters),
-            distributions=self._distributions(),
-            user_attrs={"run_id": record.run_id, "status": record.status},
-            intermediate_values=record.by_step(metric),
-        )
-        # Optuna's times are those of the machine's zone, which they don't name.
-        trial.datetime_start, trial.datetime_complete = (
-            moment.astimezone().replace(tzinfo=None) for moment in (began_at(record), record.created_at)
-        )
-        return trial
-
-    def _study(self, cell: CellKey) -> optuna.Study:
-        if cell not in self._studies:
-            study = optuna.create_study(
-                study_name=f"{self._spec.name} / {cell.function} / {cell}",
-                storage=self._storage,
-                direction=self._direction(),
-                load_if_exists=True,
-            )
-            metric = self._spec.metric()
-            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-                study.set_metric_names([f"{metric.name} ({metric.unit})"])  # else dashboards number their axes
-            self._studies[cell] = study
-        return self._studies[cell]
-
-    def _direction(self) -> StudyDirection:
-        return StudyDirection.MAXIMIZE if self._spec.metric().higher_is_better else StudyDirection.MINIMIZE
-
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        space = self._spec.tuning.space
-        return {name: FloatDistribution(allowed.low, allowed.high, log=allowed.log) for name, allowed in space.items()}
+    ranges = tuple(sorted(ranges, key=lambda tuned: tuned.name))
+    if not ranges or not trials:
+        return ()
+    first = {tuned.name: own[tuned.name] for tuned in ranges}
+    points = _points(
+        seed, tuple(round(tuned.place(own[tuned.name]), _DECIMALS) for tuned in ranges), max(trials, _COMPARED)
+    )
+    drawn = [
+        {tuned.name: _rounded(tuned, place) for tuned, place in zip(ranges, point, strict=True)}
+        for point in points[1:trials].tolist()
+    ]
+    return (first, *drawn)
 
 
-def _content(trial: FrozenTrial) -> tuple[object, ...]:
-    return trial.state, trial.value, trial.params, trial.user_attrs, trial.intermediate_values
+@cache
+def _points(seed: int, own: tuple[float, ...], count: int) -> NDArray[np.float64]:
+    """Return `count` points in the unit cube [count, dimensions], the first of them `own`."""
+    columns: list[list[float]] = []
+    for dimension, first in enumerate(own):
+        lowest, best = 2.0, columns
+        for candidate in range(_CANDIDATES if columns else 1):
+            draw = Random(derived_seed(seed, "tuning", dimension, candidate))
+            tried = [*columns, _column(first, count, draw)]
+            correlation = _largest_correlation(np.array(tried)[:, :_COMPARED], _FEWEST * len(own), lowest)
+            if correlation < lowest:
+                lowest, best = correlation, tried
+        columns = best
+    return np.array(columns).T
 
 
-def _open(path: Path) -> optuna.storages.RDBStorage:
-    """Open the database; a damaged file is renamed, and its trials are stored again from the results."""
-    address = sqlite_address(Path(os.path.relpath(path)))  # so that folders around the current one may have any name
-    try:
-        return optuna.storages.RDBStorage(address)
-    except sqlalchemy.exc.OperationalError as error:  # such as a full disk or a locked file: the database may be whole
-        raise FaultError(f"Optuna's database {shown(path)} can't be used: {error.orig}.") from error
-    except sqlalchemy.exc.DatabaseError:
-        path.replace(path.with_name(path.name + ".corrupt"))
-        return optuna.storages.RDBStorage(address)
+def _column(first: float, count: int, draw: Random) -> list[float]:
+    """Return `count` places from 0 to 1 beginning with `first`: each doubling fills the halves that are empty."""
+    places = [first]
+    while len(places) < count:
+        parts = 2 * len(places)
+        taken = {min(int(place * parts), parts - 1) for place in places}
+        empty = sorted(set(range(parts)) - taken, key=lambda _: draw.random())
+        places += [(part + draw.random()) / parts for part in empty]
+    return places[:count]
+
+
+def _largest_correlation(columns: NDArray[np.float64], fewest: int, limit: float) -> float:
+    """Return the largest rank correlation, by size, of the last of `columns` [dimensions, count] with another one.
+
+    It is the largest among the first `fewest` points or more; the search stops at one that is not below `limit`.
+    """
+    largest = 0.0
+    for count in range(fewest, columns.shape[1] + 1):
+        ranks = columns[:, :count].argsort(axis=1).argsort(axis=1) - (count - 1) / 2
+        products = np.abs(ranks[:-1] @ ranks[-1]) / (ranks[-1] @ ranks[-1])
+        largest = max(largest, float(products.max(initial=0)))
+        if largest >= limit:
+            break
+    return largest
+
+
+def _rounded(tuned: TunedRange, place: float) -> float:
+    return min(max(float(f"{tuned.at(place):.{_DIGITS}g}"), tuned.low), tuned.high)

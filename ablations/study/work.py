@@ -1,10 +1,12 @@
 """Do one run in a worker process, from its request to its record: fit a net, train and measure, or time cells."""
 
+import dataclasses
 import math
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -12,28 +14,56 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.fit import FitDivergedError, Fitted, OnStep, fit, load_fitted, refinement_budget
+from trans4init.ablations.fit import (
+    FitDivergedError,
+    Fitted,
+    OnStep,
+    Wanted,
+    fit_many,
+    load_fitted,
+    refinement_budget,
+)
+from trans4init.ablations.fit.error_budget import budget_domain, check_budgeted, fitted_error
 from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net
-from trans4init.ablations.slots.arms import get_arm
+from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.slots.guard import ArmRecord
+from trans4init.ablations.slots.kept import kept_slots
+from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.tasks import TASKS, Task, model_config
+from trans4init.ablations.tasks.base import evaluating
 from trans4init.ablations.training.loop import DivergedError, TrainingStep, train
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.ablations.transformer.widened import widened
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
 from trans4init.reports.records.vocabulary import Status
 
-__all__ = ["OnAdvance", "build_model", "build_task", "check_study", "fit_function", "run_request", "run_throughput"]
+__all__ = [
+    "OnAdvance",
+    "build_model",
+    "build_task",
+    "check_study",
+    "fit_nets",
+    "run_fits",
+    "run_request",
+    "run_throughput",
+]
 
 OnAdvance = Callable[[int, int, float], None]
 """A function that is called with the step, the number of steps of the whole run, and the loss."""
 
 
-def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> RunRecord:
-    """Do what the request says, and return its record. A run that goes wrong has one too: diverged, oom or failed."""
+def run_request(
+    study: ResolvedStudy, request: Request, on_advance: OnAdvance, keep: Callable[[bytes], None] | None = None
+) -> RunRecord:
+    """Train the model that the request asks for, and return the run's record.
+
+    A run that goes wrong has one too: diverged, oom or failed. keep: called with the content of a file of what an
+    evaluation made of its slots, if that is anything.
+    """
     start, seconds = time.perf_counter(), dict[int, float]()
     status: Status = "ok"
     error = ""
@@ -44,19 +74,13 @@ def run_request(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -
         on_advance(step, steps, loss)
 
     try:
-        work = _fit if request.phase == "fit" else _train
-        measurements, notes = work(study, request, advance)
+        measurements, notes = _train(study, request, advance, keep)
     except DivergedError as trouble:
         measurements = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
         status, error = "diverged", str(trouble)
-    except FitDivergedError as trouble:
-        measurements, status, error = [Measurement(metrics.FIT_LOSS, None)], "diverged", str(trouble)
-    except (MemoryError, torch.OutOfMemoryError) as trouble:
-        measurements, status = [Measurement(study.spec.metric(), None)], "oom"
-        error = str(trouble) or "out of memory"
-    except Exception:  # noqa: BLE001  the run is a `failed` record with the traceback
-        measurements, status = [Measurement(study.spec.metric(), None)], "failed"
-        error = traceback.format_exc()
+    except Exception as trouble:  # noqa: BLE001  the run is a `failed` or `oom` record
+        measurements = [Measurement(study.spec.metric(), None)]
+        status, error = _what_went_wrong(trouble)
     last = max(measurement.step for measurement in measurements)
     measurements += [Measurement(metrics.WALL_TIME, value, step) for step, value in seconds.items() if step < last]
     measurements.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start, last))
@@ -78,6 +102,8 @@ def check_study(study: ResolvedStudy, file: str) -> None:
 def _build_once(study: ResolvedStudy) -> None:
     spec = study.spec
     function = get_function(spec.function)
+    if spec.error_budget is not None:
+        check_budgeted(function)
     key = function.slot.replace("-", "_")
     if key in spec.model.model_fields_set and getattr(spec.model, key) != spec.function:
         raise InputError(f"[model] {key}: the study is about {spec.function!r} there; leave the key out.")
@@ -93,39 +119,70 @@ def _build_once(study: ResolvedStudy) -> None:
             _bare_net(study, cell)
 
 
-def fit_function(study: ResolvedStudy, net: str, steps: int, on_step: OnStep | None = None) -> Fitted:
-    """Fit the study's net of that name to its function, in `steps` steps."""
-    spec, choice = study.spec, study.spec.net(net)
-    return fit(
-        spec.function,
-        net,
-        seed=spec.fit.seed,
-        domain=_fit_domain(study),
-        size=choice.size(),
-        steps=steps,
-        learning_rate=spec.fit.learning_rate,
-        on_step=on_step,
-        density=None,
-        **_shape(study),
-    )
+def fit_nets(
+    study: ResolvedStudy, net: str, seeds: Sequence[int], steps: int, on_step: OnStep | None = None
+) -> Iterator[tuple[int, Fitted | FitDivergedError]]:
+    """Fit the study's net of that name to its function in `steps` steps, with each of `seeds`, together.
+
+    Yields the index of the seed, and the net or the error of a fit that diverged. A net is the same, bit for bit,
+    whichever others are fitted with it.
+    """
+    spec = study.spec
+    choice, domain, shape = spec.net(net), _fit_domain(study), _shape(study)
+    wanted = [Wanted(spec.function, choice.name, choice.size(), seed, domain, shape) for seed in seeds]
+    return fit_many(wanted, steps=steps, learning_rate=spec.fit.learning_rate, on_step=on_step)
 
 
-def _fit(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tuple[list[Measurement], dict[str, str]]:
-    steps = study.spec.fit.steps
-    total = steps + refinement_budget(steps)
-    fitted = fit_function(study, request.cell.net, steps, lambda step, loss: on_advance(step, total, loss))
-    fitted.save(study.checkpoint(request.cell.net))
-    notes = {"fitted_on": str(fitted.net.domain), "folded_by": fitted.fidelity.folded_by}
-    return list(fitted.fidelity.measurements()), {key: value for key, value in notes.items() if value}
+def run_fits(study: ResolvedStudy, requests: list[Request], on_advance: OnAdvance) -> list[RunRecord]:
+    """Fit one net with the seed of each request, save the nets, and return a record for each."""
+    start, steps = time.perf_counter(), study.spec.fit.steps
+    net, total = requests[0].cell.net, steps + refinement_budget(steps)
+    outcomes: dict[int, Fitted | FitDivergedError] = {}
+    try:
+        seeds = [request.seed for request in requests]
+        for index, outcome in fit_nets(study, net, seeds, steps, lambda step, loss: on_advance(step, total, loss)):
+            if isinstance(outcome, Fitted):
+                outcome.save(study.checkpoint(net, seeds[index]))
+            outcomes[index] = outcome
+    except Exception as trouble:  # noqa: BLE001  the fits are `failed` or `oom` records
+        status, error = _what_went_wrong(trouble)
+        missing = [Measurement(metrics.FIT_LOSS, None)]
+        return [study.record(request, missing, status=status, error=error) for request in requests]
+    seconds = Measurement(metrics.WALL_TIME, time.perf_counter() - start)
+    return [_fit_record(study, request, outcomes[index], seconds) for index, request in enumerate(requests)]
 
 
-def _train(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tuple[list[Measurement], dict[str, str]]:
+def _fit_record(
+    study: ResolvedStudy, request: Request, outcome: Fitted | FitDivergedError, seconds: Measurement
+) -> RunRecord:
+    name = accelerator_name()
+    if isinstance(outcome, FitDivergedError):
+        missing = [Measurement(metrics.FIT_LOSS, None), seconds]
+        return study.record(request, missing, accelerator=name, status="diverged", error=str(outcome))
+    notes = {"fitted_on": str(outcome.net.domain), "folded_by": outcome.fidelity.folded_by}
+    notes = {key: value for key, value in notes.items() if value}
+    measurements = [*outcome.fidelity.measurements(), seconds]
+    if study.spec.error_budget is not None:
+        measurements.append(fitted_error(outcome))
+    return study.record(request, measurements, accelerator=name, notes=notes)
+
+
+def _what_went_wrong(trouble: Exception) -> tuple[Status, str]:
+    """Return the status of a run that raised, and why: called where the exception is handled."""
+    if isinstance(trouble, (MemoryError, torch.OutOfMemoryError)):
+        return "oom", str(trouble) or "out of memory"
+    return "failed", traceback.format_exc()
+
+
+def _train(
+    study: ResolvedStudy, request: Request, on_advance: OnAdvance, keep: Callable[[bytes], None] | None
+) -> tuple[list[Measurement], dict[str, str]]:
     spec = study.spec
     task = build_task(study)
     model, record = build_model(study, request.cell, request.seed, task)
     config = spec.training.model_copy(update=dict(request.parameters))
     measurements = [
-        Measurement(metrics.PARAMETERS, sum(parameter.numel() for parameter in model.parameters())),
+        Measurement(metrics.PARAMETERS, _size(model)),
         Measurement(metrics.PARAMETERS_ADDED, record.parameters_added),
     ]
     if not math.isnan(record.output_difference_max):
@@ -140,11 +197,29 @@ def _train(study: ResolvedStudy, request: Request, on_advance: OnAdvance) -> tup
         split="tune" if request.phase == "tune" else "evaluate",
         on_progress=lambda step, loss: on_advance(step, config.steps, loss),
     )
+    if keep is not None and request.phase == "evaluate":
+        kept = kept_slots(model, record, _facts(study, request))
+        if kept is not None:
+            keep(kept)
     return measurements, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
 
 
+def _facts(study: ResolvedStudy, request: Request) -> dict[str, object]:
+    """Return what a file of kept slots says of its run."""
+    cell = request.cell
+    return {
+        "run_id": request.run_id,
+        "study": study.spec.name,
+        "spec_hash": study.spec_hash,
+        "function": cell.function,
+        "arm": cell.arm,
+        "net": study.spec.net(cell.net).model_dump(mode="json") if cell.net else None,
+        "seed": request.seed,
+    }
+
+
 def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRecord]:
-    """Time training steps and forward passes of every cell in turn; return a record for each.
+    """Time training steps and forward passes of every request's cell in turn; return a record for each.
 
     Nothing else of the study should run meanwhile.
     """
@@ -152,14 +227,14 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
         task = build_task(study)
         plan, cores = study.spec.throughput, study.spec.training.threads
         timings = interleaved(
-            lambda: [_timed(study, request, task) for request in requests],
+            [partial(_timed, study, request.cell, task) for request in requests],
             rounds=plan.rounds,
             steps=plan.steps_per_round,
             cores=cores,
         )
-    except Exception as trouble:  # noqa: BLE001  the session is `failed` or `oom` records with the traceback
-        missing, error = [Measurement(metrics.TRAINING_THROUGHPUT, None)], traceback.format_exc()
-        status: Status = "oom" if isinstance(trouble, (MemoryError, torch.OutOfMemoryError)) else "failed"
+    except Exception as trouble:  # noqa: BLE001  the session is `failed` or `oom` records
+        missing = [Measurement(metrics.TRAINING_THROUGHPUT, None)]
+        status, error = _what_went_wrong(trouble)
         return [study.record(request, missing, status=status, error=error) for request in requests]
     name = accelerator_name()
     session = {"session": uuid.uuid4().hex[:12], "rounds_per_build": str(ROUNDS_PER_BUILD)}
@@ -169,8 +244,8 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
     ]
 
 
-def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
-    model, record = build_model(study, request.cell, 0, task)
+def _timed(study: ResolvedStudy, cell: CellKey, task: Task) -> TimedModel:
+    model, record = build_model(study, cell, 0, task)
     step = TrainingStep(model, task, study.spec.training, record.moves)
     training = study.spec.training
     return TimedModel(step, next(task.batches(0, training.batch, "evaluate", unit=training.batch_unit)))
@@ -178,13 +253,40 @@ def _timed(study: ResolvedStudy, request: Request, task: Task) -> TimedModel:
 
 def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:
     """Return the study's model, started from `seed` with the cell's arm in it, and the arm's record."""
+    if get_arm(cell.arm).widens:
+        return _build_widened(study, cell, seed, task)
     model = Transformer(_config(study, cell, task), seed=seed).to(choose_device())
     net: Fitted | Net | None = None
     if get_arm(cell.arm).needs_fit:
-        net = load_fitted(study.checkpoint(cell.net))
+        net = load_fitted(study.checkpoint(cell.net, seed))
     elif cell.net:
         net = _bare_net(study, cell)
     return model, apply_arm(model, get_function(cell.function).slot, cell.arm, net, seed=seed)
+
+
+def _build_widened(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> tuple[Transformer, ArmRecord]:
+    """Return a model with the closed form, and with the values of the cell's nets in its feed-forward layers."""
+    config, slot = _config(study, cell, task), get_function(cell.function).slot
+    plain = Transformer(config, seed=seed).to(choose_device())
+    nets = len(slots_named(plain, slot))
+    model = widened(config, nets * _bare_net(study, cell).parameter_count(), seed).to(choose_device())
+    record = apply_arm(model, slot, REFERENCE_ARM)
+    with evaluating(model), evaluating(plain):
+        inputs = plain.example_inputs()
+        outputs = [network(**inputs) if isinstance(inputs, dict) else network(inputs) for network in (model, plain)]
+    difference = outputs[0] - outputs[1]
+    return model, dataclasses.replace(
+        record,
+        arm=cell.arm,
+        net=cell.net,
+        parameters_added=_size(model) - _size(plain),
+        output_difference_max=difference.abs().max().item(),
+        output_difference_rms=difference.double().square().mean().sqrt().item(),
+    )
+
+
+def _size(model: Transformer) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _config(study: ResolvedStudy, cell: CellKey, task: Task) -> TransformerConfig:
@@ -207,14 +309,14 @@ def _shape(study: ResolvedStudy) -> dict[str, int]:
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:
-    """Return the domain that the net is fitted on: for a function of the reals, the function's own.
+    """Return the domain that the net is fitted on: for a function of the reals, the function's own or a wider one.
 
     For a function of integers: all integers that the slot is given in training, random positions included, and those
     of the longest test if the study says so. Images are never longer than in training.
     """
     function, size = get_function(study.spec.function), study.spec.model
     if not function.domain.integer:
-        return function.domain
+        return function.domain if study.spec.error_budget is None else budget_domain(function, _shape(study))
     random = size.randomised_positions if function.slot == "position" else None
     count = random or size.positions
     if study.spec.fit.positions == "tested" and size.kind != "image":

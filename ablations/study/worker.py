@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 from trans4init.ablations.study.executors.protocol import Advanced, Finished, OnEvent
 from trans4init.ablations.study.requests import Request, ResolvedStudy
@@ -23,14 +24,18 @@ class StudyWorker:
     """Whether it may run on another machine: then that machine's environment is recorded."""
 
     def __call__(self, requests: tuple[Request, ...], send: OnEvent[Request, RunRecord]) -> None:
-        """Run one request, or the requests of a throughput session."""
-        from trans4init.ablations.study.work import run_request, run_throughput
+        """Run one request, or together those of several fits of a net or of a throughput session."""
+        from trans4init.ablations.study.work import run_fits, run_request, run_throughput
+
+        def advanced(step: int, steps: int, loss: float) -> None:
+            send(Advanced(requests, step, steps, loss))
 
         study = dataclasses.replace(self.study, environment=capture()) if self.elsewhere else self.study
+        kept: dict[str, bytes] = {}
         if requests[0].phase == "throughput":
             records = run_throughput(study, list(requests))
+        elif requests[0].phase == "fit":
+            records = run_fits(study, list(requests), advanced)
         else:
-            records = [
-                run_request(study, requests[0], lambda step, steps, loss: send(Advanced(requests, step, steps, loss)))
-            ]
-        send(Finished(requests, tuple(records)))
+            records = [run_request(study, requests[0], advanced, partial(kept.__setitem__, requests[0].run_id))]
+        send(Finished(requests, tuple(records), kept))

@@ -14,10 +14,11 @@ from trans4init.reports.machine import Contention
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import Measurement
 
-__all__ = ["ROUNDS_PER_BUILD", "TimedModel", "interleaved"]
+__all__ = ["ROUNDS_PER_BUILD", "WARM_UP_ROUNDS", "TimedModel", "interleaved"]
 
-ROUNDS_PER_BUILD = 5
-"""Rounds before the models are built again; recorded with each session, since builds differ by a percent or two."""
+ROUNDS_PER_BUILD = 4
+"""Rounds before the models are built again; recorded with each session, since builds differ by a percent or two. More
+give fewer builds of as many rounds, and reports give speeds an interval only from eight builds on."""
 WARM_UP_ROUNDS = 1
 """Rounds after each build that are not recorded."""
 
@@ -31,22 +32,26 @@ class TimedModel:
 
 
 def interleaved(
-    build: Callable[[], Sequence[TimedModel]], *, rounds: int, steps: int, cores: int
+    builders: Sequence[Callable[[], TimedModel]], *, rounds: int, steps: int, cores: int
 ) -> list[list[Measurement]]:
     """Return tokens per second of training steps and of forward passes, and seconds so far, by round, for each model.
 
     Every round times each model once, over `steps` steps, in a new random order, so that no model always follows the
-    same other. `build` makes the models again every few rounds, since where their memory happens to lie changes their
-    speed by a percent or two; after each build, rounds that are not recorded warm them up. cores: CPU threads.
+    same other. The models are made again every few rounds, likewise in a new order, since where their memory happens to
+    lie changes their speed by a percent or two; after each build, rounds that are not recorded warm them up. Each model
+    also has the share of the machine that other processes used, once for each build, at its last round.
+
+    builders: make a model each. cores: CPU threads.
     """
-    rows_by_model: list[list[Measurement]] = []
-    usage, order, began = Contention(), random.Random(0), time.perf_counter()
+    rows_by_model: list[list[Measurement]] = [[] for _ in builders]
+    order, began = random.Random(0), time.perf_counter()
     with threads(cores):
         for first in range(0, rounds, ROUNDS_PER_BUILD):
-            models = build()
-            rows_by_model = rows_by_model or [[] for _ in models]
-            for round_ in range(first - WARM_UP_ROUNDS, min(first + ROUNDS_PER_BUILD, rounds)):
-                for index in order.sample(range(len(models)), len(models)):
+            last = min(first + ROUNDS_PER_BUILD, rounds) - 1
+            models = {index: builders[index]() for index in _shuffled(len(builders), order)}
+            usage = Contention()
+            for round_ in range(first - WARM_UP_ROUNDS, last + 1):
+                for index in _shuffled(len(models), order):
                     training = _tokens_per_second(models[index], steps, training=True)
                     forward = _tokens_per_second(models[index], steps, training=False)
                     if round_ >= first:
@@ -54,8 +59,14 @@ def interleaved(
                         rows_by_model[index].append(Measurement(metrics.FORWARD_THROUGHPUT, forward, round_))
                         seconds = time.perf_counter() - began
                         rows_by_model[index].append(Measurement(metrics.WALL_TIME, seconds, round_))
-    others = Measurement(metrics.OTHERS_SHARE, usage.others_share())
-    return [[*rows, others] for rows in rows_by_model]
+            others = Measurement(metrics.OTHERS_SHARE, usage.others_share(), last)
+            for rows in rows_by_model:
+                rows.append(others)
+    return rows_by_model
+
+
+def _shuffled(count: int, order: random.Random) -> list[int]:
+    return order.sample(range(count), count)
 
 
 def _tokens_per_second(timed: TimedModel, steps: int, *, training: bool) -> float:

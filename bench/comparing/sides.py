@@ -20,8 +20,9 @@ from trans4init.bench.measuring.inherited import without_test_runner
 from trans4init.bench.suite import suite_files
 from trans4init.reports.machine import git_environment
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import RunRecord, UnreadableSchemaError
+from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import Results, load_results
+from trans4init.reports.records.tables import UnreadableSchemaError
 from trans4init.reports.speed.speeds import MISSING_NOTE, THREADS_NOTE
 
 __all__ = ["Outcome", "Request", "compare_sides", "timings_of"]

@@ -19,9 +19,11 @@ from trans4init.ablations.nets import build_net
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm, list_arms
 from trans4init.ablations.slots.contents import NetContent
+from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.tasks import TASKS, Batch, Task
 from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.ablations.transformer.widened import widened
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
 from trans4init.bench.suite import Call, Case, MissingError, Suite
 from trans4init.bench.suites.lower_bounds import training_lower_bound
@@ -101,10 +103,15 @@ def _step(arm: str, inputs: _Inputs, dtype: torch.dtype) -> TrainingStep:
     function = get_function(inputs.function)
     if arm not in function.arms:
         raise MissingError(f"makes no sense for {inputs.function}")
-    model = Transformer(inputs.config).to(choose_device())
-    net = copy.deepcopy(inputs.fitted) if get_arm(arm).uses_net else None
-    record = apply_arm(model, function.slot, arm, net)
-    return TrainingStep(model.to(dtype), inputs.task, TrainingConfig(steps=10**6, batch=_BATCH), record.moves)
+    moves: tuple[str, ...] = ()
+    model = Transformer(inputs.config)
+    if get_arm(arm).widens:
+        nets = len(slots_named(model, function.slot))
+        model = widened(inputs.config, nets * inputs.fitted.net.parameter_count()).to(choose_device())
+    else:
+        net = copy.deepcopy(inputs.fitted) if get_arm(arm).uses_net else None
+        moves = apply_arm(model.to(choose_device()), function.slot, arm, net).moves
+    return TrainingStep(model.to(dtype), inputs.task, TrainingConfig(steps=10**6, batch=_BATCH), moves)
 
 
 def _prepare(arm: str, inputs: _Inputs) -> Call:

@@ -22,9 +22,10 @@ from pathlib import Path
 from trans4init.reports.documents.trained_table import trained_table
 from trans4init.reports.files import write_whole
 from trans4init.reports.formats import significant
+from trans4init.reports.machine import MOST_CONTENDED
 from trans4init.reports.records import metrics
 from trans4init.reports.records.store import Results, load_results
-from trans4init.reports.speed.speeds import STUDY, CaseSpeeds, Speed, SuiteSpeeds, speeds
+from trans4init.reports.speed.speeds import STUDY, CaseSpeeds, Speed, SuiteSpeeds, contended_rounds, speeds
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.verdict_text import verdict_text
 
@@ -41,6 +42,8 @@ _SPEEDS, _STUDIES = "bench/results", "reports/published"
 """The project's folders with a folder for each device, whose results are published: benchmarks; studies and trained
 models."""
 _MARK = re.compile(r"(<!-- (speed|verdict|duration|trained)( [^>]*?)? -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_TOO_MANY = f"More than {MOST_CONTENDED:.0%} of the rounds were contended: these numbers are to be measured again."
+"""What a table of such rounds says of itself."""
 _SHOWN = ("ms", "ratio", "MiB", "work")
 
 
@@ -152,14 +155,16 @@ def _source(suite: SuiteSpeeds, cases: Sequence[CaseSpeeds], show: str) -> str:
     """Return the line below a table: what the numbers are, and where they were measured."""
     what = {
         "ms": "Milliseconds, medians",
-        "ratio": f"Times as fast as {suite.baseline}, medians of the rounds' ratios with 95 % intervals",
+        "ratio": f"Times as fast as {suite.baseline}, medians of the rounds' ratios with 95 % intervals over the rounds"
+        " of one process",
         "MiB": "MiB above the inputs, at most",
         "work": "Medians",
     }[show]
     when = max(record.created_at for record in suite.records)
-    rounds, contended = sum(case.rounds for case in cases), sum(case.contended for case in cases)
+    contention = contended_rounds(cases)
+    warning = f" **{_TOO_MANY}**" if contention.too_many() and show != "MiB" else ""  # memory doesn't hang on others
     commit = f"commit {suite.commit[:10]}, " if suite.commit else ""
-    return f"{what}; {suite.machine}; {commit}{when:%Y-%m-%d}; {contended} of {rounds} rounds contended."
+    return f"{what}; {suite.machine}; {commit}{when:%Y-%m-%d}; {contention}.{warning}"
 
 
 def _cell(speed: Speed | None, show: str) -> str:
@@ -194,6 +199,12 @@ def main(files: Sequence[str]) -> None:
         if after != before:
             write_whole(path, after)
         print(f"{'filled again' if after != before else 'up to date'}: {path}")
+    for suite in _suites(Path()):
+        if (contention := suite.contention()).too_many():
+            print(
+                f"to be measured again: suite {suite.suite} on {suite.machine}, {contention}, "
+                f"and a published table may have {MOST_CONTENDED:.0%}"
+            )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from trans4init.reports.mirror.store import MirrorError, Store, locked_store, me
 from trans4init.reports.records.moments import began_at, measured_at
 from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import Results
-from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN
+from trans4init.reports.records.vocabulary import REFERENCE_COPY
+from trans4init.reports.study_report.report_files import BUDGET_DRAWING, DRAWING, HTML, MARKDOWN
 from trans4init.reports.study_report.verdict_text import VerdictText
 
 __all__ = ["BackgroundMirror", "Mirror", "sync"]
@@ -221,7 +222,7 @@ def sync(folder: Path, results: Results, verdict: VerdictText) -> list[str]:
         return []
     mirror = Mirror(folder, records[0].study)
     mirror.add(records)
-    pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
+    pages = [path for name in (HTML, MARKDOWN, DRAWING, BUDGET_DRAWING) if (path := folder / name).exists()]
     paragraphs = [card.question, *verdict.lines(), card.setting] if card else []
     if units := _units(records):
         paragraphs.append(f"Units: {units}.")
@@ -259,6 +260,7 @@ def _milliseconds(moment: datetime) -> int:
 def _name(record: RunRecord) -> str:
     """Return the name under which MLflow lists a run."""
     trial = f" trial {record.trial}" if record.phase == "tune" else ""
-    seed = f" seed {record.seed}" if record.phase == "evaluate" else ""
+    seed = f" seed {record.seed}" if record.phase != "throughput" else ""
+    copy = " second copy" if record.phase == "throughput" and record.seed == REFERENCE_COPY else ""
     function = record.card.reference.function if record.card else record.cell.function
-    return f"{record.phase} {record.cell.label(function)}{trial}{seed}"
+    return f"{record.phase} {record.cell.label(function)}{trial}{seed}{copy}"

@@ -57,6 +57,10 @@ ANALYTIC_CALL_TIME = Metric("analytic_call_time", "µs")
 """Of the closed form on the same inputs, as a slot holds it."""
 FIT_TIME = Metric("fit_time", "s")
 FIT_LOSS = Metric("fit_loss", "function values²")
+FITTED_ERROR = Metric("fitted_error", "function values")
+"""The largest error of a net of an error budget in its domain, which is what the budget's metric is drawn against."""
+RELATIVE_FITTED_ERROR = Metric("fitted_error", "1")
+"""The same over the function's value, for functions whose values matter by their ratios."""
 
 LATENCY = Metric("latency", "ms", higher_is_better=False)
 """Of one call of an implementation; one row per interleaved round, whose number is `step`."""

@@ -1,4 +1,4 @@
-"""Define the record of a run, and its form as an Arrow table: tidy rows, with the rest in the schema's metadata."""
+"""Define the record of a run, and the card of its study."""
 
 import dataclasses
 import hashlib
@@ -9,69 +9,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-
 from trans4init.reports.files import without_folders
 from trans4init.reports.machine import Environment
-from trans4init.reports.records.vocabulary import PHASES, STATUSES, Phase, Status
+from trans4init.reports.records.error_budget import BudgetDesign
+from trans4init.reports.records.tuning_design import TuningDesign
+from trans4init.reports.records.vocabulary import PHASES, STATUSES, ArmRole, Phase, Status
 
 __all__ = [
-    "ROWS",
-    "SCHEMA_VERSION",
+    "RUN_COLUMNS",
     "ArmDescription",
     "CellKey",
-    "DigestError",
     "Measurement",
     "Metric",
+    "Plan",
     "RunRecord",
     "StudyCard",
-    "UnreadableSchemaError",
-    "card_from_table",
-    "card_table",
-    "from_table",
     "largest_card",
-    "to_table",
 ]
-
-SCHEMA_VERSION = 4
-"""Written into every file; raise it when older code would misread new files, which it then refuses."""
-_READABLE_VERSIONS = ("2", "3", "4")
-"""Read by `from_table`. Version 2 had study cards without arms, version 3 without trials and ids."""
-
-_WORD = pa.dictionary(pa.int32(), pa.string())
-
-ROWS = pa.schema(
-    [
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("study", _WORD, nullable=False),
-        pa.field("spec_hash", _WORD, nullable=False),
-        pa.field("function", _WORD, nullable=False),
-        pa.field("arm", _WORD, nullable=False),
-        pa.field("net", _WORD, nullable=False),
-        pa.field("task", _WORD, nullable=False),
-        pa.field("model", _WORD, nullable=False),
-        pa.field("trial", pa.int32(), nullable=True),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("phase", _WORD, nullable=False),
-        pa.field("metric", _WORD, nullable=False),
-        pa.field("unit", _WORD, nullable=False),
-        pa.field("higher_is_better", pa.bool_(), nullable=True),
-        pa.field("value", pa.float64(), nullable=True),
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("status", _WORD, nullable=False),
-        pa.field("device", _WORD, nullable=False),
-        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
-"""The columns: one row per measured value. `value` is null where a run failed before it had one."""
-
-
-class UnreadableSchemaError(ValueError):
-    """A results file has a schema version that this code does not know."""
-
-
-class DigestError(ValueError):
-    """The rows or metadata of a results file are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +80,24 @@ class ArmDescription:
     needs_fit: bool = False
     """Whether that net is fitted to the function before the model is trained."""
     colour: str = "#444444"
-    """#RRGGBB."""
     symbol: str = "circle"
-    """One of `SYMBOLS`."""
+    """One of `SYMBOLS`; the colour is #RRGGBB."""
+    role: ArmRole | None = None
+    """None in results that were written before arms had roles; `records.roles` then goes by what the card does say."""
+    cost_rank: int = 100
+    """The place of a control among all controls, the cheapest first; an arm that states none comes last."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study stated before its first evaluation run: what its words are held to."""
+
+    cells: tuple[CellKey, ...]
+    seeds: int
+    margins: tuple[tuple[str, float], ...] = ()
+    """Each metric that gets a word, with its margin; the first is the one that the verdict is about."""
+    looks: tuple[int, ...] = ()
+    """The numbers of seeds at which the study is judged; empty if once, when all are run."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +129,23 @@ class StudyCard:
     """The hash of the conditions that the runs share; empty in results that were written before cards had it."""
     throughput_runs: tuple[str, ...] = ()
     """The ids of the runs that time the cells; empty in results that were written before cards had them."""
+    margins: tuple[tuple[str, float], ...] = ()
+    """The other metrics that get a word of their own, each with its margin."""
+    looks: tuple[int, ...] = ()
+    """The numbers of seeds at which the study is judged, which share the level; empty if it is judged once."""
+    controls_left_out: tuple[str, ...] = ()
+    """The controls that apply to the function and that the study doesn't run."""
+    stated: Plan | None = None
+    """The plan when the first evaluation run was made; None in the cards of runs, and in results from before."""
+    tuning: TuningDesign = field(default_factory=TuningDesign)
+    error_budget: BudgetDesign | None = None
+    """The nets of the study's error budget; None for a study that asks for none."""
+    target: tuple[str, float] | None = None
+    """A metric and the value of it whose first time the report says; None for a study that asks for none."""
+
+    def plan(self) -> Plan:
+        """Return what the study states now."""
+        return Plan(self.cells, self.seeds, ((self.metric, self.margin), *self.margins), self.looks)
 
     def arm(self, name: str) -> ArmDescription:
         """Return the description of the arm called `name`: one without words or colour where the card has none."""
@@ -168,6 +154,16 @@ class StudyCard:
     def comparisons(self) -> tuple[CellKey, ...]:
         """Return the cells that are compared with the reference: all others."""
         return tuple(cell for cell in self.cells if cell != self.reference)
+
+    def words(self) -> int:
+        """Return how many comparisons are corrected together: cells × metrics.
+
+        Cells that were dropped since count too, and those that an error budget's bisection may still add.
+        """
+        plans = [plan for plan in (self.plan(), self.stated) if plan is not None]
+        cells = {cell for plan in plans for cell in plan.cells if cell != self.reference}
+        planned = self.error_budget.planned if self.error_budget else 0
+        return max(len(cells), planned) * len({metric for plan in plans for metric, _ in plan.margins})
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,7 @@ class RunRecord:
     card: StudyCard | None = None
     """None for a run that belongs to no study, such as a single fit."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """The hyper-parameters that Optuna chose for this run."""
+    """The hyper-parameters of the run's trial, where they are not the study's own."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts about the run that are not numbers: what may move, which checkpoint was used."""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -213,7 +209,7 @@ class RunRecord:
         values = [m.value if m.value is None else float(m.value) for m in self.measurements]  # as Parquet has them
         metrics = [(m.metric.name, m.metric.unit, m.metric.higher_is_better, m.step) for m in self.measurements]
         content = [
-            [getattr(self, name) for name in _RUN_COLUMNS],
+            [getattr(self, name) for name in RUN_COLUMNS],
             dataclasses.astuple(self.cell),
             [metrics, values],
             dataclasses.asdict(self.environment),
@@ -231,54 +227,9 @@ class RunRecord:
         return {m.step: m.value for m in self.measurements if m.metric.name == metric and m.value is not None}
 
 
-_RUN_COLUMNS = (
+RUN_COLUMNS = (
     "run_id", "study", "spec_hash", "task", "model", "trial", "seed", "phase", "status", "device", "created_at"
 )  # fmt: skip
-_CELL_COLUMNS = ("function", "arm", "net")
-_ROWS_AT_ONCE = 100_000
-"""How many rows `_digest` turns into text at a time: the text takes several times the memory of the table."""
-
-
-def to_table(records: Sequence[RunRecord]) -> pa.Table:
-    """Return runs as a table; what they share and what is not a column is in the schema's metadata.
-
-    Raises ValueError for runs that differ in environment, study card or spec: a table has each of these once.
-    """
-    first = records[0]
-    if any(r.environment != first.environment or r.card != first.card or r.spec != first.spec for r in records):
-        raise ValueError("runs of one table must share environment, study card and spec")
-    rows = [(record, measurement) for record in records for measurement in record.measurements]
-    columns: dict[str, list[Any]] = {name: [getattr(run, name) for run, _ in rows] for name in _RUN_COLUMNS}
-    columns |= {name: [getattr(run.cell, name) for run, _ in rows] for name in _CELL_COLUMNS}
-    columns |= {
-        "metric": [m.metric.name for _, m in rows],
-        "unit": [m.metric.unit for _, m in rows],
-        "higher_is_better": [m.metric.higher_is_better for _, m in rows],
-        "value": [m.value for _, m in rows],
-        "step": [m.step for _, m in rows],
-    }
-    metadata = {
-        "schema_version": str(SCHEMA_VERSION),
-        "environment": json.dumps(dataclasses.asdict(first.environment)),
-        "git_commit": first.environment.git_commit,
-        "study_card": _card_as_json(first.card),
-        "spec": json.dumps(first.spec),
-        "runs": json.dumps(
-            {r.run_id: {"parameters": dict(r.parameters), "notes": dict(r.notes), "error": r.error} for r in records}
-        ),
-    }
-    arrays = [pa.array(columns[column.name], type=column.type) for column in ROWS]
-    return _sealed(pa.Table.from_arrays(arrays, schema=ROWS), metadata)
-
-
-def card_table(card: StudyCard) -> pa.Table:
-    """Return a study's card as a table without rows."""
-    return _sealed(ROWS.empty_table(), {"schema_version": str(SCHEMA_VERSION), "study_card": _card_as_json(card)})
-
-
-def card_from_table(table: pa.Table) -> StudyCard | None:
-    """Return the card that a table was made of by `card_table`; raises errors as `from_table` does."""
-    return _card(json.loads(_checked_metadata(table)["study_card"]))
 
 
 def largest_card(records: Sequence[RunRecord]) -> StudyCard | None:
@@ -288,110 +239,3 @@ def largest_card(records: Sequence[RunRecord]) -> StudyCard | None:
     """
     cards = {record.card for record in records if record.card is not None}
     return max(cards, key=lambda card: (card.trials or 0, card.seeds, len(card.cells), repr(card)), default=None)
-
-
-def _sealed(table: pa.Table, metadata: Mapping[str, str]) -> pa.Table:
-    """Return the table with its metadata, to which the digest is added."""
-    return table.replace_schema_metadata({**metadata, "digest": _digest(table, metadata)})
-
-
-def _digest(table: pa.Table, metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 of all metadata and rows, since Parquet's own checksums leave the metadata out.
-
-    It is that of the text `json.dumps([sorted(metadata.items()), rows], default=str)`. That text is made column by
-    column, where each different value is turned into text once.
-    """
-    digest = hashlib.sha256(f"[{json.dumps(sorted(metadata.items()))}, [".encode())
-    for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-        columns = [_as_json(column) for column in table.slice(start, _ROWS_AT_ONCE).itercolumns()]
-        rows = ", ".join(f"[{', '.join(row)}]" for row in zip(*columns, strict=True))
-        digest.update(f"{', ' if start else ''}{rows}".encode())
-    digest.update(b"]]")
-    return digest.hexdigest()
-
-
-def _as_json(column: pa.ChunkedArray) -> list[str]:
-    """Return the values of a column as JSON."""
-    if pa.types.is_floating(column.type):  # a dictionary may merge 0 and −0
-        return [json.dumps(value) for value in column.to_pylist()]
-    values, indices = _encoded(column)
-    texts = [json.dumps(value, default=str) for value in values]
-    return [texts[index] for index in indices]
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[list[Any], list[int]]:
-    """Return the different values of a column, None as the last, and for each row the index of its value."""
-    encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary.to_pylist()
-    return [*values, None], encoded.indices.fill_null(len(values)).to_pylist()
-
-
-def from_table(table: pa.Table) -> list[RunRecord]:
-    """Return the runs that a table was made of by `to_table`.
-
-    Raises UnreadableSchemaError for a version that this code does not know, and DigestError where rows or metadata were
-    changed.
-    """
-    metadata = _checked_metadata(table)
-    card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
-    spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
-    first, measured = _by_run(table)
-    if first.keys() != runs.keys():
-        raise DigestError("its rows are not those of its runs")
-    return [
-        RunRecord(
-            **{name: first[run_id][name] for name in _RUN_COLUMNS},
-            cell=CellKey(*(first[run_id][name] for name in _CELL_COLUMNS)),
-            measurements=tuple(measured[run_id]),
-            environment=environment,
-            card=card,
-            spec=spec,
-            **facts,
-        )
-        for run_id, facts in runs.items()
-    ]
-
-
-def _checked_metadata(table: pa.Table) -> dict[str, str]:
-    """Return the metadata without the digest; raises errors as `from_table` does."""
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    version = metadata.get("schema_version", "none")
-    if version not in _READABLE_VERSIONS:
-        readable = f"{', '.join(_READABLE_VERSIONS[:-1])} and {_READABLE_VERSIONS[-1]}"
-        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
-    if metadata.pop("digest") != _digest(table, metadata):
-        raise DigestError("the content does not match its digest")
-    return metadata
-
-
-def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[Measurement]]]:
-    """Return the first row of every run, and its measurements, both by its id."""
-    ids, id_indices = _encoded(table["run_id"])
-    encoded = [_encoded(table[name]) for name in ("metric", "unit", "higher_is_better")]
-    metrics: dict[tuple[int, ...], Metric] = {}
-    first_rows: dict[int, int] = {}
-    measurements: list[list[Measurement]] = [[] for _ in ids]
-    columns: list[list[Any]] = [table[name].to_pylist() for name in ("value", "step")]
-    columns[:0] = [id_indices, *(indices for _, indices in encoded)]
-    for row, (run, *metric_indices, value, step) in enumerate(zip(*columns, strict=True)):
-        first_rows.setdefault(run, row)
-        key = tuple(metric_indices)
-        if key not in metrics:
-            metrics[key] = Metric(*(values[index] for (values, _), index in zip(encoded, key, strict=True)))
-        measurements[run].append(Measurement(metrics[key], value, step))
-    rows = table.take(list(first_rows.values())).to_pylist()
-    return {row["run_id"]: row for row in rows}, {ids[run]: measurements[run] for run in first_rows}
-
-
-def _card_as_json(card: StudyCard | None) -> str:
-    return json.dumps(dataclasses.asdict(card) if card else None)
-
-
-def _card(fields: dict[str, Any] | None) -> StudyCard | None:
-    if fields is None:
-        return None
-    fields["reference"] = CellKey(**fields["reference"])
-    fields["cells"] = tuple(CellKey(**cell) for cell in fields["cells"])
-    fields["arms"] = tuple(ArmDescription(**arm) for arm in fields.get("arms", ()))
-    fields["throughput_runs"] = tuple(fields.get("throughput_runs", ()))
-    return StudyCard(**fields)

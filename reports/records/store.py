@@ -11,16 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trans4init.reports.files import write_whole
-from trans4init.reports.records.schema import (
-    RunRecord,
-    StudyCard,
-    UnreadableSchemaError,
-    card_from_table,
-    card_table,
-    from_table,
-    largest_card,
-    to_table,
-)
+from trans4init.reports.records.schema import RunRecord, StudyCard, largest_card
+from trans4init.reports.records.tables import UnreadableSchemaError, card_from_table, card_table, from_table, to_table
 
 __all__ = [
     "CorruptResultError",

@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from typing import Literal
 
-__all__ = ["PHASES", "STATUSES", "SYMBOLS", "Phase", "Status", "VerdictWord"]
+__all__ = ["PHASES", "REFERENCE_COPY", "STATUSES", "SYMBOLS", "ArmRole", "Phase", "Status", "VerdictWord"]
 
 Phase = Literal["fit", "tune", "evaluate", "throughput"]
 Status = Literal["ok", "diverged", "oom", "failed", "pruned"]
+ArmRole = Literal["reference", "question", "control"]
 VerdictWord = Literal["better", "worse", "equivalent", "inconclusive", "no verdict"]
 
 PHASES: tuple[Phase, ...] = ("fit", "tune", "evaluate", "throughput")
 STATUSES: tuple[Status, ...] = ("ok", "diverged", "oom", "failed", "pruned")
+
+REFERENCE_COPY = 1
+"""The seed of the throughput run that times a second copy of the reference, built like the first; of all other
+throughput runs it is 0."""
 
 SYMBOLS: Mapping[str, str] = {
     "circle": "o",
@@ -26,5 +31,6 @@ SYMBOLS: Mapping[str, str] = {
     "triangle-right": ">",
     "hexagon": "h",
     "octagon": "8",
+    "diamond-tall": "d",
 }
 """The marks that an arm can have in figures: plotly's name to matplotlib's. Each has an open form in plotly."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from trans4init.reports.drawing import as_svg, drawing_style
 from trans4init.reports.files import write_whole
+from trans4init.reports.machine import MOST_CONTENDED
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results
 from trans4init.reports.speed.speeds import CaseSpeeds, Speed, SuiteSpeeds, speeds
@@ -33,7 +34,11 @@ def write_speed_page(folder: Path, results: Results) -> Path:
     page = (
         templates()
         .get_template("bench.html.j2")
-        .render(suites=[(suite, rates_line(suite), _figures(suite)) for suite in suites], corrupt=results.corrupt)
+        .render(
+            suites=[(suite, rates_line(suite), _figures(suite)) for suite in suites],
+            corrupt=results.corrupt,
+            most_contended=MOST_CONTENDED,
+        )
     )
     return write_whole(folder / PAGE, page)
 

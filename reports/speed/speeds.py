@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trans4init.reports.machine import MOST_CONTENDED
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import Metric, RunRecord
-from trans4init.reports.statistics import Interval, bootstrap_median
+from trans4init.reports.statistics import Interval, sign_interval
 
 __all__ = [
     "BASELINE_NOTE",
@@ -15,10 +16,12 @@ __all__ = [
     "STUDY",
     "THREADS_NOTE",
     "CaseSpeeds",
+    "ContendedRounds",
     "Speed",
     "Spread",
     "SuiteSpeeds",
     "Work",
+    "contended_rounds",
     "speeds",
 ]
 
@@ -27,9 +30,6 @@ STUDY = "bench"
 BASELINE_NOTE, COLOUR_NOTE, MISSING_NOTE, THREADS_NOTE = "baseline", "colour", "missing", "threads"
 """Keys of a benchmark record's notes: the implementation that the others are compared with; the record's colour in
 figures; what its implementation needs and this machine lacks; how many threads PyTorch used."""
-_FEWEST_FOR_AN_INTERVAL = 6
-"""`_speed` gives a ratio of fewer rounds no interval: the widest, from the least to the greatest of n ratios, covers
-the median with probability 1 − 2/2^n, which is 95 % from 6 on."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Speed:
     ratio: float | None = None
     """How many times as fast as the baseline: the median of the rounds' ratios; None for the baseline itself."""
     ratio_interval: Interval | None = None
-    """The ratio's 95 % interval, by bootstrap of the rounds; None for fewer than six rounds."""
+    """The 95 % interval of the rounds' median, which inverts the sign test; None for fewer than six rounds. All rounds
+    are of one process: another, whose memory lies elsewhere, may differ by a percent or two more."""
     first_call_seconds: float | None = None
     """How long preparation and the first call took."""
     peak_bytes: float | None = None
@@ -104,6 +105,27 @@ class CaseSpeeds:
 
 
 @dataclass(frozen=True)
+class ContendedRounds:
+    """How many rounds of a table were contended."""
+
+    contended: int
+    rounds: int
+
+    def too_many(self) -> bool:
+        """Return whether they are more than a published table may have."""
+        return self.contended > MOST_CONTENDED * self.rounds
+
+    def __str__(self) -> str:
+        return f"{self.contended} of {self.rounds} rounds contended"
+
+
+def contended_rounds(cases: Iterable[CaseSpeeds]) -> ContendedRounds:
+    """Count the contended rounds of these cases."""
+    counted = [(case.contended, case.rounds) for case in cases]
+    return ContendedRounds(sum(contended for contended, _ in counted), sum(rounds for _, rounds in counted))
+
+
+@dataclass(frozen=True)
 class SuiteSpeeds:
     """A suite of cases as one command measured it on one machine."""
 
@@ -122,6 +144,10 @@ class SuiteSpeeds:
     """Bytes/s that it reached in copying."""
     cases: tuple[CaseSpeeds, ...]
     records: tuple[RunRecord, ...]
+
+    def contention(self) -> "ContendedRounds":
+        """Return how many rounds of all cases were contended."""
+        return contended_rounds(self.cases)
 
 
 def speeds(records: Iterable[RunRecord]) -> list[SuiteSpeeds]:
@@ -208,14 +234,14 @@ def _speed(
         return Speed(record.cell.arm, status, error)
     low, median, high = (float(value) for value in np.quantile(list(times.values()), [0.25, 0.5, 0.75]))
     shared = sorted(times.keys() & baseline_times.keys())
-    ratio = bootstrap_median([baseline_times[number] / times[number] for number in shared]) if shared else None
+    ratios = [baseline_times[number] / times[number] for number in shared]
     return Speed(
         implementation=record.cell.arm,
         status=status,
         error="",
         milliseconds=Spread(median, low, high),
-        ratio=ratio[0] if ratio else None,
-        ratio_interval=ratio[1] if ratio and len(shared) >= _FEWEST_FOR_AN_INTERVAL else None,
+        ratio=float(np.median(ratios)) if ratios else None,
+        ratio_interval=sign_interval(ratios),
         first_call_seconds=record.last(metrics.FIRST_CALL_TIME.name),
         peak_bytes=record.last(metrics.PEAK_MEMORY.name),
         work=_work(record, median),

@@ -36,6 +36,8 @@ def _lines(suite: SuiteSpeeds) -> Iterator[_Line]:
     yield []
     yield [(suite.suite, "bold"), (f" on {suite.machine}; {rates_line(suite)}", "")]
     yield [("; ".join(filter(None, [suite.settings, f"times as fast as “{suite.baseline}”"])), "")]
+    if (contention := suite.contention()).too_many():
+        yield [(f"{contention}: too many to publish", "bold")]
     yield [(_cells("", "ms", "quartiles", "× as fast [95 %]", "rate", "limit", "MiB"), "")]
     for case in suite.cases:
         yield from _case_lines(case, suite)

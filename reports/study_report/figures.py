@@ -12,8 +12,9 @@ from trans4init.reports.records.schema import StudyCard
 from trans4init.reports.records.vocabulary import SYMBOLS
 from trans4init.reports.statistics import Interval
 from trans4init.reports.study_report.summary import CellSummary, Summary
+from trans4init.reports.study_report.verdict import Comparison
 
-__all__ = ["accuracy_against_speed", "draw_differences", "loss_curves"]
+__all__ = ["accuracy_against_speed", "draw_differences", "loss_curves", "tuning_trials"]
 
 _GRID = "#DDDDDD"
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
@@ -21,14 +22,14 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def accuracy_against_speed(summary: Summary) -> go.Figure | None:
-    """Return a figure with a mark for each cell: training speed against the metric, both with 95 % intervals.
+    """Return a figure with a mark for each cell: training speed against the metric, both with plain 95 % intervals.
 
     None while no speed is measured.
     """
     assert summary.card is not None
     assert summary.metric is not None
     figure = _figure(
-        f"training speed, × {summary.card.reference.arm}",
+        f"training speed, × {summary.card.reference.arm}, 95 % each",
         f"{spoken(summary.metric.name)} ({summary.metric.unit})",
     )
     for cell in summary.cells:
@@ -87,6 +88,47 @@ def loss_curves(summary: Summary) -> go.Figure | None:
     return figure if figure.data else None
 
 
+def tuning_trials(summary: Summary) -> go.Figure | None:
+    """Return a figure of every cell's trials: mean over the tuning seeds, bars to the lowest and the highest seed.
+
+    None where no trial has a value.
+    """
+    assert summary.card is not None
+    assert summary.metric is not None
+    figure = _figure("trial", f"{spoken(summary.metric.name)} ({summary.metric.unit})")
+    for cell in summary.cells:
+        trials = sorted(cell.tuning.trials, key=lambda trial: trial.number) if cell.tuning else []
+        shown = [(trial, trial.mean) for trial in trials if trial.mean is not None]
+        if not shown or cell.tuning is None:
+            continue
+        arm = summary.card.arm(cell.cell.arm)
+        known = [[value for value in trial.values.values() if value is not None] for trial, _ in shown]
+        means = [mean for _, mean in shown]
+        figure.add_trace(
+            go.Scatter(
+                x=[trial.number for trial, _ in shown],
+                y=means,
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(values) - mean for values, mean in zip(known, means, strict=True)],
+                    "arrayminus": [mean - min(values) for values, mean in zip(known, means, strict=True)],
+                    "thickness": 1.5,
+                },
+                name=escape(cell.label),
+                mode="markers",
+                marker={
+                    "color": arm.colour,
+                    "symbol": _symbol(summary, cell),
+                    "size": [14 if trial == cell.tuning.best else 8 for trial, _ in shown],
+                },
+                text=[", ".join(f"{spoken(k)} {v:.3g}" for k, v in trial.settings.items()) for trial, _ in shown],
+                hovertemplate="%{fullData.name}<br>trial %{x}: %{text}<br>%{y:.4f}<extra></extra>",
+            )
+        )
+    return figure if figure.data else None
+
+
 def draw_differences(summary: Summary) -> str | None:
     """Return an SVG of the paired difference and the training speed of every compared cell.
 
@@ -116,6 +158,7 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         comparison = cell.comparison
         assert comparison is not None
         assert comparison.mean is not None
+        _draw_seeds(axes, row, comparison, summary.card.arm(cell.cell.arm).colour)
         _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card)
         axes.annotate(
             comparison.verdict,
@@ -131,12 +174,20 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
     )
 
 
+def _draw_seeds(axes: Axes, row: int, comparison: Comparison, colour: str) -> None:
+    """Draw the difference of each seed as a dot below the cell's mark; of a seed that lies far off as a ring."""
+    for far in (False, True):
+        differences = [d for seed, d in comparison.differences.items() if (seed in comparison.outliers) == far]
+        face = "none" if far else colour
+        axes.plot(differences, [row + 0.22] * len(differences), ".", color=colour, markerfacecolor=face, alpha=0.6)
+
+
 def _draw_speed(axes: Axes, cells: list[CellSummary], card: StudyCard) -> None:
     axes.axvline(1, color="#999999", linewidth=1, zorder=1)
     for row, cell in enumerate(cells):
         if cell.training_speed is not None:
             _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, card)
-    axes.set_xlabel(f"training speed, × {card.reference.arm}")
+    axes.set_xlabel(f"training speed, × {card.reference.arm}, 95 % each")
 
 
 def _draw_estimate(

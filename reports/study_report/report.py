@@ -7,9 +7,19 @@ from pathlib import Path
 from trans4init.reports.files import write_whole
 from trans4init.reports.pages import templates
 from trans4init.reports.records.store import Results, load_results
-from trans4init.reports.study_report.figures import accuracy_against_speed, draw_differences, loss_curves
-from trans4init.reports.study_report.report_files import DRAWING, HTML, MARKDOWN, digest
+from trans4init.reports.statistics import interval_floor
+from trans4init.reports.study_report.budget_figure import draw_budget
+from trans4init.reports.study_report.figures import (
+    accuracy_against_speed,
+    draw_differences,
+    loss_curves,
+    tuning_trials,
+)
+from trans4init.reports.study_report.report_files import BUDGET_DRAWING, DRAWING, HTML, MARKDOWN, digest
+from trans4init.reports.study_report.slot_figures import draw_slots
+from trans4init.reports.study_report.speed import FEWEST_BUILDS
 from trans4init.reports.study_report.summary import Summary, summarise
+from trans4init.reports.study_report.target_figure import draw_times
 from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
 
 __all__ = ["NoResultsError", "Report", "write_report"]
@@ -31,40 +41,50 @@ class Report:
     """The verdict that the report states."""
     results: Results
     """The results that were read."""
+    budget_drawing: Path | None = None
+    """None for a study without an error budget."""
 
     def files(self) -> list[Path]:
         """Return the paths of all its files."""
-        return [path for path in (self.html, self.markdown, self.drawing) if path is not None]
+        paths = (self.html, self.markdown, self.drawing, self.budget_drawing)
+        return [path for path in paths if path is not None]
 
 
-def write_report(folder: Path, results: Results | None = None) -> Report:
-    """Render `report.html`, `report.md` and `report.svg` into a study's folder from its `results/*.parquet`.
+def write_report(folder: Path, results: Results | None = None, *, kept_in: Path | None = None) -> Report:
+    """Render `report.html`, `report.md` and its drawings into a study's folder from its `results/*.parquet`.
 
-    results: the content of these files, if the caller has read them already.
+    results: the content of these files, if the caller has read them already. kept_in: the folder of the study whose
+    runs kept their slots, for results that were copied without them; the page alone draws these.
     Raises NoResultsError where there are no results, and UnreadableSchemaError for results of another schema version.
     """
     results = results or load_results(folder / "results")
     if not results.records:
         raise NoResultsError(f"{folder} has no results to report on (no readable {folder / 'results'}/*.parquet).")
     summary = summarise(results.records, results.card)
-    drawing, text = draw_differences(summary), verdict_text(summary)
+    drawings, text = {DRAWING: draw_differences(summary), BUDGET_DRAWING: draw_budget(summary)}, verdict_text(summary)
     pages = templates()
     shared = {
         "summary": summary,
         "corrupt": results.corrupt,
         "digest": digest(results),
-        "drawing": drawing,
+        "drawing": drawings[DRAWING],
+        "budget_drawing": drawings[BUDGET_DRAWING],
+        "times_drawing": draw_times(summary),
         "verdict": text.paragraphs(),
+        "interval_floor": interval_floor(),
+        "fewest_builds": FEWEST_BUILDS,
+        "slots": draw_slots(summary, kept_in or folder),
     }
-    html, markdown, svg = folder / HTML, folder / MARKDOWN, folder / DRAWING
+    html, markdown = folder / HTML, folder / MARKDOWN
     figures = _figures(summary)
     write_whole(
         html, pages.get_template("report.html.j2").render(shared | {"figures": figures, "script": _script(figures)})
     )
     write_whole(markdown, pages.get_template("report.md.j2").render(shared))
-    if drawing is not None:
-        write_whole(svg, drawing)
-    return Report(html, markdown, svg if drawing is not None else None, text, results)
+    written = {
+        name: write_whole(folder / name, drawing) if drawing is not None else None for name, drawing in drawings.items()
+    }
+    return Report(html, markdown, written[DRAWING], text, results, written[BUDGET_DRAWING])
 
 
 def _figures(summary: Summary) -> dict[str, str]:
@@ -74,6 +94,7 @@ def _figures(summary: Summary) -> dict[str, str]:
     drawn = {
         "Accuracy against throughput": accuracy_against_speed(summary),
         "Loss over training": loss_curves(summary),
+        "Tuning trials": tuning_trials(summary),
     }
     options = {"displaylogo": False, "responsive": True}
     return {

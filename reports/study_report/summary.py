@@ -6,17 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trans4init.reports.formats import number, spoken
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard, largest_card
-from trans4init.reports.statistics import Estimate, bca_interval, bootstrap_median
-from trans4init.reports.study_report.tuning import best_trial
-from trans4init.reports.study_report.verdict import Comparison, PairedRuns, judge
+from trans4init.reports.statistics import Estimate
+from trans4init.reports.study_report.comparing import Compared, compare_cells, mean_of
+from trans4init.reports.study_report.error_budget import ErrorBudget, read_budget
+from trans4init.reports.study_report.fidelity import FidelityRow, fidelity
+from trans4init.reports.study_report.gain import Gain
+from trans4init.reports.study_report.plan import changes
+from trans4init.reports.study_report.speed import CellSpeed, Session, SpeedRatio, throughput_session
+from trans4init.reports.study_report.time_to_target import TimesToTarget, times_to_target
+from trans4init.reports.study_report.tuning import CellTuning, sum_up_tuning, trials_of
+from trans4init.reports.study_report.verdict import Comparison
 
-__all__ = ["CellSummary", "Curve", "FidelityRow", "Summary", "summarise"]
-
-_BUSY = 0.1
-"""`_notes` warns of the speeds where other processes used a larger share of the machine than this."""
+__all__ = ["CellSummary", "Curve", "Summary", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,16 @@ class CellSummary:
     others: Mapping[str, Estimate]
     """The means of the other metrics of the evaluation runs that have a better direction, by name."""
     elsewhere: Mapping[str, Comparison]
-    """The same comparison in those other metrics whose unit is the judged metric's, so that the margin applies."""
-    training_speed: Estimate | None
-    """Training throughput as a multiple of the reference's: the median over interleaved rounds."""
-    forward_speed: Estimate | None
+    """The same comparison in the other metrics that the study stated a margin for."""
+    described: Mapping[str, Estimate]
+    """The mean paired difference in the other metrics that have a better direction, which get no word."""
+    share_of_none: float | None
+    """The mean paired difference as a share of that of the arm without the function, where that one is worse."""
+    gain: Gain | None
+    """What explains that the cell is better; None if it isn't, or holds no fitted net."""
+    training_speed: SpeedRatio | None
+    """Training throughput as a multiple of the reference's in the same rounds."""
+    forward_speed: SpeedRatio | None
     """The same of the forward pass alone."""
     tokens_per_second: float | None
     """The median training throughput."""
@@ -62,26 +73,12 @@ class CellSummary:
     """The RMS distance of the slot's output from the analytic function after training: the mean over seeds."""
     settings: Mapping[str, float]
     """The hyper-parameters that tuning chose."""
+    tuning: CellTuning | None
+    """What tuning found; None while no trial is finished, and where nothing is tuned."""
     curve: Curve | None
     """The judged metric over training."""
-
-
-@dataclass(frozen=True)
-class FidelityRow:
-    """A net's errors on one region of its inputs."""
-
-    function: str
-    net: str
-    region: str
-    """The region's name, such as 0..127."""
-    fitted: bool
-    """Whether the net was fitted on this region."""
-    errors: Mapping[str, float]
-    """The errors on this region, by quantity."""
-    costs: Mapping[str, float]
-    """What the whole net costs, by quantity: parameters, FLOP, times. The same in every row of a fit."""
-    leads: bool = True
-    """Whether this is the first row of its fit."""
+    run_ids: tuple[str, ...] = ()
+    """The evaluation runs that count, by seed."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +103,21 @@ class Summary:
     """The lowest and the highest input that each slot of the reference's models was given, by its path in the model."""
     notes: tuple[str, ...] = ()
     """Warnings, a sentence each."""
+    session: Session | None = None
+    """How speed was measured; None if it wasn't."""
+    error_budget: ErrorBudget | None = None
+    """None for a study that asks for none, and until a net of it is compared."""
+    times: TimesToTarget | None = None
+    """None for a study without a target, and until a run is evaluated."""
+
+    @property
+    def fits_per_net(self) -> int:
+        """The most fits that a net has in the table of fidelity; 0 where there is no fit."""
+        return max((row.fits for row in self.fidelity), default=0)
 
     def other_metrics(self) -> tuple[str, ...]:
         """Return the names of the other metrics that some cell has a mean of, in order."""
         return tuple(dict.fromkeys(name for cell in self.cells for name in cell.others))
-
-
-@dataclass(frozen=True)
-class _Speed:
-    """A cell's speed in one throughput session; the first two as multiples of the reference's."""
-
-    training: Estimate | None
-    forward: Estimate | None
-    tokens_per_second: float | None
 
 
 def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Summary:
@@ -129,111 +128,132 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
     if not records:
         raise ValueError("there are no results")
     card = card or largest_card(records)
-    evaluated = _evaluated(records, card) if card else {}
-    cells = _cells(records, card, evaluated) if card else ()
+    tuned = _tuned(records, card) if card else {}
+    evaluated = _evaluated(records, card, tuned) if card else {}
+    session = throughput_session(records, card) if card else None
+    cells = _cells(records, card, evaluated, tuned, session) if card else ()
     return Summary(
         card=card,
         metric=_metric_called(card.metric, records) if card else None,
         cells=cells,
-        fidelity=tuple(row for record in _fits(records) for row in _fidelity(record)),
+        fidelity=fidelity(records),
         failures=tuple(record for record in records if record.status != "ok"),
         environments=_environments(records),
         tuning_trials=_tuning_trials(records, card) if card else 0,
         runs=len(records),
         inputs=_inputs(evaluated[card.reference]) if card else {},
-        notes=_notes(records) if card else (),
+        notes=(*_notes(records), *(session.warnings() if session else ()), *changes(card), *_edges(cells))
+        if card
+        else (),
+        session=session,
+        error_budget=_error_budget(records, card, cells) if card else None,
+        times=_times(records, card, evaluated) if card else None,
     )
+
+
+def _times(
+    records: Sequence[RunRecord], card: StudyCard, evaluated: Mapping[CellKey, Sequence[RunRecord]]
+) -> TimesToTarget | None:
+    metric = _metric_called(card.target[0], records) if card.target else None
+    return times_to_target(card, evaluated, metric) if metric else None
+
+
+def _error_budget(records: Iterable[RunRecord], card: StudyCard, cells: Iterable[CellSummary]) -> ErrorBudget | None:
+    compared = {cell.cell: cell.comparison for cell in cells if cell.comparison is not None}
+    return read_budget(card, (record for record in records if _is_of(record, card)), compared)
 
 
 def _cells(
-    records: Sequence[RunRecord], card: StudyCard, evaluated: Mapping[CellKey, Sequence[RunRecord]]
+    records: Sequence[RunRecord],
+    card: StudyCard,
+    evaluated: Mapping[CellKey, Sequence[RunRecord]],
+    tuned: Mapping[CellKey, CellTuning | None],
+    session: Session | None,
 ) -> tuple[CellSummary, ...]:
     judged = _metric_called(card.metric, records)
-    comparisons = _compare(evaluated, card, judged)
-    elsewhere = {
-        metric.name: _compare(evaluated, card, metric)
+    others = [
+        metric
         for metric in _measured_once(evaluated[card.reference])
-        if metric.higher_is_better is not None and metric.unit == judged.unit and metric != judged
-    }
-    speeds = _speeds(records, card)
+        if metric.higher_is_better is not None and metric.name != card.metric
+    ]
+    compared = compare_cells(evaluated, card, judged, others)
+    speeds = session.cells if session else {}
     return tuple(
-        _cell(
-            cell,
-            card,
-            evaluated[cell],
-            comparisons.get(cell),
-            {name: by_cell[cell] for name, by_cell in elsewhere.items() if cell in by_cell and by_cell[cell].pairs},
-            speeds.get(cell),
-        )
-        for cell in card.cells
+        _cell(cell, card, evaluated[cell], compared.get(cell), speeds.get(cell), tuned[cell]) for cell in card.cells
     )
-
-
-def _compare(
-    evaluated: Mapping[CellKey, Sequence[RunRecord]], card: StudyCard, metric: Metric
-) -> dict[CellKey, Comparison]:
-    """Compare every cell with the reference in one metric, seed by seed."""
-    values = {cell: {run.seed: run.last(metric.name) for run in runs} for cell, runs in evaluated.items()}
-    pairs = [PairedRuns(cell, values[cell], values[card.reference]) for cell in card.comparisons()]
-    higher = bool(metric.higher_is_better)
-    judged = judge(pairs, comparisons=len(pairs), margin=card.margin, higher_is_better=higher)
-    return {comparison.cell: comparison for comparison in judged}
 
 
 def _cell(
     cell: CellKey,
     card: StudyCard,
     runs: Sequence[RunRecord],
-    comparison: Comparison | None,
-    elsewhere: Mapping[str, Comparison],
-    speed: _Speed | None,
+    compared: Compared | None,
+    speed: CellSpeed | None,
+    tuning: CellTuning | None,
 ) -> CellSummary:
     return CellSummary(
         cell=cell,
         label=cell.label(card.reference.function),
         runs=len(runs),
-        metric=_mean(record.last(card.metric) for record in runs),
-        comparison=comparison,
+        metric=mean_of(record.last(card.metric) for record in runs),
+        comparison=compared.comparison if compared else None,
         others={
             metric.name: estimate
             for metric in _measured_once(runs)
             if metric.higher_is_better is not None
             and metric.name != card.metric
-            and (estimate := _mean(record.last(metric.name) for record in runs))
+            and (estimate := mean_of(record.last(metric.name) for record in runs))
         },
-        elsewhere=elsewhere,
+        elsewhere=compared.elsewhere if compared else {},
+        described=compared.described if compared else {},
+        share_of_none=compared.share_of_none if compared else None,
+        gain=compared.gain if compared else None,
         training_speed=speed.training if speed else None,
         forward_speed=speed.forward if speed else None,
         tokens_per_second=speed.tokens_per_second if speed else None,
         parameters=_first(runs, metrics.PARAMETERS),
         parameters_added=_first(runs, metrics.PARAMETERS_ADDED),
         output_difference=_largest(runs, metrics.OUTPUT_DIFFERENCE_MAX),
-        drift=_mean(record.last(metrics.SLOT_DRIFT_RMS.name) for record in runs),
+        drift=mean_of(record.last(metrics.SLOT_DRIFT_RMS.name) for record in runs),
         settings=runs[-1].parameters if runs else {},
+        tuning=tuning,
         curve=_curve(runs, card.metric),
+        run_ids=tuple(record.run_id for record in runs),
     )
 
 
-def _evaluated(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, list[RunRecord]]:
+def _tuned(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, CellTuning | None]:
+    """Return for each cell what tuning found within the card's budget, from runs under the card's conditions."""
+    budget, metric = _tuning_trials(records, card), _metric_called(card.metric, records)
+    tuned = {}
+    for cell in card.cells:
+        runs = [record for record in records if record.cell == cell and _is_of(record, card)]
+        tuned[cell] = sum_up_tuning(trials_of(runs, metric, budget, card.tuning.seeds), metric, card.tuning)
+    return tuned
+
+
+def _evaluated(
+    records: Sequence[RunRecord], card: StudyCard, tuned: Mapping[CellKey, CellTuning | None]
+) -> dict[CellKey, list[RunRecord]]:
     """Return for each cell the evaluation runs that the card asks for, by seed: those with its best trial's settings.
 
     A cell has none while a trial of its budget is missing: which settings are its best is not known yet.
     """
-    budget, metric = _tuning_trials(records, card), _metric_called(card.metric, records)
+    budget = _tuning_trials(records, card)
     evaluated = {}
     for cell in card.cells:
-        runs = [record for record in records if record.cell == cell and _is_of(record, card)]
-        trials = [record for record in runs if record.phase == "tune"]
-        best = best_trial(trials, metric, budget)
-        tuned = {record.trial for record in trials}.issuperset(range(budget))
+        tuning = tuned[cell]
         chosen = [
             record
-            for record in runs
+            for record in records
             if record.phase == "evaluate"
             and record.seed < card.seeds
-            and record.parameters == (best.parameters if best else {})
+            and record.cell == cell
+            and _is_of(record, card)
+            and record.parameters == (tuning.best.settings if tuning else {})
         ]
-        evaluated[cell] = sorted(chosen, key=lambda record: record.seed) if tuned else []
+        complete = len(tuning.trials if tuning else ()) == budget
+        evaluated[cell] = sorted(chosen, key=lambda record: record.seed) if complete else []
     return evaluated
 
 
@@ -258,43 +278,6 @@ def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
     return list(measured)
 
 
-def _speeds(records: Iterable[RunRecord], card: StudyCard) -> dict[CellKey, _Speed]:
-    """Return each cell's speed in the card's throughput session; empty where that lacks the reference.
-
-    Of several sessions, as a card that doesn't name its runs may have, the one that timed most of the cells counts.
-    """
-    sessions: dict[str, dict[CellKey, RunRecord]] = {}
-    for record in records:
-        timed = record.run_id in card.throughput_runs or not card.throughput_runs
-        if record.phase == "throughput" and record.status == "ok" and timed and record.cell in card.cells:
-            sessions.setdefault(record.notes.get("session", ""), {})[record.cell] = record
-    if not sessions:
-        return {}
-    _, session = max(sessions.items(), key=lambda item: (card.reference in item[1], len(item[1]), item[0]))
-    reference = session.get(card.reference)
-    if reference is None:
-        return {}
-    speeds = {}
-    for cell, record in session.items():
-        pace = record.by_step(metrics.TRAINING_THROUGHPUT.name)
-        speeds[cell] = _Speed(
-            training=_ratio(record, reference, metrics.TRAINING_THROUGHPUT),
-            forward=_ratio(record, reference, metrics.FORWARD_THROUGHPUT),
-            tokens_per_second=float(np.median(list(pace.values()))) if pace else None,
-        )
-    return speeds
-
-
-def _ratio(record: RunRecord, reference: RunRecord, metric: Metric) -> Estimate | None:
-    """Return the median over rounds of a throughput over the reference's in the same round; None without a round."""
-    rounds, reference_rounds = record.by_step(metric.name), reference.by_step(metric.name)
-    ratios = [rounds[number] / reference_rounds[number] for number in rounds if number in reference_rounds]
-    if not ratios:
-        return None
-    value, interval = bootstrap_median(ratios, int(reference.notes.get("rounds_per_build", "1")))
-    return Estimate(value, interval, len(ratios))
-
-
 def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
     by_step: dict[int, list[float]] = {}
     for record in runs:
@@ -310,29 +293,6 @@ def _curve(runs: Sequence[RunRecord], metric: str) -> Curve | None:
         lowest=tuple(min(by_step[step]) for step in steps),
         highest=tuple(max(by_step[step]) for step in steps),
     )
-
-
-def _fits(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the fits, sorted by function, net and number of trained values."""
-    fits = [record for record in records if record.phase == "fit"]
-    return sorted(
-        fits, key=lambda fit: (fit.cell.function, fit.cell.net, fit.last(metrics.NET_PARAMETERS.name) or 0, fit.seed)
-    )
-
-
-def _fidelity(record: RunRecord) -> list[FidelityRow]:
-    """Return a row for each region of a fit. A metric is `quantity/region`, or a cost where it has no region."""
-    by_region: dict[str, dict[str, float]] = {}
-    costs: dict[str, float] = {}
-    for m in record.measurements:
-        quantity, _, region = m.metric.name.partition("/")
-        if m.value is not None:
-            (by_region.setdefault(region, {}) if region else costs)[quantity] = m.value
-    fitted_on = record.notes.get("fitted_on", "")
-    return [
-        FidelityRow(record.cell.function, record.cell.net, region, region == fitted_on, errors, costs, leads=not index)
-        for index, (region, errors) in enumerate(by_region.items())
-    ]
 
 
 def _inputs(runs: Sequence[RunRecord]) -> dict[str, tuple[float, float]]:
@@ -358,10 +318,19 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
         notes.append(f"The results are of {len(hashes)} different conditions ({', '.join(sorted(hashes))}).")
     if len({record.environment.fingerprint() for record in records}) > 1:
         notes.append("Not all runs were made in the same environment; see below.")
-    busy = _largest(records, metrics.OTHERS_SHARE)
-    if busy is not None and busy > _BUSY:
-        notes.append(f"Other processes used {busy:.0%} of the machine while speed was measured: trust the speeds less.")
     return tuple(notes)
+
+
+def _edges(cells: Iterable[CellSummary]) -> list[str]:
+    """Return a sentence on the cells whose best setting lies at an edge of its range; none where there is none."""
+    named = [
+        f"{cell.label} ({', '.join(f'{spoken(edge.setting)} {number(edge.value, 2)}' for edge in cell.tuning.edges)})"
+        for cell in cells
+        if cell.tuning and cell.tuning.edges
+    ]
+    if not named:
+        return []
+    return [f"The best setting is at the edge of its range for {', '.join(named)}: a better one may lie beyond."]
 
 
 def _environments(records: Iterable[RunRecord]) -> tuple[Environment, ...]:
@@ -372,12 +341,6 @@ def _metric_called(name: str, records: Iterable[RunRecord]) -> Metric:
     """Return the metric as it was measured; one without a unit where no run has measured it yet."""
     measured = (m.metric for record in records for m in record.measurements if m.metric.name == name)
     return next(measured, Metric(name, "", None))
-
-
-def _mean(values: Iterable[float | None]) -> Estimate | None:
-    """Return the mean of the values that are not None, with its interval; None where all are."""
-    known = [value for value in values if value is not None]
-    return Estimate(float(np.mean(known)), bca_interval(known), len(known)) if known else None
 
 
 def _first(runs: Sequence[RunRecord], metric: Metric) -> int | None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trans4init.reports.formats import interval, signed, spoken
-from trans4init.reports.records.schema import StudyCard
+from trans4init.reports.records.roles import role
+from trans4init.reports.study_report.error_budget import budget_sentence
 from trans4init.reports.study_report.summary import CellSummary, Summary
 from trans4init.reports.study_report.verdict import Comparison
 
@@ -17,6 +18,8 @@ class VerdictText:
 
     verdict: str
     """What the study asked: how the arms with a fitted net did; every cell, in a study without such an arm."""
+    cause: str = ""
+    """What explains each cell that is better: the function, or a control that gains as much."""
     controls: str = ""
     """How the other cells did: without these controls the verdict means nothing."""
     limits: str = ""
@@ -24,7 +27,7 @@ class VerdictText:
 
     def paragraphs(self) -> dict[str, str]:
         """Return what there is to say, each paragraph under its heading."""
-        named = {"Verdict": self.verdict, "Controls": self.controls, "Limits": self.limits}
+        named = {"Verdict": self.verdict, "Cause": self.cause, "Controls": self.controls, "Limits": self.limits}
         return {heading: sentences for heading, sentences in named.items() if sentences}
 
     def lines(self) -> list[str]:
@@ -41,30 +44,66 @@ def verdict_text(summary: Summary) -> VerdictText:
     if card is None:
         return VerdictText("")
     compared = [cell for cell in summary.cells if cell.comparison]
-    asked = [cell for cell in compared if card.arm(cell.cell.arm).needs_fit] or compared
+    asked = [cell for cell in compared if role(card, cell.cell) == "question"] or compared
     if not asked:
         return VerdictText("Nothing is compared.")
     pairs = max(cell.comparison.pairs for cell in asked if cell.comparison)
+    against = f"Against {card.reference.arm} {card.reference.function}, over {pairs} paired seed{'s' * (pairs != 1)}"
+    if card.error_budget is None:
+        verdict = f"{'; '.join(_clause(cell, summary) for cell in asked)}."
+    else:
+        verdict = budget_sentence(summary.error_budget, card, summary.metric.unit if summary.metric else "")
     return VerdictText(
-        verdict=f"Against {card.reference.arm} {card.reference.function}, over {pairs} paired "
-        f"seed{'s' if pairs != 1 else ''}: {'; '.join(_clause(cell, card) for cell in asked)}.",
+        verdict=f"{against}: {verdict}",
+        cause=" ".join(_cause(cell, summary) for cell in asked if cell.gain),
         controls=_listed("", (_control(cell) for cell in compared if cell not in asked)),
-        limits=_listed(f"The verdict is about {spoken(card.metric)} alone: ", _disagreements(asked)),
+        limits=_listed(f"The verdict is about {spoken(card.metric)} alone: ", _disagreements(compared)),
     )
 
 
-def _clause(cell: CellSummary, card: StudyCard) -> str:
+def _clause(cell: CellSummary, summary: Summary) -> str:
     """Return the verdict on a cell with its numbers, as part of a sentence."""
-    comparison = cell.comparison
+    card, comparison = summary.card, cell.comparison
+    assert card is not None
     assert comparison is not None
     if comparison.mean is None:
         return f"{cell.label} has no result yet"
     numbers = f"{spoken(card.metric)} {_difference(comparison)}"
-    if cell.training_speed:
+    if cell.share_of_none is not None:
+        share = f"{cell.share_of_none:+.0%}".replace("-", "−")
+        numbers += f", {share} of what leaving the function out costs"
+    if cell.training_speed and summary.session and not summary.session.warnings():
         numbers += f", training speed ×{cell.training_speed.value:.2f}"
     if comparison.verdict == "no verdict":
         return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
     return f"{cell.label} is {comparison.verdict} ({numbers})"
+
+
+def _cause(cell: CellSummary, summary: Summary) -> str:
+    """Return a sentence on what explains that a cell is better."""
+    assert cell.gain is not None
+    labels = {other.cell: other for other in summary.cells}
+    best, unbeaten = cell.gain.best(), cell.gain.unbeaten()
+    if best is None:
+        return f"Why {cell.label} is better is open: the study has no controls."
+    if not unbeaten:
+        share = f"of which {labels[best.cell].label} has the most of its gain, {best.share:.0%}"
+        missing = summary.card.controls_left_out if summary.card else ()
+        if missing:
+            return (
+                f"{cell.label} beats every control that was run, {share}; that it is better because it learned the "
+                f"function is open without {', '.join(missing)}."
+            )
+        return f"{cell.label} is better because it learned the function: it beats every control, {share}."
+    cheapest = unbeaten[0]
+    values = labels[cheapest.cell].parameters_added
+    numbers = f"{values:,} trained values, ".replace(",", " ", 1) if values else ""
+    others = [labels[control.cell].label for control in unbeaten[1:]]
+    also = f"; nor does it beat {', '.join(others)}" if others else ""
+    return (
+        f"That {cell.label} is better is not shown to come of the function: it does not beat "
+        f"{labels[cheapest.cell].label} ({numbers}{cheapest.share:.0%} of the gain){also}."
+    )
 
 
 def _control(cell: CellSummary) -> str:
@@ -75,9 +114,9 @@ def _control(cell: CellSummary) -> str:
     return f"{cell.label} {cell.comparison.verdict} ({signed(cell.comparison.mean)})"
 
 
-def _disagreements(asked: list[CellSummary]) -> Iterator[str]:
+def _disagreements(compared: list[CellSummary]) -> Iterator[str]:
     """Yield a clause for each metric that calls a cell better or worse where the verdict does not."""
-    for cell in asked:
+    for cell in compared:
         assert cell.comparison is not None
         for metric, other in cell.elsewhere.items():
             if other.verdict in ("better", "worse") and other.verdict != cell.comparison.verdict:

@@ -1,6 +1,7 @@
 """Arms: for every function and arm, training moves what the arm says, nothing else, and the record lists it."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -17,10 +18,16 @@ from trans4init.ablations.slots.contents import FoldedPolyline, OutsideDomainErr
 from trans4init.ablations.slots.guard import FrozenGuard, FrozenMovedError
 from trans4init.ablations.slots.slot import Slot, observed_ranges, slots_named
 from trans4init.ablations.transformer import Transformer, TransformerConfig
+from trans4init.ablations.transformer.widened import widened
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "vocabulary": 11, "context": 8}
 USED = [name for name in list_functions() if get_function(name).arms]
-CASES = [(name, arm) for name in ("sinusoidal", "gelu", "none", "learned-table") for arm in get_function(name).arms]
+CASES = [
+    (name, arm)
+    for name in ("sinusoidal", "gelu", "none", "learned-table")
+    for arm in get_function(name).arms
+    if not get_arm(arm).widens
+]
 MATRIX = [
     (name, net)
     for name in USED
@@ -39,6 +46,8 @@ def fitted():
     }
 
 
+CHANGED = ("corrected", "scaled", "gained", "linear")
+"""The arms that begin as the closed form and move away from it."""
 ALIVE = {"mlp-relu": {"hidden": (8,)}, "deep-set": {}}
 """Sizes at which some unit is not 0 on what a slot is given: none of the few of the smallest net need be."""
 
@@ -60,6 +69,19 @@ def model_with(function, seed=0, **options):
     return Transformer(TransformerConfig(**SIZES | options | {key: function}), seed=seed)
 
 
+def made(name, arm, net, **options):
+    """Return a model with the arm in it and the record of the arm, as a study makes both, and as many values as `net`.
+
+    A widened model is one of a study's alone: its record says that nothing in the slot moves.
+    """
+    model = model_with(name, **options)
+    slot = get_function(name).slot
+    if get_arm(arm).widens:
+        model = widened(model.config, len(slots_named(model, slot)) * net.net.parameter_count())
+        return model, dataclasses.replace(apply_arm(model, slot, "analytic"), arm=arm)
+    return model, apply_arm(model, slot, arm, net if get_arm(arm).uses_net else None)
+
+
 def put(model, function, arm, fitted, seed=0):
     net = fitted[function] if get_arm(arm).uses_net else None
     return apply_arm(model, get_function(function).slot, arm, net, seed=seed)
@@ -79,13 +101,12 @@ def train(model, record, steps=3):
 
 def check_arm(name, arm, net):
     """Apply the arm and train three steps; check what moved, what didn't, and that input ranges were recorded."""
-    model = model_with(name, layers=1)
-    record = apply_arm(model, get_function(name).slot, arm, net if get_arm(arm).uses_net else None)
+    model, record = made(name, arm, net, layers=1)
     assert (record.function, record.arm) == (name, arm)
     assert bool(record.moves) == get_arm(arm).trains
     if "analytic" in get_function(name).arms:
         assert math.isfinite(record.output_difference_max)
-        if arm in ("analytic", "corrected"):  # a fused operation may round otherwise
+        if arm in ("analytic", "matched", *CHANGED):  # a fused operation may round otherwise
             assert record.output_difference_max <= (1e-5 if get_function(name).fused else 0)
     before = {name: value.clone() for name, value in model.named_parameters()}
     guard = FrozenGuard(model, record)
@@ -95,7 +116,7 @@ def check_arm(name, arm, net):
     after = dict(model.named_parameters())
     still = [name for name in record.moves if torch.equal(before[name], after[name])]
     if "bias" in get_function(name).role:  # the same number on all scores of a row changes nothing
-        still = [name for name in still if not name.endswith((".bias", ".biases.1", ".biases.2"))]
+        still = [name for name in still if not name.endswith((".bias", ".biases.1", ".biases.2", ".offset"))]
     assert still == []
     assert all(torch.equal(before[name], after[name]) for name in record.frozen)
     assert all(after[name].grad is None for name in record.frozen)
@@ -170,9 +191,9 @@ def test_the_output_difference_is_that_of_the_models(function, arm, fitted):
     difference = model(model.example_inputs()) - reference(model.example_inputs())
     assert record.output_difference_max == pytest.approx(difference.abs().max().item())
     assert record.output_difference_rms == pytest.approx(difference.square().mean().sqrt().item(), rel=1e-5)
-    if arm in ("analytic", "free-table", "corrected"):
+    if arm in ("analytic", "free-table", *CHANGED):
         assert record.output_difference_max <= 1e-6
-    elif get_arm(arm).needs_fit:
+    elif get_arm(arm).needs_fit and arm != "shuffled":
         assert 0 < record.output_difference_max < 1
     elif function != "none":
         assert record.output_difference_max > 1e-3
@@ -262,6 +283,9 @@ def test_the_table_of_a_frozen_net_is_watched_too(fitted):
         ("position", "learned-frozen", None, "needs a fitted net"),
         ("position", "learned-frozen", "bare", "needs a fitted net"),
         ("position", "corrected", None, "needs a net"),
+        ("position", "shuffled", "bare", "needs a fitted net"),
+        ("position", "matched", "bare", "arm 'matched' has wider feed-forward layers"),
+        ("activation", "gained", None, "arm 'gained' makes no sense for gelu; its arms are: analytic"),
         ("activation", "free-table", None, "arm 'free-table' makes no sense for gelu; its arms are: analytic"),
     ],
 )

@@ -38,7 +38,7 @@ def test_any_kind_of_run_can_be_made_again(study_copy, run_command, phase):
     path.write_bytes(b"")
     code, output = run_command("run", "tiny.toml")
     assert code == 0, output
-    assert len(load_results(results(study_copy)).records) == 26
+    assert len(load_results(results(study_copy)).records) == 27
 
 
 @pytest.mark.parametrize("damaged", ["card.json", "net.safetensors"])

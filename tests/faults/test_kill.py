@@ -24,6 +24,11 @@ def values(folder):
     }
 
 
+def slots(folder):
+    """What evaluation runs kept of their slots, byte by byte."""
+    return {path.name: path.read_bytes() for path in (folder / "runs" / "tiny" / "slots").iterdir()}
+
+
 def group_members(group):
     """The processes of a process group that are alive."""
     members = []
@@ -76,6 +81,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(finished_study, tiny_stud
     code, output = run_command("run", study)
     assert code == 0, output
     assert values(tmp_path) == values(finished_study.folder)
+    assert slots(tmp_path) == slots(finished_study.folder) != {}
     assert list(results(tmp_path).glob("*.tmp")) == []
     code, output = run_command("run", study)
     assert "Nothing left to run" in output

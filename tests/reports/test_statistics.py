@@ -1,7 +1,6 @@
 """Statistics against brute force, against scipy, and against what their names promise."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -10,13 +9,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trans4init.reports.statistics import (
-    bca_interval,
-    bootstrap_median,
     equivalence_test,
     holm,
+    interval_floor,
+    outliers,
     seed_floor,
+    sign_flip_interval,
     sign_flip_test,
+    sign_interval,
+    sign_test,
+    skewed,
     smallest_visible_effect,
+    visible_factor,
 )
 
 DIFFERENCES = st.lists(st.floats(-10, 10).map(lambda x: round(x, 3)), min_size=1, max_size=9)
@@ -85,63 +89,88 @@ def test_seed_floor_is_the_arithmetic(comparisons, seeds):
     assert 2 / 2**seeds < 0.05 / comparisons <= 2 / 2 ** (seeds - 1)
 
 
-def test_bca_interval_covers_the_mean_of_a_skewed_distribution():
-    generator = np.random.default_rng(3)
-    covered = 0
-    for _ in range(120):
-        interval = bca_interval(list(generator.exponential(1, 20)))
-        assert interval is not None
-        covered += interval.low <= 1 <= interval.high
-    assert 0.86 <= covered / 120 <= 1.0
+def test_magnitudes_of_other_differences_hide_nothing():
+    """A sum is 0 but for rounding in relation to what is summed: one huge difference doesn't make the others equal."""
+    assert sign_flip_test([1e12, 0.1, 0.2, 0.3, 0.4]) == 2 / 2**5
+    assert sign_flip_test([1e-13, 2e-13, -1e-13, 3e-13]) == sign_flip_test([1, 2, -1, 3])
+    interval = sign_flip_interval([value * 1e-13 for value in range(1, 11)])
+    assert 0 < interval.low < 5.5e-13 < interval.high < 1e-12
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 40])
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_bca_interval_is_scipys(count, confidence):
-    sample = np.random.default_rng(count).exponential(1, count)
-    theirs = stats.bootstrap(
-        (sample,), np.mean, method="BCa", n_resamples=10_000, confidence_level=confidence, rng=np.random.default_rng(0)
-    ).confidence_interval
-    ours = bca_interval(list(sample), confidence)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+@settings(deadline=None)
+@given(st.lists(st.floats(-10, 10).map(lambda x: round(x, 1)), min_size=1, max_size=9), st.sampled_from([0.8, 0.95]))
+def test_an_interval_excludes_zero_exactly_where_its_test_rejects(differences, confidence):
+    for test, interval_of in ((sign_flip_test, sign_flip_interval), (sign_test, sign_interval)):
+        interval = interval_of(differences, confidence)
+        if interval is None:
+            assert len(differences) < interval_floor(confidence)
+            assert 2 / 2 ** len(differences) >= 1 - confidence - 1e-12
+        else:
+            assert interval.excludes(0) == (test(differences) < 1 - confidence)
 
 
-def test_bca_interval_of_equal_values_is_the_value_and_of_one_value_is_unknown():
-    interval = bca_interval([0.25] * 5)
-    assert interval is not None
-    assert (interval.low, interval.high) == (0.25, 0.25)
-    assert bca_interval([1.0]) is None
-    assert bca_interval([]) is None
+def test_an_interval_holds_the_means_that_are_not_rejected():
+    differences = list(np.random.default_rng(5).normal(0.4, 1, 8))
+    interval, near = sign_flip_interval(differences), 1e-9
+    for end, outwards in ((interval.low, -near), (interval.high, near)):
+        assert sign_flip_test([d - end - outwards for d in differences]) < 0.05
+        assert sign_flip_test([d - end + outwards for d in differences]) >= 0.05
 
 
-def test_median_and_its_interval():
-    median, interval = bootstrap_median([1.0, 2.0, 3.0, 4.0, 100.0])
-    assert median == 3.0
-    assert 1.0 <= interval.low <= 3.0 <= interval.high <= 100.0
+@pytest.mark.parametrize("seeds", [6, 8, 10, 14])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds):
+    generator = np.random.default_rng(seeds)
+    for draw in (generator.normal, lambda size: generator.standard_t(3, size)):
+        held = sum(not sign_flip_interval(list(draw(size=seeds))).excludes(0) for _ in range(1500))
+        assert held / 1500 >= 0.94 - 0.012  # two standard errors of the simulation
 
 
-def test_values_that_share_something_are_drawn_together():
-    """Five rounds on one build of the models say little more than one: the interval is that of the builds."""
-    builds = np.random.default_rng(0).normal(1, 0.02, 8)
-    rounds = np.repeat(builds, 5)
-    median, alone = bootstrap_median(list(rounds))
-    again, together = bootstrap_median(list(rounds), block=5)
-    assert median == again
-    assert together.high - together.low > 1.3 * (alone.high - alone.low)
-    of_builds = bootstrap_median(list(builds))[1]
-    assert together.high - together.low == pytest.approx(of_builds.high - of_builds.low, rel=0.1)
-    assert bootstrap_median([1.0, 2.0, 3.0], block=2)[0] == 2.0
+def test_beyond_twenty_differences_interval_and_test_use_the_same_sample_of_patterns():
+    generator = np.random.default_rng(6)
+    for mean in (0.0, 0.35):
+        differences = list(generator.normal(mean, 1, 40))
+        interval = sign_flip_interval(differences)
+        assert interval.excludes(0) == (sign_flip_test(differences) < 0.05)
+        expected = stats.ttest_1samp(differences, 0).confidence_interval()
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.03)
 
 
-def test_smallest_visible_effect_is_found_four_times_out_of_five():
-    """Plant exactly that effect in normal differences of the assumed spread, and count how often the test sees it."""
-    generator, seeds, found = np.random.default_rng(4), 12, 0
-    for _ in range(400):
-        noise = generator.normal(0, 1, seeds)
-        planted = 1.0 * (stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)) / math.sqrt(seeds)
-        found += sign_flip_test(list(noise + planted)) < 0.05
-    assert found / 400 == pytest.approx(0.8, abs=0.08)
-    sample = list(generator.normal(0, 1, seeds))
-    expected = (stats.t.ppf(0.975, 11) + stats.t.ppf(0.8, 11)) * np.std(sample, ddof=1) / math.sqrt(seeds)
-    assert smallest_visible_effect(sample, 1) == pytest.approx(expected)
-    assert smallest_visible_effect([1.0], 1) is None
+@pytest.mark.parametrize(("differences", "p"), [([1, 2, 3, -1], 5 / 16), ([0, 1, 2, 3], 5 / 16), ([-1] * 6, 1.0)])
+def test_the_sign_test_is_the_binomial(differences, p):
+    assert sign_test(differences, "greater") == p
+    assert sign_test([-d for d in differences], "less") == p
+    assert sign_test(differences) == min(1, 2 * min(p, sign_test(differences, "less")))
+
+
+def test_skewed_samples_are_found_and_normal_ones_one_time_in_twenty():
+    generator = np.random.default_rng(7)
+    normal = [list(generator.normal(size=10)) for _ in range(1000)]
+    assert np.mean([skewed(sample) for sample in normal]) == pytest.approx(0.05, abs=0.025)
+    bad = [[*sample[:9], 8.0] for sample in normal[:200]]
+    assert np.mean([skewed(sample) for sample in bad]) > 0.95
+    assert all(9 in outliers(sample) for sample in bad if outliers(sample))
+    assert np.mean([outliers(sample) == (9,) for sample in bad]) > 0.8
+    assert not skewed([0.5] * 10)
+    assert not skewed([1.0, 2.0])
+    assert outliers([float(value) for value in range(10)]) == ()
+
+
+@pytest.mark.parametrize(("seeds", "comparisons"), [(6, 1), (9, 8), (10, 12), (14, 8)])
+def test_the_smallest_visible_effect_is_found_four_times_out_of_five(seeds, comparisons):
+    """Plant exactly that effect in normal differences, and count how often the test sees it."""
+    generator, planted, studies = np.random.default_rng(4), visible_factor(seeds, comparisons), 300
+    found = sum(sign_flip_test(list(generator.normal(planted, 1, seeds))) * comparisons < 0.05 for _ in range(studies))
+    assert found / studies == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_visible_effect_is_in_units_of_the_spread_without_bias():
+    generator = np.random.default_rng(5)
+    effects = [smallest_visible_effect(list(generator.normal(0, 2, 10)), 8) for _ in range(2000)]
+    assert np.mean(effects) == pytest.approx(2 * visible_factor(10, 8), rel=0.02)
+
+
+def test_below_the_seed_floor_nothing_is_visible():
+    assert smallest_visible_effect([1.0, 2.0], 1) is None
+    assert smallest_visible_effect([], 1) is None
+    assert visible_factor(8, 8) is None
+    assert visible_factor(9, 8) is not None

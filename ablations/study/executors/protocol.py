@@ -3,8 +3,8 @@
 An executor knows nothing about what it runs. It is given a callable, `Work`, that runs requests and sends events.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Advanced", "Died", "Event", "Executor", "Finished", "OnEvent", "Runnable", "Work"]
@@ -39,6 +39,8 @@ class Finished(Generic[R, T_co]):
 
     requests: tuple[R, ...]
     records: tuple[T_co, ...]
+    kept: Mapping[str, bytes] = field(default_factory=dict)
+    """What runs made besides their records, by the run's id: contents of files, for the caller to write."""
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,10 @@ def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(run_comman
     code, output = run_command("run", tiny_study(), "--dry-run")
     assert code == 0
     assert "learned-fine-tuned" in output
-    assert re.search(r"1 fit, 20 runs of 6 steps \(.* ms a step here\), then 5 cells timed in turn", output)
+    planned = (
+        r"1 fit, 20 runs of 6 steps \(.* ms a step here\), then 5 cells and a second copy of analytic timed in turn; "
+        r"2 rounds give speeds no interval, \[throughput\] rounds = 32 do\."
+    )
+    assert re.search(planned, " ".join(output.split()))
     assert re.search(r"About \d+ s on \d+ process(es)?, \d+ MB of disk, \d+\.\d GB of memory", output)
     assert not (tmp_path / "runs").exists()

@@ -101,3 +101,14 @@ def test_points_on_few_lines_are_those_lines():
     np.testing.assert_allclose(corners.x, [-1, 0, 0.5, 1], atol=1e-12)
     assert exact_polyline(x, np.abs(x) + np.maximum(x - 0.5, 0), 2) is None
     assert exact_polyline(x, x**2, 32) is None
+
+
+def test_looking_a_few_points_ahead_first_changes_no_bit(monkeypatch):
+    x = np.linspace(-5.5, 5.5, 3000)
+    y = x / (1 + np.exp(-3 * x)) + 0.01 * np.sin(9 * x)
+    near = best_polyline(x, y, 30)
+    monkeypatch.setattr("trans4init.ablations.nets.best_polyline._FIRST_LOOK", len(x))
+    far = best_polyline(x, y, 30)
+    assert near.error == far.error
+    np.testing.assert_array_equal(near.x, far.x)
+    np.testing.assert_array_equal(near.y, far.y)

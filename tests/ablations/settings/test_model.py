@@ -45,9 +45,9 @@ def test_presets_have_the_sizes_that_their_papers_say():
 
 def test_a_published_study_keeps_the_hash_of_its_conditions():
     """Sizes that a study doesn't set aren't part of its conditions, however many are added later."""
-    folder = next((Path(__file__).parents[3] / "reports" / "published").glob("*/positional-text/results"))
+    folder = next((Path(__file__).parents[3] / "reports" / "published").glob("*/first-look/results"))
     record = load_results(folder).records[0]
-    spec = load_study("positional-text")
+    spec = load_study("first-look")
     assert spec_hash(spec.conditions(record.spec["fingerprint"])) == record.spec_hash
     assert TransformerConfig(**spec.model.model_dump()).heads == spec.model.heads
 

@@ -16,7 +16,7 @@ from trans4init.ablations.slots.slot import sampled_inputs
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 TOKENS = torch.randint(20, (2, 12), generator=torch.Generator().manual_seed(0))
-ARMS = ["learned-frozen", "learned-fine-tuned", "corrected", "frozen-exact-gradient"]
+ARMS = ["learned-frozen", "learned-fine-tuned", "corrected", "frozen-exact-gradient", "scaled"]
 SLOTS = {"softmax": "softmax-exp", "normalization": "layernorm-rsqrt", "activation": "gelu"}
 OF_POSITIONS = [name for name in list_functions() if get_function(name).slot == "position" and not name.endswith("-2d")]
 

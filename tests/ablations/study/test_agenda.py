@@ -4,23 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from trans4init.ablations.study.agenda import Agenda, best_trial
+from trans4init.ablations.study.agenda import FITS_AT_ONCE, Agenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
+from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 
 
+def resolved(path, folder, **changes):
+    return ResolvedStudy(load_study(str(path), **changes), "f", capture(), folder / "runs", "trans4init run tiny")
+
+
 @pytest.fixture
 def study(tiny_study, tmp_path):
-    return ResolvedStudy(load_study(str(tiny_study())), "f", capture(), tmp_path / "runs", "trans4init run tiny")
+    return resolved(tiny_study(), tmp_path)
 
 
-def propose(cell, trial, finished):
-    return {"learning_rate": 0.01 * (trial + 1)}
+def settings_of(study, trial):
+    return next(dict(run.parameters) for run in study.tune_requests() if run.trial == trial)
+
+
+def fits_of(study):
+    """The ids of all fits of a study, whose nets are then on the disk."""
+    return {request.run_id for request in study.fit_requests()}
 
 
 def finish(study, request, value=1.0, status="ok"):
@@ -31,7 +40,7 @@ def run_all(study, agenda, capacity=1, outcome=lambda request: 1.0):
     """Play the coordinator: what was run, in order."""
     played, in_flight = [], []
     while True:
-        requests = agenda.next(in_flight, propose)
+        requests = agenda.next(in_flight)
         if requests:
             in_flight += requests
             played += requests
@@ -47,57 +56,83 @@ def test_everything_is_run_once_and_in_phases(study, capacity):
     agenda = Agenda(study, [], [])
     assert (agenda.done(), agenda.total()) == (0, 1 + 5 * (2 + 2) + 1)
     played = run_all(study, agenda, capacity)
-    assert len({request.run_id for request in played}) == len(played) == 1 + 5 * 2 + 5 * 2 + 5
+    assert len({request.run_id for request in played}) == len(played) == 1 + 5 * 2 + 5 * 2 + 6
     assert agenda.complete()
     assert played[0].phase == "fit"
-    assert [request.phase for request in played[-5:]] == ["throughput"] * 5
+    assert [request.phase for request in played[-6:]] == ["throughput"] * 6
+    assert [request.cell for request in played[-6:]] == [*study.spec.cells(), ANALYTIC]
+    assert [request.label("sinusoidal") for request in (played[-6], played[-1])] == [
+        "throughput analytic",
+        "throughput analytic, second copy",
+    ]
     assert {request.seed for request in played if request.phase == "evaluate"} == {0, 1}
     assert {request.seed for request in played if request.phase == "tune"} == {1000}
 
 
-def test_trials_of_a_cell_follow_each_other(study):
-    """Trial 1 is proposed when trial 0 is known, whatever the other workers do."""
+def test_trials_wait_for_nothing_but_fits_and_come_in_order(tiny_study, tmp_path):
+    """What is tried doesn't depend on what was found: every worker has work at once."""
+    study = resolved(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 2")), tmp_path)
     agenda = Agenda(study, [], [])
-    first = agenda.next([], propose)
-    in_flight = list(first)
-    while requests := agenda.next(in_flight, propose):
+    [fit] = agenda.next([])
+    agenda.add(finish(study, fit))
+    in_flight = []
+    while requests := agenda.next(in_flight):
         in_flight += requests
-    cells = [request.cell for request in in_flight if request.phase == "tune"]
-    assert len(cells) == len(set(cells))
-    assert {request.trial for request in in_flight if request.phase == "tune"} == {0}
-
-
-def test_a_trial_is_proposed_from_the_finished_trials_of_its_own_cell(study):
-    proposals = []
-
-    def noting(cell, trial, finished):
-        proposals.append((cell, trial, [(record.cell, record.trial) for record in finished]))
-        return propose(cell, trial, finished)
-
-    agenda = Agenda(study, [], [])
-    while requests := agenda.next([], noting):
-        for request in requests:
-            agenda.add(finish(study, request))
-    assert {(cell, trial) for cell, trial, _ in proposals} == {(c, t) for c in study.spec.cells() for t in (0, 1)}
-    assert all(finished == [(cell, n) for n in range(trial)] for cell, trial, finished in proposals)
+    assert [(run.trial, run.seed) for run in in_flight[::5]] == [(0, 1000), (0, 1001), (1, 1000), (1, 1001)]
+    assert [run.cell for run in in_flight] == [*study.spec.cells()] * 4
+    by_trial = {(run.trial, tuple(run.parameters.items())) for run in in_flight}
+    assert len(by_trial) == 2  # the same settings in every cell and for every seed
 
 
 def test_cells_that_need_a_fit_wait_for_it(study):
     agenda = Agenda(study, [], [])
-    in_flight = list(agenda.next([], propose))
-    while requests := agenda.next(in_flight, propose):
+    in_flight = list(agenda.next([]))
+    while requests := agenda.next(in_flight):
         in_flight += requests
     assert {request.cell.arm for request in in_flight} == {"", "analytic", "free-table"}
 
 
-def test_evaluation_uses_the_settings_of_the_best_trial(study):
-    agenda = Agenda(study, [], [])
+@pytest.mark.parametrize("best", [0, 1])
+def test_evaluation_uses_the_settings_of_the_best_trial(study, best):
+    def outcome(request):
+        return float(request.trial != best) if request.phase == "tune" else 1.5
+
+    played = run_all(study, Agenda(study, [], []), outcome=outcome)
+    [rate] = {request.parameters["learning_rate"] for request in played if request.phase == "evaluate"}
+    assert [rate] == [settings_of(study, best)["learning_rate"]]
+    assert settings_of(study, 0) != settings_of(study, 1)
+
+
+def test_the_best_trial_is_that_of_the_lowest_mean_over_its_seeds(tiny_study, tmp_path):
+    """Its first seed alone would choose the other one."""
+    study = resolved(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 3")), tmp_path)
+    losses = {0: (1.0, 3.0, 3.1), 1: (2.0, 2.1, 2.2)}
 
     def outcome(request):
-        return {0: 2.0, 1: 1.0}[request.trial] if request.phase == "tune" else 1.5
+        return losses[request.trial][request.seed - 1000] if request.phase == "tune" else 1.5
 
-    played = run_all(study, agenda, outcome=outcome)
-    assert {request.parameters["learning_rate"] for request in played if request.phase == "evaluate"} == {0.02}
+    played = run_all(study, Agenda(study, [], []), outcome=outcome)
+    assert {request.trial for request in played if request.phase == "evaluate"} == {1}
+
+
+def test_a_cell_is_evaluated_when_every_seed_of_every_trial_is_finished(tiny_study, tmp_path):
+    study = resolved(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 2")), tmp_path)
+    mine = [run for run in study.tune_requests() if run.cell == ANALYTIC]
+    assert len(mine) == 4
+    for missing in range(4):
+        records = [finish(study, run) for n, run in enumerate(mine) if n != missing]
+        agenda = Agenda(study, records, [])
+        assert len(agenda.trials(ANALYTIC)) == 1
+        assert agenda.evaluated(ANALYTIC) == []
+        in_flight = []
+        while requests := agenda.next(in_flight):
+            in_flight += requests
+        assert "evaluate" not in {run.phase for run in in_flight}
+    agenda = Agenda(study, [finish(study, run) for run in mine], [])
+    in_flight = []
+    while requests := agenda.next(in_flight):
+        in_flight += requests
+    assert {run.cell for run in in_flight if run.phase == "evaluate"} == {ANALYTIC}
 
 
 def test_a_study_with_nothing_to_tune_has_no_trials(tiny_study, tmp_path):
@@ -121,11 +156,11 @@ def test_evaluation_goes_seed_by_seed(study):
 def test_finished_runs_are_not_wanted_again(study):
     played = run_all(study, Agenda(study, [], []))
     records = [finish(study, request) for request in played]
-    assert Agenda(study, records, ["fourier-mlp"]).complete()
+    assert Agenda(study, records, fits_of(study)).complete()
     for missing in range(len(records)):
-        agenda = Agenda(study, records[:missing] + records[missing + 1 :], ["fourier-mlp"])
+        agenda = Agenda(study, records[:missing] + records[missing + 1 :], fits_of(study))
         again = run_all(study, agenda)
-        expected = played[-5:] if played[missing].phase == "throughput" else [played[missing]]
+        expected = played[-6:] if played[missing].phase == "throughput" else [played[missing]]
         assert [request.run_id for request in again] == [request.run_id for request in expected]
 
 
@@ -137,9 +172,9 @@ def test_speeds_of_two_sessions_are_measured_again_in_one(study):
         study.record(request, [Measurement(VALIDATION_LOSS, 1.0)], notes={"session": sessions[request.run_id]})
         for request in played
     ]
-    agenda = Agenda(study, records, ["fourier-mlp"])
+    agenda = Agenda(study, records, fits_of(study))
     assert not agenda.complete()
-    assert [request.run_id for request in agenda.next([], propose)] == [request.run_id for request in played[-5:]]
+    assert [request.run_id for request in agenda.next([])] == [request.run_id for request in played[-6:]]
 
 
 def test_a_fit_without_its_checkpoint_is_done_again(study):
@@ -148,21 +183,64 @@ def test_a_fit_without_its_checkpoint_is_done_again(study):
     assert [request.phase for request in run_all(study, agenda)] == ["fit"]
 
 
-def test_a_fit_that_failed_blocks_the_arms_that_need_it_and_no_other(study):
+def test_a_fit_that_failed_ends_the_runs_that_need_it_and_no_other(study):
     agenda = Agenda(study, [], [])
-    [request] = agenda.next([], propose)
+    [request] = agenda.next([])
     agenda.add(finish(study, request, None, status="diverged"))
+    learned = {cell for cell in study.spec.cells() if cell.arm.startswith("learned-")}
+    rounds = []
+    while lost := agenda.lost():
+        rounds.append({run.phase for run, fit in lost if fit.run_id == request.run_id and run.cell in learned})
+        for run, fit in lost:
+            agenda.add(finish(study, run, None, status=fit.status))
+    assert rounds == [{"tune"}, {"evaluate"}]
     played = run_all(study, agenda)
-    assert {request.cell.arm for request in played} == {"analytic", "free-table"}
+    assert {run.cell for run in played} == set(study.spec.cells()) - learned  # speeds of the others are measured
     assert agenda.complete()
-    assert agenda.blocked(CellKey("sinusoidal", "learned-frozen", "fourier-mlp"))
+
+
+def per_run(tiny_study, tmp_path):
+    return resolved(tiny_study(("[fit]\n", '[fit]\nseeds = "per-run"\n')), tmp_path)
+
+
+def test_fits_of_a_net_are_one_unit_with_a_seed_for_each_run(tiny_study, tmp_path):
+    study = per_run(tiny_study, tmp_path)
+    agenda = Agenda(study, [], [])
+    fits = agenda.next([])
+    assert [(run.phase, run.seed) for run in fits] == [("fit", 1000), ("fit", 0), ("fit", 1)]
+    assert agenda.total() == 3 + 5 * (2 + 2) + 1
+    assert len({study.checkpoint("fourier-mlp", seed) for seed in (1000, 0, 1)}) == 3
+    records = [finish(study, run) for run in fits[:2]]
+    at_hand = {fits[0].run_id}  # the checkpoint of seed 0 is lost
+    assert [run.seed for run in Agenda(study, records, at_hand).next([])] == [0, 1]
+    more = resolved(tmp_path / "tiny.toml", tmp_path, seeds=30)
+    assert len(Agenda(more, [], []).next([])) == FITS_AT_ONCE
+
+
+def test_a_fit_that_failed_ends_the_run_of_its_seed_alone(tiny_study, tmp_path):
+    study = per_run(tiny_study, tmp_path)
+    agenda = Agenda(study, [], [])
+    for run in agenda.next([]):
+        agenda.add(finish(study, run, status="diverged" if run.seed == 1 else "ok"))
+    assert agenda.lost() == []  # whose settings aren't known yet
+    while "tune" in {run.phase for run in agenda.next([])}:
+        agenda.add(finish(study, *agenda.next([])))
+    lost = [run for run, _ in agenda.lost()]
+    assert [(run.phase, run.seed, run.cell.arm) for run in lost] == [
+        ("evaluate", 1, "learned-frozen"),
+        ("evaluate", 1, "learned-fine-tuned"),
+    ]
+    for run in lost:
+        agenda.add(finish(study, run, None, status="diverged"))
+    assert {run.cell for run in run_all(study, agenda)} == set(study.spec.cells())
+    assert agenda.complete()
 
 
 def test_more_seeds_add_runs_and_keep_the_old(study, tiny_study, tmp_path):
     played = run_all(study, Agenda(study, [], []))
     records = [finish(study, request) for request in played]
-    more = ResolvedStudy(load_study(str(tiny_study()), seeds=3), "f", capture(), tmp_path / "runs", "")
-    again = run_all(more, Agenda(more, records, ["fourier-mlp"]))
+    more = resolved(tiny_study(), tmp_path, seeds=3)
+    again = run_all(more, Agenda(more, records, fits_of(study)))
     assert [(request.phase, request.seed) for request in again] == [("evaluate", 2)] * 5
 
 
@@ -172,28 +250,7 @@ def test_runs_of_another_version_are_left_aside(study, tiny_study, tmp_path):
     other = ResolvedStudy(
         load_study(str(tiny_study(("steps = 6", "steps = 7")))), "f", capture(), tmp_path / "runs", ""
     )
-    assert Agenda(other, records, ["fourier-mlp"]).done() == 0
-
-
-def test_the_best_trial_is_the_lowest_loss_the_earlier_on_ties_and_never_one_that_failed(study):
-    def trial(number, value, status="ok"):
-        return finish(study, study.tune_request(ANALYTIC, number, propose(ANALYTIC, number, [])), value, status)
-
-    assert best_trial(study.spec, [trial(0, 2.0), trial(1, 1.0), trial(2, 1.5)])[0] == 1
-    assert best_trial(study.spec, [trial(1, 1.0), trial(0, 1.0)])[0] == 0
-    assert best_trial(study.spec, [trial(0, 2.0), trial(1, None, "diverged")])[0] == 0
-    assert best_trial(study.spec, [trial(0, None, "diverged"), trial(1, None, "failed")])[0] == 0
-
-
-def test_trials_beyond_the_budget_do_not_count(study):
-    """A study was given more trials, stopped while some cells had them, and went on with the old number."""
-    tried = [finish(study, study.tune_request(ANALYTIC, n, {"learning_rate": n / 100}), 3.0 - n) for n in range(3)]
-    assert best_trial(study.spec, tried) == (1, {"learning_rate": 0.01})
-
-
-def test_a_loss_that_is_not_a_number_is_never_the_best(study):
-    tried = [finish(study, study.tune_request(ANALYTIC, n, {}), value) for n, value in enumerate((float("nan"), 2.0))]
-    assert best_trial(study.spec, tried)[0] == 1
+    assert Agenda(other, records, fits_of(study)).done() == 0
 
 
 def test_ids_depend_on_what_decides_the_result(study):
@@ -203,28 +260,22 @@ def test_ids_depend_on_what_decides_the_result(study):
         study.evaluate_request(cell, 1, 0, {}).run_id,
         study.evaluate_request(cell, 0, 0, {"learning_rate": 1.0}).run_id,
         study.evaluate_request(ANALYTIC, 0, 0, {}).run_id,
-        study.tune_request(cell, 0, {}).run_id,
-        study.tune_request(cell, 1, {}).run_id,
+        study.tune_request(cell, 0, {}, 1000).run_id,
+        study.tune_request(cell, 1, {}, 1000).run_id,
+        study.tune_request(cell, 0, {}, 1001).run_id,
     }
-    assert len(ids) == 6
+    assert len(ids) == 7
     assert study.evaluate_request(cell, 0, 0, {}).run_id == study.evaluate_request(cell, 0, 1, {}).run_id
     assert study.record(study.evaluate_request(cell, 0, 0, {}), [Measurement(VALIDATION_LOSS, 1.0)]).run_id in ids
     assert study.folder == Path(study.results).parent
 
 
-def test_the_best_trial_by_an_accuracy_is_the_highest(tiny_study, tmp_path):
-    path = tiny_study(
-        ('source = "text.txt"\nevaluation_tokens = 64', 'name = "classification"'),
-        ("context = 8", 'context = 16\nkind = "encoder"'),
-        ("seeds = 2", 'seeds = 2\nmetric = "accuracy"'),
-        ("trials = 2", "trials = 3"),
-    )
-    study = ResolvedStudy(load_study(str(path)), "f", capture(), tmp_path / "runs", "")
-    tried = [
-        study.record(study.tune_request(ANALYTIC, n, {"learning_rate": n / 100}), [Measurement(ACCURACY, value, 6)])
-        for n, value in enumerate((0.5, 0.7, 0.6))
-    ]
-    assert best_trial(study.spec, tried) == (1, {"learning_rate": 0.01})
+def test_more_trials_and_tuning_seeds_keep_the_runs_that_are_there(study, tiny_study, tmp_path):
+    records = [finish(study, run) for run in run_all(study, Agenda(study, [], []))]
+    more = resolved(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 2")), tmp_path, trials=3)
+    again = run_all(more, Agenda(more, records, fits_of(more)))
+    expected = [(trial, seed) for trial, seed in ((0, 1001), (1, 1001), (2, 1000), (2, 1001)) for _ in range(5)]
+    assert [(run.trial, run.seed) for run in again] == expected  # all losses are equal: the first trial stays the best
 
 
 def test_ids_of_another_net_or_another_session_are_others(study, tiny_study, tmp_path):

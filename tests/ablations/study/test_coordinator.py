@@ -1,12 +1,15 @@
 """Ctrl-C lets the runs under way finish; where there are none, the coordinator stops at once."""
 
+import errno
 import signal
 from types import SimpleNamespace
 
 import pytest
 
+from trans4init.ablations.errors import FaultError
 from trans4init.ablations.study.coordinator import Coordinator
-from trans4init.ablations.study.executors.protocol import Advanced
+from trans4init.ablations.study.executors.protocol import Advanced, Finished
+from trans4init.reports.records.store import load_results
 
 
 class Runs:
@@ -46,8 +49,8 @@ class Runs:
 def coordinator(runs):
     request = SimpleNamespace(run_id="a", phase="tune")
     study = SimpleNamespace(spec=SimpleNamespace(cells=list), command="trans4init run s")
-    agenda = SimpleNamespace(study=study, next=lambda *_: (request,), complete=lambda: False)
-    return Coordinator(agenda, runs, SimpleNamespace(parameters=None), None, runs)
+    agenda = SimpleNamespace(study=study, next=lambda *_: (request,), lost=list, complete=lambda: False)
+    return Coordinator(agenda, runs, None, None, runs)
 
 
 def test_ctrl_c_while_the_first_run_starts_stops_at_once(interruptible):
@@ -65,3 +68,52 @@ def test_ctrl_c_while_a_run_goes_on_lets_it_finish_and_is_told_once(interruptibl
     [line] = runs.said
     assert line.startswith("Stopping when the 1 run under way is finished; Ctrl-C again stops now.")
     assert line.endswith("To continue later: trans4init run s")
+
+
+class Finishing(Runs):
+    """An executor whose one run finishes at once, and keeps something of its slots."""
+
+    def __init__(self, record):
+        super().__init__("never")
+        self.record = record
+
+    def wait(self, on_event, timeout):
+        self.left = 0
+        on_event(Finished((SimpleNamespace(run_id="a"),), (self.record,), {"a": b"kept"}))
+
+    def finished(self, record):
+        pass
+
+
+@pytest.fixture
+def finishing(tmp_path, make_record):
+    """A coordinator of one run, in a folder."""
+    record = make_record(run_id="a")
+    runs = Finishing(record)
+    made = coordinator(runs)
+    agenda, asked = made._agenda, []
+    agenda.study.folder, agenda.study.results = tmp_path, tmp_path / "results"
+    agenda.next = lambda *_: () if asked else asked.append(1) or (SimpleNamespace(run_id="a", phase="tune"),)
+    agenda.add, agenda.trials, agenda.complete = lambda record: None, lambda cell: [], lambda: True
+    made._mirror = SimpleNamespace(add=lambda record: None)
+    return made
+
+
+def test_what_a_run_kept_is_written_with_its_record(finishing, tmp_path):
+    assert finishing.run()
+    assert (tmp_path / "slots" / "a.safetensors").read_bytes() == b"kept"
+    assert [record.run_id for record in load_results(tmp_path / "results").records] == ["a"]
+
+
+def test_a_run_whose_slots_can_not_be_written_is_not_finished(finishing, tmp_path, monkeypatch):
+    """As on a full disk: one sentence, and no record that would make a resumed study take it for done."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trans4init.ablations.study.coordinator.write_kept", refuse)
+    with pytest.raises(
+        FaultError, match=r"^the result of a run can't be written to .*results: No space left on device$"
+    ):
+        finishing.run()
+    assert load_results(tmp_path / "results").records == ()

@@ -30,7 +30,7 @@ def play(agenda, display):
     """One trial that runs and ends well, one that diverges."""
     with display:
         for trial, (value, status, error) in enumerate([(2.5, "ok", ""), (None, "diverged", "the loss is nan")]):
-            request = agenda.study.tune_request(ANALYTIC, trial, {})
+            request = next(run for run in agenda.study.tune_requests() if (run.cell, run.trial) == (ANALYTIC, trial))
             display.started((request,))
             display.advanced(Advanced((request,), 4, 6, 3.25))
             if isinstance(display, LiveDisplay):
@@ -51,8 +51,8 @@ def test_a_terminal_gets_the_live_view_and_a_pipe_plain_lines(agenda):
 
 def test_plain_lines(agenda):
     lines = play(agenda, PlainDisplay(agenda, console(False))).splitlines()
-    assert lines[0].startswith("[ 1/22] tune analytic trial 0: validation_loss 2.5000, ")
-    assert lines[1].startswith("[ 2/22] tune analytic trial 1: diverged (the loss is nan)")
+    assert lines[0].startswith("[ 1/22] tune analytic trial 0 seed 1000: validation_loss 2.5000, ")
+    assert lines[1].startswith("[ 2/22] tune analytic trial 1 seed 1000: diverged (the loss is nan)")
     assert lines[2] == "a line of its own"
 
 
@@ -61,7 +61,7 @@ def test_a_fit_says_nothing_of_how_long_the_runs_will_take(agenda):
     fit = agenda.study.fit_request("fourier-mlp")
     agenda.add(agenda.study.record(fit, [Measurement(VALIDATION_LOSS, 1.0)]))
     assert clock.remaining() is None
-    trial = agenda.study.tune_request(ANALYTIC, 0, {})
+    trial = agenda.study.tune_requests()[0]
     agenda.add(agenda.study.record(trial, [Measurement(VALIDATION_LOSS, 1.0)]))
     assert clock.remaining() > 10 * clock.elapsed()  # 20 of 22 are left
 

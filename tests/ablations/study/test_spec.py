@@ -1,21 +1,76 @@
 """Study files: what is right is read, what is wrong is named with its file, its key and the nearest right word."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.settings.numbers import LARGEST_SEED
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import _checked_name, load_study, shipped_studies, spec_hash
+from trans4init.ablations.study.spec import (
+    StudySpec,
+    TuningSection,
+    _checked_name,
+    load_study,
+    shipped_studies,
+    spec_hash,
+)
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 
 def test_the_shipped_studies_are_valid():
-    assert set(shipped_studies()) == {"positional-text", "positional-text-full"}
+    assert set(shipped_studies()) == {"error-budget", "first-look", "positional-text", "positional-text-full"}
     for name in shipped_studies():
         assert load_study(name).name == name
+
+
+def test_shipped_studies_try_slot_rates_far_beyond_the_models_and_fit_a_net_for_each_run():
+    tuned = [spec for spec in map(load_study, shipped_studies()) if spec.tuning.space]
+    assert tuned
+    for spec in tuned:
+        assert spec.tuning.space["slot_learning_rate_ratio"].high >= 10
+        assert spec.tuning.seeds_per_trial >= 3
+        assert spec.trials() >= 4
+    with_trained_nets = [spec for spec in map(load_study, shipped_studies()) if spec.nets]
+    assert {spec.fit.seeds for spec in with_trained_nets} == {"per-run"}
+
+
+def test_tuning_seeds_are_nobody_elses():
+    """Of any two [tuning] seeds, and of evaluation."""
+    most = [TuningSection(seed=seed, seeds_per_trial=1000).seeds() for seed in (0, 1, 2, 17, 1000)]
+    evaluation = range(999)  # as many as a study may have
+    for one, other in itertools.combinations([evaluation, *most], 2):
+        assert not set(one) & set(other)
+    largest = TuningSection.model_json_schema()["properties"]["seed"]["maximum"]
+    assert max(TuningSection(seed=largest, seeds_per_trial=1000).seeds()) <= LARGEST_SEED
+    assert list(TuningSection().seeds()) == [1000, 1001, 1002]
+
+
+def test_a_study_file_from_before_the_new_keys_is_read(tiny_study):
+    spec = load_study(str(tiny_study(("seeds_per_trial = 1\ntrials = 2", "trials = 2\nseed = 1000"))))
+    assert (spec.tuning.seeds_per_trial, spec.fit.seeds) == (3, "shared")
+    assert list(spec.tuning_seeds()) == [1001000, 1001001, 1001002]
+    assert spec.training_runs() == 5 * (2 * 3 + 2)
+
+
+def test_what_a_study_judges_by_changes_no_run(tiny_study):
+    """Margins and looks are stated in the card, and kept there; the runs are the same without them."""
+    plain, stated = (
+        load_study(str(tiny_study(("margin = 0.05", f"margin = 0.05{more}"))))
+        for more in ("", "\nlooks = [1, 2]\nmargins = { validation_loss_4x = 0.1 }")
+    )
+    assert plain.conditions("data") == stated.conditions("data")
+    card = ResolvedStudy(stated, "data", capture(), Path(), "c").card()
+    assert (card.margins, card.looks) == ((("validation_loss_4x", 0.1),), (1, 2))
+    assert card.words() == 2 * len(card.comparisons())
+
+
+def test_the_spec_that_results_hold_is_a_study_again(tiny_study):
+    spec = load_study(str(tiny_study(("[fit]\n", '[fit]\nseeds = "per-run"\n'))))
+    assert StudySpec.model_validate(spec.model_dump(mode="json")) == spec
 
 
 def test_the_full_study_is_the_public_recipe():
@@ -51,7 +106,19 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ('"analytic", ', "", "the arms must include 'analytic'"),
         ('"free-table"]', '"free-table", "analytic"]', "an arm is named twice"),
         ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, but arm 'random-frozen' needs one"),
-        ("trials = 2", "trials = 2\nseed = 0", "[tuning] seed: input should be greater than or equal to 1000"),
+        ("trials = 2", "trials = 2\nseed = -1", "[tuning] seed: input should be greater than or equal to 0"),
+        (
+            "seeds_per_trial = 1",
+            "seeds_per_trial = 0",
+            "[tuning] seeds_per_trial: input should be greater than",
+        ),
+        (
+            "seeds_per_trial = 1",
+            "seeds_per_trial = 1001",
+            "seeds_per_trial: input should be less than or equal",
+        ),
+        ("[fit]", '[fit]\nseeds = "per-run"\nseed = 3', "[fit] seed is that of a shared fit"),
+        ("[fit]", '[fit]\nseeds = "each"', "[fit] seeds: input should be 'shared' or 'per-run'"),
         ("low = 1e-3, high = 1e-1, log = true", "low = -1, high = 1", "learning_rate can't be -1: input should be"),
         ("high = 1e-1", "high = inf", "high: input should be a finite number"),
         ("margin = 0.05", "margin = inf", "[evaluation] margin: input should be a finite number"),
@@ -59,6 +126,15 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
         ("heads = 2", "heads = 3", "[model] width 8 can't be shared by 3 heads evenly."),
         ("margin = 0.05", "", "[evaluation] key 'margin' is missing."),
         ("margin = 0.05", "margin = 0", "[evaluation] margin: input should be greater than 0"),
+        (
+            "margin = 0.05",
+            "margin = 0.05\nmargins = { validation_loss_2 = 0.1 }",
+            "[evaluation.margins] unknown metric 'validation_loss_2'; did you mean 'validation_loss_2x'?",
+        ),
+        ("margin = 0.05", "margin = 0.05\nmargins = { validation_loss = 0.1 }", "unknown metric 'validation_loss'"),
+        ("margin = 0.05", "margin = 0.05\nmargins = { perplexity = 0.1 }", "unknown metric 'perplexity'"),
+        ("margin = 0.05", "margin = 0.05\nlooks = [4, 1]", "looks must ascend, not [4, 1]"),
+        ("margin = 0.05", "margin = 0.05\nlooks = [4, 8]", "seeds = 2 is none of the looks [4, 8]; the last is all"),
         ("seeds = 2", 'seeds = 2\nmetric = "validation_los"', "unknown metric 'validation_los'; did you mean"),
         ("low = 1e-3", "low = 1", "low must be less than high"),
         ("low = 1e-3", "low = 0", "a logarithmic range needs low > 0"),
@@ -159,11 +235,13 @@ def test_conditions_leave_out_counts_and_wording_only(tiny_study):
     same = [
         ("seeds = 2", "seeds = 9"),
         ("trials = 2", "trials = 9"),
+        ("seeds_per_trial = 1", "seeds_per_trial = 4"),
         ("Does it run?", "Really?"),
         ("rounds = 2", "rounds = 3"),
     ]
     other = [("steps = 6", "steps = 7"), ("margin = 0.05", "margin = 0.06"), ("width = 8", "width = 16")]
-    other += [("high = 1e-1", "high = 2e-1"), ("steps = 20", "steps = 21")]
+    other += [("high = 1e-1", "high = 2e-1"), ("steps = 20", "steps = 21"), ("trials = 2", "trials = 2\nseed = 1")]
+    other += [("[fit]\n", '[fit]\nseeds = "per-run"\n')]
     hash_of = {change: spec_hash(load_study(str(tiny_study(change))).conditions("f")) for change in (*same, *other)}
     mine = spec_hash(base.conditions("f"))
     assert {hash_of[change] for change in same} == {mine}
@@ -182,3 +260,27 @@ def test_results_name_a_users_files_but_not_their_folders(tiny_study, text_file)
     assert record.error == 'File "text.txt", line 1'
     assert study.command == command  # what is printed to go on with
     assert str(text_file.parent) not in str(record)
+
+
+def test_a_target_is_stated_and_changes_no_run(tiny_study):
+    plain = load_study(str(tiny_study()))
+    path = tiny_study(("margin = 0.05", 'margin = 0.05\ntarget = { metric = "validation_loss", value = 2 }'))
+    spec = load_study(str(path))
+    assert (spec.evaluation.target.metric, spec.evaluation.target.value) == ("validation_loss", 2.0)
+    assert spec.conditions("f") == plain.conditions("f")
+    assert ResolvedStudy(spec, "f", capture(), path.parent, "again").card().target == ("validation_loss", 2.0)
+    assert ResolvedStudy(plain, "f", capture(), path.parent, "again").card().target is None
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ('{ metric = "validation_los", value = 2 }', r"\[evaluation.target\] unknown metric 'validation_los'; did you"),
+        ('{ metric = "perplexity", value = 2 }', r"\[evaluation.target\] unknown metric 'perplexity'"),  # not judged
+        ('{ metric = "validation_loss" }', r"\[evaluation.target\] key 'value' is missing"),
+    ],
+)
+def test_a_target_that_no_run_could_reach_is_refused(tiny_study, target, message):
+    path = tiny_study(("margin = 0.05", f"margin = 0.05\ntarget = {target}"))
+    with pytest.raises(InputError, match=message):
+        load_study(str(path))

@@ -12,12 +12,15 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from trans4init.ablations.fit import FitDivergedError
 from trans4init.ablations.settings.model import ModelSize
+from trans4init.ablations.study import work
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.run import Options, run_study
 from trans4init.ablations.study.spec import load_study
-from trans4init.ablations.study.work import _fit_domain, fit_function
+from trans4init.ablations.study.work import _fit_domain, fit_nets
 from trans4init.reports.machine import capture
+from trans4init.reports.records.kept_slots import read_kept
 from trans4init.reports.records.store import load_results
 
 
@@ -47,16 +50,20 @@ def test_a_study_ends_with_every_run_a_verdict_and_where_things_are(finished_stu
     assert any(line.startswith("Against analytic sinusoidal, over 2 paired seeds") for line in last)
     records = records_in(finished_study.folder)
     counts = {phase: len(by_phase(records, phase)) for phase in ("fit", "tune", "evaluate", "throughput")}
-    assert counts == {"fit": 1, "tune": 10, "evaluate": 10, "throughput": 5}
+    assert counts == {"fit": 1, "tune": 10, "evaluate": 10, "throughput": 6}
     assert {record.status for record in records} == {"ok"}
     assert (finished_study.folder / "runs" / "tiny" / "spec.json").exists()
+    left_out = load_results(finished_study.folder / "runs" / "tiny" / "results").card.controls_left_out
+    assert "scaled" in left_out
+    assert not set(left_out) & {record.cell.arm for record in records}
 
 
 def test_plain_lines_tell_what_was_done_and_what_is_left(finished_study):
     lines = [line for line in finished_study.output.splitlines() if line.startswith("[")]
     assert "[22/22]" in lines[-1]
     assert any(
-        "tune learned-frozen · fourier-mlp trial 1: validation_loss" in line and "left" in line for line in lines
+        "tune learned-frozen · fourier-mlp trial 1 seed 1000: validation_loss" in line and "left" in line
+        for line in lines
     )
 
 
@@ -83,6 +90,71 @@ def test_every_arm_has_the_same_budget_and_tuning_is_apart_from_evaluation(finis
     assert {r.seed for r in by_phase(records, "tune")} == {1000}
 
 
+MANY_SEEDS = (("[fit]\n", '[fit]\nseeds = "per-run"\n'), ("seeds_per_trial = 1", "seeds_per_trial = 2"))
+
+
+@pytest.fixture(scope="module")
+def study_of_many_fits(tmp_path_factory, write_study):
+    """A study with two tuning seeds and a fit for each run, in the folder where it was run without interruption."""
+    folder = tmp_path_factory.mktemp("many")
+    path = write_study(folder, *MANY_SEEDS)
+    code = run_study(load_study(str(path)), Options(str(path), "again", folder / "runs" / "tiny", "inline"), Console())
+    assert code == 0
+    return folder
+
+
+def test_each_run_has_a_fit_of_its_seed_and_each_trial_its_seeds(study_of_many_fits):
+    records = records_in(study_of_many_fits)
+    assert sorted(record.seed for record in by_phase(records, "fit")) == [0, 1, 1000, 1001]
+    assert len({record.last("rms_error/0..31") for record in by_phase(records, "fit")}) == 4
+    assert len(by_phase(records, "tune")) == 5 * 2 * 2
+    assert {record.seed for record in by_phase(records, "tune")} == {1000, 1001}
+    report = (study_of_many_fits / "runs" / "tiny" / "report.md").read_text()
+    assert "means over 4 fits" in report
+    assert "on the tuning seeds 1000, 1001" in report
+
+
+@pytest.mark.parametrize("lost", [("fit",), ("fit", "tune"), ("tune", "evaluate")])
+def test_an_interrupted_study_of_many_fits_ends_as_one_that_was_not(study_of_many_fits, tmp_path, lost):
+    """Every second run of these phases is lost, of fits the checkpoint too; what is there is not run again."""
+    shutil.copytree(study_of_many_fits, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs" / "tiny"
+    whole = values(records_in(tmp_path))
+    for phase in lost:
+        for path in sorted((folder / "results").glob(f"{phase}-*.parquet"))[::2]:
+            path.unlink()
+            shutil.rmtree(folder / "checkpoints" / path.stem, ignore_errors=True)
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "results").glob("*-*.parquet")}
+    assert len(kept) < len(list((study_of_many_fits / "runs" / "tiny" / "results").glob("*-*.parquet")))
+    path = tmp_path / "tiny.toml"
+    assert run_study(load_study(str(path)), Options(str(path), "again", folder, "inline"), Console()) == 0
+    assert values(records_in(tmp_path)) == whole
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+
+
+def test_a_fit_that_diverges_makes_its_seeds_runs_rows_without_a_value(tiny_study, tmp_path, monkeypatch):
+    """The other seeds' runs are done, and the row says why its own was not."""
+    plain = work.fit_nets
+
+    def spoilt(study, net, seeds, *rest):
+        for index, fitted in plain(study, net, seeds, *rest):
+            yield index, FitDivergedError("the loss of the fit is nan at step 3") if seeds[index] == 1 else fitted
+
+    monkeypatch.setattr(work, "fit_nets", spoilt)
+    path = tiny_study(*MANY_SEEDS)
+    options = Options(str(path), "again", tmp_path / "runs" / "tiny", "inline")
+    assert run_study(load_study(str(path)), options, Console()) == 0
+    rows = [record for record in by_phase(records_in(tmp_path), "evaluate") if record.status != "ok"]
+    assert {(record.cell.arm, record.seed, record.status, record.error) for record in rows} == {
+        (arm, 1, "diverged", "its net has no fit: the loss of the fit is nan at step 3")
+        for arm in ("learned-frozen", "learned-fine-tuned")
+    }
+    assert len(by_phase(records_in(tmp_path), "evaluate")) == 10
+    report = (tmp_path / "runs" / "tiny" / "report.md").read_text()
+    assert "seed 1: diverged (its net has no fit: the loss of the fit is nan at step 3)" in report
+    assert "means over 3 fits" in report
+
+
 def test_optuna_holds_the_trials(finished_study):
     storage = f"sqlite:///{finished_study.folder / 'runs' / 'tiny' / 'optuna.db'}"
     studies = optuna.get_all_study_summaries(storage)
@@ -102,7 +174,7 @@ def test_mlflow_holds_the_runs_and_the_report(finished_study):
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id], max_results=200)
     [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert len(runs) == 1 + 26
+    assert len(runs) == 1 + 27
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "report.html",
         "report.md",
@@ -156,6 +228,16 @@ def test_more_seeds_keep_the_runs_that_are_there(study_copy, run_command):
     mirrored = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], max_results=200)
     ids = [run.data.tags["trans4init.run_id"] for run in mirrored if "trans4init.run_id" in run.data.tags]
     assert sorted(ids) == sorted(after)
+    card = load_results(study_copy / "runs" / "tiny" / "results").card
+    assert (card.seeds, card.stated.seeds) == (3, 2)
+    assert "Extended after a look: 2 seeds were stated before the first run, 3 are judged." in report_of(study_copy)
+    code, output = run_command("run", "tiny.toml", "--seeds", "4")
+    assert code == 0, output
+    assert "Extended after a look: 2 seeds were stated before" in report_of(study_copy)  # the first plan stays
+
+
+def report_of(folder):
+    return (folder / "runs" / "tiny" / "report.md").read_text()
 
 
 def test_another_version_of_the_study_in_the_same_folder_is_refused(study_copy, run_command):
@@ -197,7 +279,7 @@ def test_a_lost_store_comes_back_with_the_report(study_copy, run_command):
     assert code == 0, output
     client = MlflowClient(tracking_uri=f"sqlite:///{study_copy / 'runs' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
-    assert len(client.search_runs([experiment.experiment_id], max_results=200)) == 27
+    assert len(client.search_runs([experiment.experiment_id], max_results=200)) == 28
 
 
 def test_another_text_in_the_same_folder_is_refused(study_copy, run_command):
@@ -281,9 +363,9 @@ def test_sync_rebuilds_the_mirror(study_copy, run_command):
     code, output = run_command("sync", "runs/tiny")
     assert code == 0, output
     assert "experiment tiny was missing and was made anew" in output
-    assert "26 runs of tiny are in sqlite+pysqlite:///" in output
+    assert "27 runs of tiny are in sqlite+pysqlite:///" in output
     client = MlflowClient(tracking_uri=f"sqlite:///{study_copy / 'runs' / 'mlflow.db'}")
-    assert len(client.search_runs([client.get_experiment_by_name("tiny").experiment_id])) == 27
+    assert len(client.search_runs([client.get_experiment_by_name("tiny").experiment_id])) == 28
 
 
 def test_another_function_is_studied_by_the_same_words(tiny_study, run_command, tmp_path):
@@ -309,7 +391,8 @@ def test_a_net_is_fitted_from_where_its_functions_inputs_begin(tiny_study, tmp_p
         ('name = "fourier-mlp"\nhidden = [8]\nfrequencies = 4', 'name = "mlp-gelu"\nhidden = [8]'),
     )
     study = ResolvedStudy(load_study(str(path)), "", capture(), tmp_path, "")
-    assert str(fit_function(study, "mlp-gelu", 5).net.domain) == "1..32"
+    [(_, fitted)] = fit_nets(study, "mlp-gelu", [0], 5)
+    assert str(fitted.net.domain) == "1..32"
 
 
 @pytest.mark.parametrize(
@@ -334,3 +417,33 @@ def test_a_net_for_an_image_is_fitted_on_its_patches(tiny_study, tmp_path):
     size = ModelSize(kind="image", layers=1, width=8, heads=2, image_size=8, patch=4, classes=2, pooling="first")
     study = dataclasses.replace(study, spec=study.spec.model_copy(update={"model": size}))
     assert str(_fit_domain(study)) == "0..4"
+
+
+def test_each_evaluated_slot_is_kept_beside_the_results_and_drawn(study_copy, run_command):
+    """For every arm that has a state; a report made again draws it, and without the files leaves the figure out."""
+    folder = study_copy / "runs" / "tiny"
+    evaluated = [record for record in load_results(folder / "results").records if record.phase == "evaluate"]
+    kept = {record.run_id: read_kept(folder, record.run_id) for record in evaluated}
+    for record in evaluated:
+        slots = kept[record.run_id]
+        if record.cell.arm == "analytic":
+            assert slots is None
+            continue
+        said = {key: slots.header[key] for key in ("run_id", "function", "arm", "seed")}
+        assert said == {
+            "run_id": record.run_id,
+            "function": record.cell.function,
+            "arm": record.cell.arm,
+            "seed": record.seed,
+        }
+    assert len(list((folder / "slots").iterdir())) == sum(slots is not None for slots in kept.values()) == 8
+    title = "What training made of the slot"
+    assert title in (folder / "report.html").read_text()
+    code, output = run_command("report", "runs/tiny", "--publish", "published")
+    assert code == 0, output
+    assert title in (study_copy / "published" / "report.html").read_text()
+    assert (study_copy / "published" / "report.md").read_bytes() == (folder / "report.md").read_bytes()
+    shutil.rmtree(folder / "slots")
+    code, output = run_command("report", "runs/tiny")
+    assert code == 0, output
+    assert title not in (folder / "report.html").read_text()

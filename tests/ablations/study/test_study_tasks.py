@@ -5,7 +5,7 @@ import pytest
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
-from trans4init.ablations.study.work import check_study, run_request
+from trans4init.ablations.study.work import check_study, run_fits, run_request
 from trans4init.reports.machine import capture
 
 REVERSE = 'name = "reverse"\nevaluation_examples = 3\nlongest = 4\ntested_longest = 6'
@@ -35,7 +35,8 @@ def checked(path, folder):
 @pytest.mark.parametrize(("task", "kind", "metric"), TASKS)
 def test_the_arms_of_a_study_are_measured_by_its_task(tiny_study, tmp_path, task, kind, metric):
     study = checked(tiny_study(*changed(task, kind, metric)), tmp_path)
-    assert run_request(study, study.fit_request("fourier-mlp"), lambda *told: None).status == "ok"
+    [fitted] = run_fits(study, [study.fit_request("fourier-mlp")], lambda *told: None)
+    assert fitted.status == "ok"
     for cell in study.spec.cells()[:2]:
         record = run_request(study, study.evaluate_request(cell, 0, None, {}), lambda *told: None)
         assert record.status == "ok", record.error

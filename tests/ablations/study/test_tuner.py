@@ -1,177 +1,121 @@
-"""The tuner: the same proposals for every cell and after every interruption, and Optuna's database follows."""
+"""The settings that tuning tries: shared by all cells, spread over every range, no two of them confounded."""
 
+import itertools
 import statistics
 
-import optuna
 import pytest
+from scipy import stats
 
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
-from trans4init.ablations.study.tuner import Tuner
-from trans4init.reports.files import sqlite_address
+from trans4init.ablations.study.tuner import settings_to_try
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, WALL_TIME
-from trans4init.reports.records.schema import CellKey, Measurement
+from trans4init.reports.records.tuning_design import TunedRange
 
-ANALYTIC, FREE = CellKey("sinusoidal", "analytic"), CellKey("sinusoidal", "free-table")
-
-
-@pytest.fixture
-def tmp_path(tmp_path):
-    """A folder whose name has characters with a meaning in addresses of databases."""
-    folder = tmp_path / "it's a?%41{x}#b"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def study(tiny_study, tmp_path):
-    (tmp_path / "runs").mkdir()
-    spec = load_study(str(tiny_study()), trials=6)
-    return ResolvedStudy(spec, "f", capture(), tmp_path / "runs", "")
-
-
-def finish(study, cell, trial, parameters, value, status="ok"):
-    request = study.tune_request(cell, trial, parameters)
-    return study.record(request, [Measurement(VALIDATION_LOSS, value, 6)], status=status)
+RATE = TunedRange("learning_rate", 4e-3, 1.6e-2, log=True)
+SLOT = TunedRange("slot_learning_rate_ratio", 0.1, 10.0, log=True)
+DECAY = TunedRange("weight_decay", 0.0, 0.4)
+OTHERS = [
+    TunedRange("beta2", 0.9, 0.999),
+    TunedRange("clip", 0.1, 10.0, log=True),
+    TunedRange("slot_weight_decay", 0.0, 0.1),
+]
+OWN = {
+    "learning_rate": 8e-3,
+    "slot_learning_rate_ratio": 1.0,
+    "weight_decay": 0.1,
+    "beta2": 0.99,
+    "clip": 1.0,
+    "slot_weight_decay": 0.0,
+}
+BOUND = 0.4
+"""The largest rank correlation of learning rate and slot rate that any number of trials from 4 on may have."""
 
 
-def tune(study, tuner, cell, trials, start=()):
-    """Ask, run, tell; the loss is the distance from a rate of 0.03."""
-    finished = list(start)
-    for trial in range(len(finished), trials):
-        parameters = tuner.parameters(cell, trial, finished)
-        finished.append(finish(study, cell, trial, parameters, abs(parameters["learning_rate"] - 0.03)))
-        tuner.tell(cell, finished)
-    return finished
+def correlations(trials, names):
+    """Spearman's, of every pair of settings, by size."""
+    columns = {name: [trial[name] for trial in trials] for name in names}
+    return [
+        abs(stats.spearmanr(columns[one], columns[other]).statistic) for one, other in itertools.combinations(names, 2)
+    ]
 
 
-def rates(records):
-    return [record.parameters["learning_rate"] for record in records]
+@pytest.mark.parametrize("own", [{}, {"slot_learning_rate_ratio": 0.1}, {"slot_learning_rate_ratio": 10.0}], ids=str)
+def test_learning_rate_and_slot_rate_are_crossed_for_every_number_of_trials(own):
+    """Wherever in its range the study's own slot rate is, over 100 tuning seeds."""
+    for seed in range(100):
+        trials = settings_to_try([RATE, SLOT], OWN | own, seed, 32)
+        for count in range(4, 33):
+            [correlation] = correlations(trials[:count], (RATE.name, SLOT.name))
+            assert correlation <= BOUND, (seed, count)
 
 
-def optuna_study(study, cell):
-    return optuna.load_study(
-        study_name=f"tiny / {cell.function} / {cell}", storage=sqlite_address(study.folder / "optuna.db")
-    )
+def test_they_stay_crossed_for_hundreds_of_trials():
+    trials = settings_to_try([RATE, SLOT], OWN, 0, 300)
+    for count in range(32, 301, 4):
+        assert correlations(trials[:count], (RATE.name, SLOT.name))[0] <= BOUND, count
 
 
-def test_the_first_trial_is_the_studys_own_settings(study):
-    assert Tuner(study.spec, study.folder).parameters(ANALYTIC, 0, []) == {"learning_rate": 1e-2}
+@pytest.mark.parametrize("ranges", [[RATE, SLOT, DECAY], [RATE, SLOT, DECAY, *OTHERS]], ids=len)
+def test_no_two_settings_of_a_larger_space_are_confounded(ranges):
+    """From twice as many trials as settings on: fewer points can't all be crossed."""
+    for seed in range(10):
+        trials = settings_to_try(ranges, OWN, seed, 16)
+        for count in range(2 * len(ranges), 17):
+            assert max(correlations(trials[:count], [tuned.name for tuned in ranges])) <= 0.5, (seed, count)
 
 
-def test_proposals_are_in_the_space_and_cells_start_alike(study):
-    tuner = Tuner(study.spec, study.folder)
-    one, other = tune(study, tuner, ANALYTIC, 4), tune(study, tuner, FREE, 4)
-    assert rates(one) == rates(other)
-    assert len(set(rates(one))) == 4
-    assert all(1e-3 <= rate <= 1e-1 for rate in rates(one))
+@pytest.mark.parametrize("own", [{}, {"slot_learning_rate_ratio": 0.1}, {"slot_learning_rate_ratio": 10.0}], ids=str)
+def test_every_half_quarter_and_eighth_of_a_range_is_tried_once(own):
+    """On the scale of the range, the study's own settings included."""
+    for seed in range(20):
+        trials = settings_to_try([RATE, SLOT, DECAY], OWN | own, seed, 32)
+        for tuned, parts in itertools.product((RATE, SLOT, DECAY), (2, 4, 8)):
+            places = sorted(tuned.place(trial[tuned.name]) for trial in trials[:parts])
+            for part, place in enumerate(places):  # four digits move a place a little
+                assert part / parts - 1e-3 <= place <= (part + 1) / parts + 1e-3, tuned
 
 
-@pytest.mark.parametrize("interrupted_after", [1, 2, 4])
-def test_an_interrupted_study_proposes_what_an_uninterrupted_one_does(study, tiny_study, tmp_path, interrupted_after):
-    whole = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 6)
-    (tmp_path / "again").mkdir()
-    again = ResolvedStudy(study.spec, "f", capture(), tmp_path / "again", "")
-    part = tune(again, Tuner(again.spec, again.folder), ANALYTIC, interrupted_after)
-    rest = tune(again, Tuner(again.spec, again.folder), ANALYTIC, 6, part)
-    assert rates(rest) == rates(whole)
+def test_the_first_trial_is_the_studys_own_settings():
+    for seed in range(3):
+        first = settings_to_try([RATE, SLOT], OWN, seed, 4)[0]
+        assert first == {"learning_rate": 8e-3, "slot_learning_rate_ratio": 1.0}
 
 
-def test_a_trial_that_was_asked_and_lost_is_the_same_when_asked_again(study):
-    tuner = Tuner(study.spec, study.folder)
-    finished = tune(study, tuner, ANALYTIC, 2)
-    lost = tuner.parameters(ANALYTIC, 2, finished)
-    assert Tuner(study.spec, study.folder).parameters(ANALYTIC, 2, finished) == lost
-    assert len(optuna_study(study, ANALYTIC).trials) == 2
+def test_more_trials_keep_the_first_ones_and_other_seeds_try_others():
+    few, many = (settings_to_try([RATE, SLOT], OWN, 7, trials) for trials in (5, 50))
+    assert many[:5] == few
+    assert settings_to_try([RATE, SLOT], OWN, 8, 5)[1:] != few[1:]
+    assert settings_to_try([SLOT, RATE], OWN, 7, 5) == few  # in whatever order a file names them
+    assert len({tuple(trial.items()) for trial in many}) == 50
 
 
-def test_the_database_holds_finished_trials_once_and_whole(study):
-    finished = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 3)
-    tuner = Tuner(study.spec, study.folder)
-    tuner.tell(ANALYTIC, finished)
-    trials = optuna_study(study, ANALYTIC).trials
-    assert [trial.params["learning_rate"] for trial in trials] == rates(finished)
-    assert [trial.value for trial in trials] == [record.last("validation_loss") for record in finished]
-    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+def test_one_setting_is_spread_as_well():
+    rates = [trial["learning_rate"] for trial in settings_to_try([RATE], OWN, 0, 9)]
+    assert len(set(rates)) == 9
+    assert min(rates) < 6e-3 < statistics.median(rates) < 1.2e-2 < max(rates)
 
 
-def test_a_dashboard_finds_the_metrics_name_with_its_unit_the_curve_and_when_it_was(study):
-    request = study.tune_request(ANALYTIC, 0, {"learning_rate": 0.01})
-    rows = [Measurement(VALIDATION_LOSS, value, step) for value, step in ((5.5, 3), (None, 4), (4.5, 6))]
-    record = study.record(request, [*rows, Measurement(WALL_TIME, 2.0, 3), Measurement(WALL_TIME, 8.0, 6)])
-    Tuner(study.spec, study.folder).tell(ANALYTIC, [record])
-    stored = optuna_study(study, ANALYTIC)
-    assert stored.metric_names == ["validation_loss (nats/token)"]
-    [trial] = stored.trials
-    assert trial.intermediate_values == {3: 5.5, 6: 4.5}
-    assert trial.duration.total_seconds() == pytest.approx(8.0)
-    assert trial.datetime_complete.timestamp() == pytest.approx(record.created_at.timestamp())
+def test_nothing_to_tune_is_nothing_to_try():
+    assert settings_to_try([], OWN, 0, 8) == ()
+    assert settings_to_try([RATE], OWN, 0, 0) == ()
 
 
-def test_the_sampler_learns_from_the_trials(study):
-    """The loss is the distance from a rate of 0.03: after its random beginning, proposals come near."""
-    found = rates(tune(study, Tuner(study.spec, study.folder), ANALYTIC, 40))
-    distances = [abs(rate - 0.03) for rate in found]
-    assert statistics.median(distances[20:]) < 0.7 * statistics.median(distances[:10]), distances
+def test_settings_can_be_read_and_stay_within_their_range():
+    """Four digits say them whole, and rounding leads out of no range."""
+    narrow = TunedRange("learning_rate", 1.00004e-3, 1.00006e-3)
+    for trial in settings_to_try([narrow], {"learning_rate": 1.00005e-3}, 0, 20):
+        assert narrow.low <= trial["learning_rate"] <= narrow.high
+    for trial in settings_to_try([RATE, SLOT], OWN, 3, 20):
+        assert all(float(f"{value:.4g}") == value for value in trial.values())
 
 
-def test_a_lost_database_comes_back_from_the_results(study):
-    finished = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 3)
-    (study.folder / "optuna.db").unlink()
-    tuner = Tuner(study.spec, study.folder)
-    tuner.tell(ANALYTIC, finished)
-    known = optuna_study(study, ANALYTIC).trials
-    assert [trial.params["learning_rate"] for trial in known] == rates(finished)
-
-
-def test_a_broken_database_is_set_aside(study):
-    (study.folder / "optuna.db").write_bytes(b"not a database, " * 100)
-    finished = tune(study, Tuner(study.spec, study.folder), ANALYTIC, 2)
-    assert len(finished) == 2
-    assert (study.folder / "optuna.db.corrupt").exists()
-
-
-def test_runs_without_a_value_are_failed_trials(study):
-    tuner = Tuner(study.spec, study.folder)
-    parameters = tuner.parameters(ANALYTIC, 0, [])
-    tuner.tell(ANALYTIC, [finish(study, ANALYTIC, 0, parameters, None, "failed")])
-    assert optuna_study(study, ANALYTIC).trials[0].state.name == "FAIL"
-    tuner.tell(ANALYTIC, [finish(study, ANALYTIC, 0, parameters, 2.0)])  # it was tried again
-    assert [trial.value for trial in optuna_study(study, ANALYTIC).trials] == [2.0]
-
-
-def test_a_study_without_a_space_has_nothing_to_choose(study, tiny_study, tmp_path):
-    path = tiny_study(("trials = 2\n\n[tuning.space]\nlearning_rate = { low = 1e-3, high = 1e-1, log = true }", ""))
-    (tmp_path / "other").mkdir()
-    assert Tuner(load_study(str(path)), tmp_path / "other").parameters(ANALYTIC, 0, []) == {}
-
-
-@pytest.mark.parametrize(("metric", "direction"), [("accuracy", "MAXIMIZE"), ("validation_loss", "MINIMIZE")])
-def test_the_tuner_seeks_what_is_better_by_the_metric(tiny_study, tmp_path, monkeypatch, metric, direction):
-    """In the database, and in the study that proposes."""
-    path = tiny_study(
-        ('source = "text.txt"\nevaluation_tokens = 64', 'name = "classification"'),
-        ("context = 8", 'context = 16\nkind = "encoder"'),
-        ("seeds = 2", f'seeds = 2\nmetric = "{metric}"'),
-    )
-    study = ResolvedStudy(load_study(str(path)), "f", capture(), tmp_path, "")
-    made, plain = [], optuna.create_study
-    monkeypatch.setattr(optuna, "create_study", lambda **options: made.append(options["direction"]) or plain(**options))
-    tuner = Tuner(study.spec, study.folder)
-    first = study.record(study.tune_request(ANALYTIC, 0, {"learning_rate": 0.01}), [Measurement(ACCURACY, 0.25, 6)])
-    tuner.parameters(ANALYTIC, 1, [first])
-    tuner.tell(ANALYTIC, [first])
-    assert [each.name for each in made] == [direction] * 2
-    assert [trial.value for trial in optuna_study(study, ANALYTIC).trials] == [0.25 if metric == "accuracy" else None]
-
-
-def test_a_space_is_searched_on_the_scale_that_it_says(tiny_study, tmp_path):
-    """On a logarithmic one half of the draws are below the geometric mean, on a linear one hardly any."""
-    log = "low = 1e-3, high = 1e-1, log = true"
-    for scale, low_draws in ((log, range(8, 25)), (log.replace(", log = true", ""), range(8))):
-        spec = load_study(str(tiny_study((log, scale))))
-        tuner = Tuner(spec, tmp_path)
-        drawn = [tuner.parameters(ANALYTIC, trial, [])["learning_rate"] for trial in range(1, 33)]
-        assert sum(rate < 1e-2 for rate in drawn) in low_draws
-        assert all(1e-3 <= rate <= 1e-1 for rate in drawn)
+def test_every_cell_of_a_study_tries_the_same_settings_on_the_same_seeds(tiny_study, tmp_path):
+    study = ResolvedStudy(load_study(str(tiny_study()), trials=5), "f", capture(), tmp_path, "")
+    tried = {}
+    for run in study.tune_requests():
+        tried.setdefault(run.cell, []).append((run.trial, run.seed, dict(run.parameters)))
+    assert tried.keys() == set(study.spec.cells())
+    [shared] = {repr(runs) for runs in tried.values()}
+    assert len(tried[study.spec.reference()]) == 5
+    assert "0.01" in shared  # the study's own learning rate

@@ -6,24 +6,35 @@ import pytest
 import torch
 
 from trans4init.ablations.arms import apply_arm
-from trans4init.ablations.fit import fit, load_fitted, refinement_budget
+from trans4init.ablations.fit import FitDivergedError, fit, load_fitted, refinement_budget
 from trans4init.ablations.functions import Domain
+from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.study import work
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import load_study
-from trans4init.ablations.study.work import build_model, build_task, run_request, run_throughput
+from trans4init.ablations.study.work import (
+    build_model,
+    build_task,
+    fit_nets,
+    run_fits,
+    run_request,
+    run_throughput,
+)
 from trans4init.ablations.tasks import model_config
 from trans4init.ablations.training.loop import train
 from trans4init.ablations.transformer import Transformer
 from trans4init.reports.machine import capture
 from trans4init.reports.records import metrics
+from trans4init.reports.records.kept_slots import read_kept, write_kept
 from trans4init.reports.records.schema import CellKey, Measurement
+from trans4init.reports.records.vocabulary import REFERENCE_COPY
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
 FINE_TUNED = CellKey("sinusoidal", "learned-fine-tuned", "fourier-mlp")
 FROM_SCRATCH = CellKey("sinusoidal", "learned-from-scratch", "fourier-mlp")
+MATCHED = CellKey("sinusoidal", "matched", "fourier-mlp")
 BASELINE = CellKey("learned-table", "free-table")
 NO_TWO_ALIKE = (
     ('"learned-frozen", ', '"learned-frozen", "learned-from-scratch", '),
@@ -53,7 +64,8 @@ def fitted_study(tmp_path_factory, write_study):
     """The same study with its net fitted, for tests that only read it."""
     folder = tmp_path_factory.mktemp("fitted")
     study = resolved(write_study(folder, *NO_TWO_ALIKE), folder)
-    assert run_request(study, study.fit_request("fourier-mlp"), quiet).status == "ok"
+    [fit] = run_fits(study, study.fit_requests(), quiet)
+    assert fit.status == "ok"
     return study
 
 
@@ -87,10 +99,10 @@ def test_a_run_is_the_training_that_its_request_asks_for(fitted_study, cell, pha
     """Function, arm, net, seed, settings and split are the request's; every number is that of the same run by hand."""
     study, settings = fitted_study, {"learning_rate": 0.034}
     request = {
-        "tune": study.tune_request(cell, 1, settings),
+        "tune": study.tune_request(cell, 1, settings, 1001),
         "evaluate": study.evaluate_request(cell, 3, 1, settings),
     }[phase]
-    assert request.seed == {"tune": 1000, "evaluate": 3}[phase]
+    assert request.seed == {"tune": 1001, "evaluate": 3}[phase]
     record = run_request(study, request, quiet)
     assert record.status == "ok", record.error
     arm, trained = by_hand(study, cell, request.seed, phase, **settings)
@@ -100,6 +112,69 @@ def test_a_run_is_the_training_that_its_request_asks_for(fitted_study, cell, pha
     if cell != BASELINE:  # which has no closed form to differ from
         assert record.last("output_difference_max") == arm.output_difference_max
         assert record.last("output_difference_rms") == arm.output_difference_rms
+
+
+def kept_by(study, request):
+    """The record of a run, and what it kept of its slots."""
+    files = []
+    record = run_request(study, request, quiet, files.append)
+    assert record.status == "ok", record.error
+    assert len(files) <= 1
+    for content in files:
+        write_kept(study.folder, request.run_id, content)
+    return record, read_kept(study.folder, request.run_id)
+
+
+def test_an_evaluation_keeps_the_slot_that_it_trained(fitted_study):
+    study = fitted_study
+    request = study.evaluate_request(FINE_TUNED, 3, 1, {"learning_rate": 0.034})
+    record, kept = kept_by(study, request)
+    model, arm = build_model(study, FINE_TUNED, 3, build_task(study))
+    untrained = {name: value.detach().clone() for name, value in model.position.content.named_parameters()}
+    config = study.spec.training.model_copy(update={"learning_rate": 0.034})
+    train(model, build_task(study), config, arm, seed=3, split="evaluate")
+    assert {f"position/{name}" for name in untrained} == set(kept.state)
+    for name, value in model.position.content.named_parameters():
+        assert torch.equal(torch.tensor(kept.state[f"position/{name}"]), value)
+        assert not torch.equal(untrained[name], value), name
+    assert torch.equal(torch.tensor(kept.values["position"]), model.position(torch.arange(8)))
+    off = torch.tensor(kept.values["position"] - kept.closed).double()
+    assert off.square().mean().sqrt().item() == pytest.approx(record.last("slot_drift_rms"), rel=1e-4)
+    said = {key: kept.header[key] for key in ("run_id", "study", "spec_hash", "function", "arm", "seed")}
+    assert said == {
+        "run_id": request.run_id,
+        "study": "tiny",
+        "spec_hash": study.spec_hash,
+        "function": "sinusoidal",
+        "arm": "learned-fine-tuned",
+        "seed": 3,
+    }
+    assert kept.header["net"] == {"name": "fourier-mlp", "hidden": [8], "frequencies": 4}
+
+
+def test_nothing_is_kept_of_trials_of_closed_forms_and_of_runs_that_diverge(fitted_study):
+    study, files = fitted_study, []
+    diverging = study.evaluate_request(FINE_TUNED, 2, 0, {"learning_rate": 1e30})
+    for request in (study.tune_request(FINE_TUNED, 1, {}, 1000), study.evaluate_request(ANALYTIC, 0, 0, {}), diverging):
+        run_request(study, request, quiet, files.append)
+    assert files == []
+
+
+def test_the_matched_arm_has_as_many_more_values_as_the_net_in_its_feed_forward_layers(fitted_study):
+    study = fitted_study
+    model, record = build_model(study, MATCHED, 3, build_task(study))
+    plain, _ = build_model(study, ANALYTIC, 3, build_task(study))
+    net = content_of(study, FROM_SCRATCH, 3)
+    added = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert (record.arm, record.net, record.moves, record.frozen) == ("matched", "fourier-mlp", (), ())
+    assert record.parameters_added == added
+    assert net.parameter_count() <= added < net.parameter_count() + 16  # a unit has 8 values in and 8 out
+    tokens = plain.example_inputs()
+    torch.testing.assert_close(model(tokens), plain(tokens), rtol=0, atol=1e-5)
+    assert record.output_difference_max == (model(tokens) - plain(tokens)).abs().max().item()
+    assert torch.equal(model.position(torch.arange(9)), plain.position(torch.arange(9)))
+    result = run_request(study, study.evaluate_request(MATCHED, 3, None, {}), quiet)
+    assert (result.status, result.last("parameters_added")) == ("ok", added)
 
 
 def test_no_two_columns_of_a_run_are_equal(fitted_study):
@@ -124,7 +199,7 @@ def test_tuning_never_looks_at_what_the_evaluation_is_measured_on(tmp_path, tiny
     study = resolved(path, tmp_path)
     read = {split: build_task(study).text.held_out(split).tobytes().decode() for split in ("tune", "evaluate")}
     assert read == {"tune": words[3400:], "evaluate": digits}
-    tuned = run_request(study, study.tune_request(ANALYTIC, 0, {}), quiet)
+    tuned = run_request(study, study.tune_request(ANALYTIC, 0, {}, 1000), quiet)
     evaluated = run_request(study, study.evaluate_request(ANALYTIC, 0, 0, {}), quiet)
     assert evaluated.last("validation_loss") > tuned.last("validation_loss") + 1
 
@@ -152,7 +227,10 @@ def test_a_run_touches_its_own_split_alone(study, monkeypatch, phase):
             return self.task.evaluate(model, split, step, final=final)
 
     monkeypatch.setattr(work, "build_task", lambda study: Watched(build_task(study)))
-    request = {"tune": study.tune_request(ANALYTIC, 0, {}), "evaluate": study.evaluate_request(ANALYTIC, 7, 0, {})}
+    request = {
+        "tune": study.tune_request(ANALYTIC, 0, {}, 1000),
+        "evaluate": study.evaluate_request(ANALYTIC, 7, 0, {}),
+    }
     assert run_request(study, request[phase], quiet).status == "ok"
     assert touched == [
         ("batches", request[phase].seed, 2, phase),
@@ -164,7 +242,7 @@ def test_a_run_touches_its_own_split_alone(study, monkeypatch, phase):
 def test_a_fit_is_the_one_that_the_study_describes(study):
     """Its function, net, size, seed, steps and rate; kept where the arms look for it; told step by step."""
     steps = []
-    record = run_request(study, study.fit_request("fourier-mlp"), lambda *told: steps.append(told))
+    [record] = run_fits(study, study.fit_requests(), lambda *told: steps.append(told))
     size = {"hidden": [8], "frequencies": 4}
     domain = Domain(0, 31, integer=True)
     expected = fit("sinusoidal", "fourier-mlp", seed=5, domain=domain, size=size, steps=17, learning_rate=5e-3, width=8)
@@ -180,6 +258,80 @@ def test_a_fit_is_the_one_that_the_study_describes(study):
     assert {total for _, total, _ in steps} == {17 + refinement_budget(17)}
     assert (record.seed, record.phase, record.cell) == (5, "fit", CellKey("sinusoidal", "", "fourier-mlp"))
     assert record.notes["fitted_on"] == "0..31"
+
+
+@pytest.fixture
+def many_fits(tiny_study, tmp_path):
+    """A study with a fit for each run; its nets are fitted, and each one's values are moved by its seed."""
+    study = resolved(tiny_study(("[fit]\nsteps = 20", '[fit]\nsteps = 5\nseeds = "per-run"')), tmp_path)
+    records = run_fits(study, study.fit_requests(), quiet)
+    assert [(record.seed, record.status) for record in records] == [(1000, "ok"), (0, "ok"), (1, "ok")]
+    for seed in (1000, 0, 1):
+        fitted = load_fitted(study.checkpoint("fourier-mlp", seed))
+        assert fitted.seed == seed
+        with torch.no_grad():
+            [*fitted.net.parameters()][-1].add_(1 + seed / 10)
+        fitted.save(study.checkpoint("fourier-mlp", seed))
+    return study
+
+
+def test_each_run_uses_the_net_that_was_fitted_with_its_seed(many_fits):
+    """The nets differ by a planted shift, and with them how far a model is from its closed form before training."""
+    task, shifts = build_task(many_fits), {}
+    for seed in (1000, 0, 1):
+        fitted = load_fitted(many_fits.checkpoint("fourier-mlp", seed))
+        [*_, shift] = fitted.net.parameters()
+        [*_, held] = build_model(many_fits, FINE_TUNED, seed, task)[0].position.content.net.parameters()
+        assert torch.equal(held, shift)
+        shifts[seed] = shift.mean().item()
+        tuned = many_fits.tune_request(FROZEN, 0, {}, seed)
+        request = tuned if seed == 1000 else many_fits.evaluate_request(FROZEN, seed, 0, {})
+        model = Transformer(model_config(many_fits.spec.model, task, position="sinusoidal"), seed=seed)
+        arm = apply_arm(model, "position", "learned-frozen", fitted, seed=seed)
+        assert run_request(many_fits, request, quiet).last("output_difference_rms") == arm.output_difference_rms
+    assert shifts[1000] - 50 > shifts[1] > shifts[0]
+
+
+def test_fits_that_are_made_together_are_those_that_each_seed_makes_alone(tiny_study, tmp_path):
+    """Bit for bit, so that a study which was interrupted among them ends as one that was not."""
+    study = resolved(tiny_study(("[fit]\nsteps = 20", '[fit]\nsteps = 40\nseeds = "per-run"')), tmp_path)
+    seeds = [1000, 0, 1, 5]
+    together = {seeds[index]: fitted for index, fitted in fit_nets(study, "fourier-mlp", seeds, 40)}
+    for company in ([0], [1, 0], [5, 1, 1000]):
+        for index, fitted in fit_nets(study, "fourier-mlp", company, 40):
+            other = together[company[index]]
+            assert fitted.seed == other.seed == company[index]
+            for mine, theirs in zip(fitted.net.parameters(), other.net.parameters(), strict=True):
+                assert torch.equal(mine, theirs)
+    alone = fit(
+        "sinusoidal",
+        "fourier-mlp",
+        seed=5,
+        domain=Domain(0, 31, integer=True),
+        size={"hidden": [8], "frequencies": 4},
+        steps=40,
+        width=8,
+    )
+    assert all(torch.equal(a, b) for a, b in zip(alone.net.parameters(), together[5].net.parameters(), strict=True))
+
+
+def test_a_fit_that_diverges_is_a_row_and_the_others_are_kept(tiny_study, tmp_path, monkeypatch):
+    study = resolved(tiny_study(("[fit]\n", '[fit]\nseeds = "per-run"\n')), tmp_path)
+
+    def spoilt(study, net, seeds, *rest):
+        for index, fitted in fit_nets(study, net, seeds, *rest):
+            yield index, FitDivergedError("the loss is nan") if seeds[index] == 0 else fitted
+
+    monkeypatch.setattr(work, "fit_nets", spoilt)
+    records = run_fits(study, study.fit_requests(), quiet)
+    assert [(record.seed, record.status, record.error) for record in records] == [
+        (1000, "ok", ""),
+        (0, "diverged", "the loss is nan"),
+        (1, "ok", ""),
+    ]
+    assert [is_whole(study.checkpoint("fourier-mlp", seed)) for seed in (1000, 0, 1)] == [True, False, True]
+    monkeypatch.setattr(work, "fit_nets", lambda *_: 1 / 0)
+    assert {record.status for record in run_fits(study, study.fit_requests(), quiet)} == {"failed"}
 
 
 def test_a_run_that_diverges_keeps_what_it_measured_before(study):
@@ -198,11 +350,11 @@ def test_a_run_that_diverges_keeps_what_it_measured_before(study):
 
 
 def test_a_record_is_of_its_request(study):
-    request = study.tune_request(FROZEN, 1, {"learning_rate": 0.02})
+    request = study.tune_request(FROZEN, 1, {"learning_rate": 0.02}, 1002)
     found = [Measurement(metrics.VALIDATION_LOSS, 1.5, 6)]
     record = study.record(request, found, accelerator="a GPU", status="oom", error="too large", notes={"a": "b"})
     assert (record.run_id, record.phase, record.cell) == (request.run_id, "tune", FROZEN)
-    assert (record.trial, record.seed, record.parameters) == (1, 1000, {"learning_rate": 0.02})
+    assert (record.trial, record.seed, record.parameters) == (1, 1002, {"learning_rate": 0.02})
     assert (record.status, record.error, record.notes) == ("oom", "too large", {"a": "b"})
     assert (record.device, record.environment.accelerator) == ("a GPU", "a GPU")
     assert (record.study, record.spec_hash, record.task) == ("tiny", study.spec_hash, "text")
@@ -226,8 +378,8 @@ def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_stud
     """Its rounds and steps are the study's; the model and batch of a cell are those that it trains with."""
     study, said = fitted_study, {}
 
-    def timed(build, **plan):
-        said.update(plan, models=build())
+    def timed(builders, **plan):
+        said.update(plan, models=[build() for build in builders])
         return [[Measurement(metrics.TRAINING_THROUGHPUT, 100.0 + n, 0)] for n in range(len(said["models"]))]
 
     monkeypatch.setattr(work, "interleaved", timed)
@@ -235,11 +387,15 @@ def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_stud
     records = run_throughput(study, requests)
     assert (said["rounds"], said["steps"]) == (4, 3)
     assert [(r.cell, r.last("training_throughput")) for r in records] == [
-        (cell, 100.0 + n) for n, cell in enumerate(study.spec.cells())
+        (cell, 100.0 + n) for n, cell in enumerate([*study.spec.cells(), study.spec.reference()])
     ]
+    assert [r.seed for r in records] == [0] * len(study.spec.cells()) + [REFERENCE_COPY]
     assert [r.run_id for r in records] == [request.run_id for request in requests]
     assert len({r.notes["session"] for r in records}) == 1
-    for cell, model in zip(study.spec.cells(), said["models"], strict=True):
+    first, second = said["models"][0].step.model, said["models"][-1].step.model
+    assert first is not second
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+    for cell, model in zip([*study.spec.cells(), study.spec.reference()], said["models"], strict=True):
         _, arm = build_model(study, cell, 0, build_task(study))
         groups = {group["name"]: group["params"] for group in model.step.optimiser.param_groups}
         assert len(groups.get("slot", [])) == len(arm.moves), cell
@@ -250,7 +406,7 @@ def test_a_session_times_each_cell_and_keeps_each_ones_numbers_apart(fitted_stud
 def test_a_session_uses_as_many_threads_as_a_run(tiny_study, tmp_path, monkeypatch):
     study, said = resolved(tiny_study(("steps = 6", "steps = 6\nthreads = 2")), tmp_path), {}
     rows = [[Measurement(metrics.TRAINING_THROUGHPUT, 1.0, 0)]]
-    monkeypatch.setattr(work, "interleaved", lambda build, **plan: said.update(plan) or rows)
+    monkeypatch.setattr(work, "interleaved", lambda builders, **plan: said.update(plan) or rows)
     run_throughput(study, study.throughput_requests()[:1])
     assert said["cores"] == 2
 
@@ -259,5 +415,5 @@ def test_a_session_that_fails_is_a_failed_record_of_every_cell(study):
     """The nets were never fitted."""
     records = run_throughput(study, study.throughput_requests())
     assert {record.status for record in records} == {"failed"}
-    assert [record.cell for record in records] == list(study.spec.cells())
+    assert [record.cell for record in records] == [*study.spec.cells(), study.spec.reference()]
     assert all("holds no fitted net" in record.error for record in records)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from trans4init.reports.documents.fill import MarkError, filled
+from trans4init.reports.documents.fill import MarkError, filled, main
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import write_together
@@ -63,8 +63,42 @@ def test_a_table_has_what_has_a_time_and_says_where_it_is_from(project):
         "| twice L=8 | 8 | 4 | 1 |",
         "| thrice L=8 | 2,000 | – | 1 |",
         "",
-        "Milliseconds, medians; a processor, 2 cores; commit abc, 2026-01-02; 2 of 9 rounds contended.",
+        "Milliseconds, medians; a processor, 2 cores; commit abc, 2026-01-02; 2 of 9 rounds contended. "
+        "**More than 20% of the rounds were contended: these numbers are to be measured again.**",
     ]
+    one_of_six = made(project, ' operators="twice"')[-1]
+    assert one_of_six.endswith("; 1 of 6 rounds contended.")
+    assert made(project, " show=MiB")[-1].endswith(
+        "; 2 of 9 rounds contended."
+    )  # other processes take no memory of ours
+
+
+def test_filling_names_the_published_suites_that_are_to_be_measured_again(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    (project / "a.md").write_text(WORDS.format(options=""))
+    main(["a.md"])
+    assert capsys.readouterr().out.splitlines() == [
+        "filled again: a.md",
+        "to be measured again: suite doubling on a processor, 2 cores, 2 of 9 rounds contended, "
+        "and a published table may have 20%",
+    ]
+
+
+def test_a_suite_with_too_many_contended_rounds_is_not_published(project, tmp_path):
+    """Of nine rounds two are contended."""
+    from trans4init.ablations.cli.report import Report
+    from trans4init.ablations.errors import InputError
+
+    measured = project / "bench" / "results" / "a-machine" / "bench"
+    with pytest.raises(
+        InputError, match=r"suite doubling has 2 of 9 rounds contended, and a published one may have 20%"
+    ):
+        Report(measured, tmp_path / "published").run("")
+    assert not (tmp_path / "published").exists()
+    assert Report(measured).run("") == 0
+    page = (measured / "bench.html").read_text(encoding="utf-8")
+    assert "2 of 9 rounds contended." in page
+    assert "More than 20 % of the rounds were contended" in page
 
 
 def test_a_mark_chooses_operators_columns_and_what_is_shown(project):

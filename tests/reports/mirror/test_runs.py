@@ -19,7 +19,7 @@ from trans4init.reports.study_report.verdict_text import VerdictText
 
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
 
-VERDICT = VerdictText("It is better.", "None.")
+VERDICT = VerdictText("It is better.", controls="None.")
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_every_tag_parameter_and_metric_is_the_records_own(tmp_path, make_record
         "trans4init.run_id": "run-1",
         "trans4init.digest": record.digest(),
         "mlflow.parentRunId": parent.info.run_id,
-        "mlflow.runName": "tune function-1 (arm-1 · net-1) trial 3",
+        "mlflow.runName": "tune function-1 (arm-1 · net-1) trial 3 seed 4",
         "arm": "arm-1",
         "net": "net-1",
         "seed": "4",

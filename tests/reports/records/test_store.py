@@ -19,18 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trans4init.reports.files import remove_leftovers
-from trans4init.reports.records import schema
+from trans4init.reports.records import tables
 from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS
-from trans4init.reports.records.schema import (
-    ROWS,
-    CellKey,
-    Measurement,
-    Metric,
-    RunRecord,
-    UnreadableSchemaError,
-    from_table,
-    to_table,
-)
+from trans4init.reports.records.schema import CellKey, Measurement, Metric, RunRecord
 from trans4init.reports.records.store import (
     CorruptResultError,
     load_results,
@@ -40,6 +31,7 @@ from trans4init.reports.records.store import (
     write_card,
     write_run,
 )
+from trans4init.reports.records.tables import ROWS, UnreadableSchemaError, from_table, to_table
 from trans4init.reports.records.vocabulary import PHASES, STATUSES
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
@@ -255,7 +247,7 @@ def test_another_schema_version_is_refused_not_set_aside(tmp_path, make_record):
     newer = table.schema.metadata | {b"schema_version": b"99"}
     pq.write_table(table.replace_schema_metadata(newer), tmp_path / "a.parquet")
     with pytest.raises(
-        UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads versions 2, 3 and 4"
+        UnreadableSchemaError, match=r"a\.parquet: schema version 99; this trans4init reads versions 2, 3, 4 and 5"
     ):
         load_results(tmp_path)
 
@@ -335,7 +327,7 @@ def test_a_record_that_breaks_the_words_is_refused(make_record, change, message)
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100_000])
 def test_the_digest_is_that_of_the_rows_as_json(make_record, monkeypatch, rows_at_once):
     """As it was first written, so that older files can be read: floats by their shortest text, None as null."""
-    monkeypatch.setattr(schema, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", rows_at_once)
     values = (0.0, -0.0, 1 / 3, float("inf"), float("nan"), None, 0.0)
     found = tuple(Measurement(VALIDATION_LOSS, value, step) for step, value in enumerate(values))
     table = to_table([make_record(run_id=f"run-{n}", measurements=found) for n in range(2)])
@@ -358,7 +350,7 @@ def test_runs_whose_rows_are_mixed_come_back_whole(make_record):
     mixed = table.take([4, 0, 3, 2, 1, 5])
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     del metadata["digest"]
-    mixed = mixed.replace_schema_metadata(metadata | {"digest": schema._digest(mixed, metadata)})
+    mixed = mixed.replace_schema_metadata(metadata | {"digest": tables._digest(mixed, metadata)})
     found = {record.run_id: record for record in from_table(mixed)}
     for record in records:
         assert sorted(found[record.run_id].measurements, key=lambda m: m.step) == list(record.measurements)

@@ -156,8 +156,7 @@ def test_every_field_of_a_suite_a_case_and_a_speed(distinct):
         "least_milliseconds": pytest.approx(least),
     }
     ratios = np.array(SLOW) / np.array(QUICK)
-    drawn = np.random.default_rng(0).integers(8, size=(10_000, 8))
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+    low, high = min(ratios), max(ratios)  # one further in, of eight, would hold the median in .93 of samples
     median = float(np.median(QUICK))
     assert {field.name: getattr(quick, field.name) for field in dataclasses.fields(quick)} == {
         "implementation": "quick",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trans4init.ablations.slots.arms import get_arm
-from trans4init.reports.records import metrics, schema
+from trans4init.reports.records import metrics, schema, tables
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import load_results, path_of, write_bundle, write_card, write_run
 from trans4init.reports.study_report.figures import loss_curves
@@ -248,7 +248,7 @@ def test_results_whose_card_describes_no_arms_are_shown_without_words_or_colours
         assert fields.pop("arms")
         del metadata["digest"]
         metadata["study_card"] = json.dumps(fields)
-        pq.write_table(table.replace_schema_metadata(metadata | {"digest": schema._digest(table, metadata)}), path)
+        pq.write_table(table.replace_schema_metadata(metadata | {"digest": tables._digest(table, metadata)}), path)
     report = write_report(study)
     page, drawing = report.html.read_text(), report.drawing.read_text()
     neutral, frozen = schema.ArmDescription("any").colour, get_arm("learned-frozen").description()
@@ -256,3 +256,21 @@ def test_results_whose_card_describes_no_arms_are_shown_without_words_or_colours
     assert neutral in drawing
     assert not any(word in page for word in (frozen.colour, frozen.holds))
     assert "learned-frozen · fourier-mlp is" in report.text.verdict
+
+
+def test_results_whose_card_gives_arms_no_roles_are_reported_as_before(study):
+    """As they were written before arms had roles."""
+    before = write_report(study).text
+    for path in (study / "results").glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        fields = json.loads(metadata["study_card"])
+        for arm in fields["arms"]:
+            del arm["role"], arm["cost_rank"]
+        del metadata["digest"]
+        metadata |= {"study_card": json.dumps(fields), "schema_version": "4"}
+        pq.write_table(table.replace_schema_metadata(metadata | {"digest": tables._digest(table, metadata)}), path)
+    results = load_results(study / "results")
+    assert results.corrupt == ()
+    assert {arm.role for arm in results.card.arms} == {None}
+    assert write_report(study).text == before

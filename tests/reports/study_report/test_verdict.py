@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trans4init.reports.records.schema import CellKey
-from trans4init.reports.statistics import equivalence_test, sign_flip_test, smallest_visible_effect
+from trans4init.reports.statistics import equivalence_test, sign_flip_test, smallest_visible_effect, visible_factor
 from trans4init.reports.study_report.verdict import PairedRuns, judge
 
 MARGIN = 0.05
@@ -106,6 +106,45 @@ def test_the_visible_effect_is_of_as_many_comparisons_as_the_test():
     assert [comparison.visible for comparison in found] == pytest.approx([smallest_visible_effect(NOISE, 5)] * 5)
     assert found == judge(runs, comparisons=5, margin=MARGIN, higher_is_better=False)
     assert found[0].visible > 1.1 * smallest_visible_effect(NOISE, 1)
+    assert verdict(pair(NOISE[:8]), comparisons=8).visible is None
+
+
+def normal_study(generator, *, arms=8, seeds=10, shifts=()):
+    """Cells of a study whose arms share a reference; `shifts` are the true differences of the first cells."""
+    reference = generator.normal(size=seeds)
+    runs = []
+    for arm in range(arms):
+        values = generator.normal(size=seeds) + (shifts[arm] if arm < len(shifts) else 0.0)
+        pairs = (dict(enumerate(map(float, values))), dict(enumerate(map(float, reference))))
+        runs.append(PairedRuns(CellKey("f", str(arm)), *pairs))
+    return runs
+
+
+def test_an_adjusted_interval_excludes_zero_exactly_where_the_adjusted_p_is_small():
+    """With effects of all sizes, so that Holm finds some by stepping down alone; and they hold the truth together."""
+    generator, stepped, held = np.random.default_rng(3), 0, 0
+    shifts, studies = (6.0, 4.0, 3.0, 2.6, 2.2), 150
+    for _ in range(studies):
+        found = judge(normal_study(generator, shifts=shifts), comparisons=8, margin=1e-9, higher_is_better=False)
+        for comparison in found:
+            assert comparison.interval_adjusted.excludes(0) == (comparison.p_different < 0.05)
+            # found with fewer comparisons than were planned: Bonferroni's interval would hold 0
+            stepped += (
+                comparison.p_different < 0.05 and comparison.interval_adjusted.low < comparison.interval.low < 0.6
+            )
+        truths = (*shifts, 0, 0, 0)
+        held += all(not c.interval_adjusted.excludes(truth) for c, truth in zip(found, truths, strict=True))
+    assert stepped > 0
+    assert held / studies >= 0.9
+
+
+def test_a_level_for_a_look_counts_in_floor_word_and_interval():
+    differences = [0.1 + 0.01 * index for index in range(9)]
+    assert verdict(pair(differences), comparisons=8).verdict == "worse"
+    found = verdict(pair(differences), comparisons=8, level=0.025)
+    assert found.verdict == "no verdict"
+    assert "needs at least 10 pairs" in found.reason
+    assert found.interval_adjusted is None
 
 
 def test_only_pairs_count():
@@ -138,11 +177,54 @@ def test_a_reference_that_lost_runs_is_not_flattered_either():
     assert verdict(pair(shifted(-0.2), reference_lost=(1,))).verdict == "better"
 
 
+def share_of_false_words(draw, words=("better", "worse"), margin=1e-9, studies=120):
+    """How many studies of eight arms have one of these words, with differences drawn by `draw(arms, seeds)`."""
+    alarms = 0
+    for _ in range(studies):
+        runs = [pair(list(differences), name=str(arm)) for arm, differences in enumerate(draw((8, 10)))]
+        found = judge(runs, comparisons=8, margin=margin, higher_is_better=False)
+        alarms += any(comparison.verdict in words for comparison in found)
+    return alarms / studies
+
+
 def test_false_alarms_over_eight_comparisons_stay_under_five_percent():
     """Eight arms that do nothing, many times over: how often is any of them called better or worse?"""
-    generator, alarms, studies = np.random.default_rng(0), 0, 200
+    generator = np.random.default_rng(0)
+    bound = 0.05 + 3 * (0.05 * 0.95 / 120) ** 0.5  # three standard errors of the simulation
+    assert share_of_false_words(lambda size: generator.normal(0, 0.1, size)) <= bound
+    assert share_of_false_words(lambda size: generator.standard_t(3, size)) <= bound
+
+
+def test_bad_landings_make_no_false_words_where_several_cells_show_them():
+    """One run in ten lands 5 higher, and the others .5 lower: no mean differs. The sign-flip test alone is wrong."""
+    generator = np.random.default_rng(1)
+
+    def draw(size):
+        return 0.3 * generator.normal(size=size) + 5 * (generator.random(size) < 0.1) - 0.5
+
+    assert share_of_false_words(draw) <= 0.12
+    alone = [min(sign_flip_test(list(row)) for row in draw((8, 10))) * 8 < 0.05 for _ in range(60)]
+    assert np.mean(alone) > 0.6
+    assert share_of_false_words(lambda size: draw(size) + 0.5, ("equivalent",), margin=0.45) <= 0.2
+
+
+def test_a_run_that_landed_far_off_is_named_and_supposed_elsewhere():
+    far = [*shifted(-0.2)[:9], 5.0]
+    found = judge([pair(far), pair(far[::-1]), pair(shifted(-0.2))], comparisons=3, margin=1e-9, higher_is_better=False)
+    assert [comparison.outliers for comparison in found] == [(9,), (0,), ()]
+    assert [comparison.supposed for comparison in found] == [False, False, True]
+    assert [comparison.verdict for comparison in found] == ["inconclusive"] * 3
+    assert "the sign test was asked too" in found[0].reason
+    assert "as if one more run had landed as far off" in found[2].reason
+    lone = judge([pair(far), pair(shifted(-0.2))], comparisons=2, margin=1e-9, higher_is_better=False)
+    assert lone[1].verdict == "better"
+
+
+def test_a_visible_effect_is_found_as_often_as_it_says():
+    """In one arm of eight, judged with all that `judge` asks."""
+    generator, found, studies = np.random.default_rng(2), 0, 200
+    planted = visible_factor(10, 8) * 2**0.5
     for _ in range(studies):
-        runs = [pair(list(generator.normal(0, 0.1, 10)), name=str(arm)) for arm in range(8)]
-        found = judge(runs, comparisons=8, margin=1e-6, higher_is_better=False)
-        alarms += any(comparison.verdict in ("better", "worse") for comparison in found)
-    assert alarms / studies <= 0.08  # 5 % and three standard errors of the simulation
+        runs = normal_study(generator, shifts=(planted,))
+        found += judge(runs, comparisons=8, margin=1e-9, higher_is_better=False)[0].verdict == "worse"
+    assert found / studies == pytest.approx(0.8, abs=0.085)

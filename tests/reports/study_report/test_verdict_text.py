@@ -21,7 +21,7 @@ FAR = at_context(VALIDATION_LOSS, 4)
 def say(make_record):
     """The words on a study whose cells differ from analytic by so much, at the trained context and far beyond."""
 
-    def words(*cells, seeds=10):
+    def words(*cells, seeds=10, left_out=()):
         card = StudyCard(
             "s",
             "?",
@@ -33,6 +33,8 @@ def say(make_record):
             "c",
             "t",
             tuple(get_arm(arm).description() for arm in list_arms()),
+            margins=((FAR.name, 0.1),),
+            controls_left_out=left_out,
         )
         records = []
         for cell, near, far in ((ANALYTIC, 0.0, 0.0), *cells):
@@ -66,7 +68,49 @@ def test_a_verdict_that_another_metric_contradicts_is_limited(say):
     text = say((TUNED, -0.2, 0.3), (NONE, 0.3, -0.3))
     assert text.limits.startswith("The verdict is about validation loss alone: learned-fine-tuned · siren is worse in ")
     assert "validation loss 4x (+0.3045 [" in text.limits
-    assert "none" not in text.limits
+    assert ", none is better in validation loss 4x (−0.2955 [" in text.limits  # controls too: a reader takes them along
+
+
+GAINED = CellKey("sinusoidal", "gained")
+TABLE = CellKey("sinusoidal", "free-table")
+
+
+def test_a_gain_is_that_of_the_function_only_where_every_control_is_beaten(say):
+    text = say((TUNED, -0.4, 0.0), (TABLE, -0.1, 0.0), (GAINED, -0.3, 0.0), (NONE, 0.3, 0.0))
+    assert text.cause == (
+        "learned-fine-tuned · siren is better because it learned the function: it beats every control, of which gained "
+        "has the most of its gain, 75%."
+    )
+
+
+def test_a_gain_is_that_of_the_function_only_if_all_controls_were_run(say):
+    text = say((TUNED, -0.4, 0.0), (GAINED, -0.3, 0.0), left_out=("scaled", "free-table"))
+    assert text.cause == (
+        "learned-fine-tuned · siren beats every control that was run, of which gained has the most of its gain, 75%; "
+        "that it is better because it learned the function is open without scaled, free-table."
+    )
+
+
+def test_a_control_that_is_not_beaten_is_named_with_its_share_the_cheapest_first(say):
+    text = say((TUNED, -0.3, 0.0), (FROM_SCRATCH, -0.5, 0.0), (TABLE, -0.3, 0.0), (GAINED, -0.6, 0.0))
+    assert text.cause == (
+        "That learned-fine-tuned · siren is better is not shown to come of the function: it does not beat gained (202% "
+        "of the gain); nor does it beat free-table, learned-from-scratch · siren."
+    )
+
+
+def test_without_controls_the_cause_is_open_and_without_a_gain_there_is_none(say):
+    assert (
+        say((TUNED, -0.3, 0.0)).cause == "Why learned-fine-tuned · siren is better is open: the study has no controls."
+    )
+    assert say((TUNED, 0.3, 0.0), (GAINED, 0.3, 0.0)).cause == ""
+
+
+def test_a_difference_is_also_told_as_a_share_of_what_leaving_the_function_out_costs(say):
+    text = say((TUNED, -0.2, 0.0), (NONE, 0.3, 0.3))
+    assert "(validation loss −0.1955 [" in text.verdict
+    assert "], −64% of what leaving the function out costs)" in text.verdict
+    assert "leaving" not in say((TUNED, -0.2, 0.0), (NONE, 0.0, 0.0)).verdict  # that costs nothing
 
 
 def test_paragraphs_have_headings_and_the_verdict_needs_none_in_plain_text():

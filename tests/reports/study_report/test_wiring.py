@@ -5,6 +5,7 @@ by other means: NumPy, SciPy and arithmetic, not the functions that reports use.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from datetime import timedelta
@@ -12,18 +13,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special
 
-from trans4init.reports.formats import bounds, number, signed, value
+from trans4init.reports.formats import bounds, limits, number, signed, value
 from trans4init.reports.formats import interval as interval_text
 from trans4init.reports.records import metrics
 from trans4init.reports.records.metrics import over_region
 from trans4init.reports.records.schema import ArmDescription, CellKey, Measurement, Metric
 from trans4init.reports.records.store import load_results, write_run
-from trans4init.reports.statistics import Estimate, Interval
+from trans4init.reports.records.tuning_design import TunedRange, TuningDesign
+from trans4init.reports.statistics import Estimate, Interval, visible_factor
+from trans4init.reports.study_report.fidelity import FidelityRow
 from trans4init.reports.study_report.figures import accuracy_against_speed
 from trans4init.reports.study_report.report import write_report
-from trans4init.reports.study_report.summary import CellSummary, Curve, FidelityRow, Summary, summarise
+from trans4init.reports.study_report.speed import SpeedRatio, throughput_session
+from trans4init.reports.study_report.summary import CellSummary, Curve, Summary, summarise
 from trans4init.reports.study_report.verdict import Comparison
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
@@ -31,8 +35,11 @@ FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
 TUNED = CellKey("sinusoidal", "learned-fine-tuned", "fourier-mlp")
 TABLE = CellKey("learned-table", "free-table")
 CELLS = (ANALYTIC, FROZEN, TUNED, TABLE)
-SEEDS, MARGIN, COMPARISONS = 8, 0.05, 3
+SEEDS, MARGIN, FAR_MARGIN, COMPARISONS = 8, 0.05, 0.06, 6  # three cells, two metrics with a margin
 ROUNDS_PER_BUILD = 2
+TUNING_SEEDS = (1000, 1001)
+RATES = TunedRange("rate", 0.9, 9.0)
+"""At 1.0, the best rate of the first cell, is its low edge."""
 
 FAR = metrics.at_context(metrics.VALIDATION_LOSS, 2)
 ONCE = (
@@ -51,6 +58,7 @@ ONCE = (
     metrics.in_slot(metrics.SLOT_INPUT_HIGH, "position"),
 )
 SIZES = (metrics.PARAMETERS, metrics.PARAMETERS_ADDED)
+LOSS = "validation loss"
 SHIFT = {ANALYTIC: 0.0, FROZEN: 0.003, TUNED: -0.2, TABLE: 0.3}
 """What a cell adds to the loss of the reference, so that equivalent, better and worse all occur."""
 
@@ -78,12 +86,12 @@ def numbers():
         (cell, metric): {number: generator.uniform(*span) for number in range(rounds)}
         for cell in CELLS
         for metric, rounds, span in (
-            (metrics.TRAINING_THROUGHPUT, 6, (1000, 2000)),
-            (metrics.FORWARD_THROUGHPUT, 5, (5000, 9000)),
+            (metrics.TRAINING_THROUGHPUT, 18, (1000, 2000)),
+            (metrics.FORWARD_THROUGHPUT, 17, (5000, 9000)),
         )
     }
-    del pace[TUNED, metrics.TRAINING_THROUGHPUT][4]  # three different numbers of rounds
-    del pace[TUNED, metrics.TRAINING_THROUGHPUT][5]
+    del pace[TUNED, metrics.TRAINING_THROUGHPUT][16]  # three different numbers of rounds
+    del pace[TUNED, metrics.TRAINING_THROUGHPUT][17]
     quantities = ("max_error", "rms_error", "relative_error", "derivative_max_error", "derivative_rms_error")
     errors = {
         (net, region, quantity): generator.uniform(0.001, 0.9)
@@ -112,7 +120,16 @@ def records(numbers, make_record, card):
     """The runs of the study: evaluations, a throughput session, two fits, tuning, and one run that failed."""
     evaluated, pace, errors, costs = numbers
     arms = tuple(ArmDescription(cell.arm, f"{cell.arm} holds", f"{cell.arm} moves") for cell in CELLS)
-    card = dataclasses.replace(card, cells=CELLS, margin=MARGIN, seeds=SEEDS + 1, arms=arms)
+    design = TuningDesign(TUNING_SEEDS, (RATES,))
+    card = dataclasses.replace(
+        card,
+        cells=CELLS,
+        margin=MARGIN,
+        margins=((FAR.name, FAR_MARGIN),),
+        seeds=SEEDS + 1,
+        arms=arms,
+        tuning=design,
+    )
 
     def rows(values):
         return tuple(Measurement(metric, v, step) for metric, by_step in values.items() for step, v in by_step.items())
@@ -144,10 +161,9 @@ def records(numbers, make_record, card):
             notes={"fitted_on": "8..15"},
         )
         runs.append(fitted)
-    for cell, n in itertools.product(CELLS, range(5)):
-        rate = settings_of(cell) + n - 2  # the third trial is the best
-        trial = {"trial": n, "value": 0.5 + abs(n - 2), "parameters": {"rate": rate}}
-        runs.append(make_record(cell=cell, phase="tune", run_id=f"tune-{cell}-{n}", **trial))
+    for cell, n, seed in itertools.product(CELLS, range(5), TUNING_SEEDS):
+        trial = {"trial": n, "seed": seed, "value": trial_loss(cell, n, seed), "parameters": {"rate": rate(cell, n)}}
+        runs.append(make_record(cell=cell, phase="tune", run_id=f"tune-{cell}-{n}-{seed}", **trial))
     lost = (Measurement(metrics.VALIDATION_LOSS, None, 20),)
     lost_run = make_record(cell=TABLE, seed=SEEDS, status="diverged", error="nan", measurements=lost)
     runs.append(dataclasses.replace(lost_run, parameters={"rate": settings_of(TABLE)}))
@@ -158,32 +174,60 @@ def settings_of(cell):
     return float(CELLS.index(cell) + 1)
 
 
+def rate(cell, trial):
+    return settings_of(cell) + trial - 2  # the third trial is the best
+
+
+def trial_loss(cell, trial, seed):
+    return 0.5 + abs(trial - 2) + 0.1 * CELLS.index(cell) + (seed - 1000) * (0.01 + trial / 100)
+
+
+def tuned(cell):
+    """The means of the cell's trials, by number."""
+    return [np.mean([trial_loss(cell, trial, seed) for seed in TUNING_SEEDS]) for trial in range(5)]
+
+
 def last(numbers, cell, metric):
     """The values of a cell at the end of training, by seed."""
     return np.array([numbers[0][cell, seed][metric][20 if metric not in SIZES else 0] for seed in range(SEEDS)])
 
 
 def mean(values):
-    """The mean with its BCa interval, as SciPy has it."""
-    made = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=10_000, rng=np.random.default_rng(0))
-    return Estimate(pytest.approx(values.mean()), interval_of(made.confidence_interval), len(values))
+    """The mean with the interval of those that the test doesn't reject."""
+    return Estimate(pytest.approx(values.mean()), not_rejected(values, 0.05), len(values))
 
 
 def interval_of(pair):
     return Interval(pytest.approx(pair[0]), pytest.approx(pair[1]))
 
 
+def not_rejected(values, level):
+    """Both ends are means of some of the values: try them all."""
+    subsets = (values[list(kept)] for kept in itertools.product((False, True), repeat=len(values)) if any(kept))
+    kept = [m for m in (subset.mean() for subset in subsets) if p_different(values - m) >= level]
+    return interval_of((min(kept), max(kept)))
+
+
+def interval_as_text(expected):
+    return interval_text(Interval(expected.low.expected, expected.high.expected))
+
+
 def flips(values):
     """The means that the differences would have with every choice of signs."""
-    return np.array([np.dot(signs, values) for signs in itertools.product((1, -1), repeat=len(values))]) / len(values)
+    return signs(len(values)) @ values / len(values)
+
+
+@functools.cache
+def signs(count):
+    return np.array(list(itertools.product((1, -1), repeat=count)))
 
 
 def p_different(values):
     return np.mean(np.abs(flips(values)) >= abs(values.mean()) - 1e-12)
 
 
-def p_equivalent(values):
-    above, below = values + MARGIN, values - MARGIN
+def p_equivalent(values, margin):
+    above, below = values + margin, values - margin
     return max(np.mean(flips(above) >= above.mean() - 1e-12), np.mean(flips(below) <= below.mean() + 1e-12))
 
 
@@ -199,9 +243,11 @@ def step_down(p_values):
 def compared(numbers, metric):
     """For each cell but the reference, all numbers of its comparison."""
     differences = {cell: last(numbers, cell, metric) - last(numbers, ANALYTIC, metric) for cell in CELLS[1:]}
-    different = step_down([p_different(values) for values in differences.values()])
-    equivalent = step_down([p_equivalent(values) for values in differences.values()])
-    quantile = stats.t.ppf(1 - 0.05 / 2 / COMPARISONS, SEEDS - 1) + stats.t.ppf(0.8, SEEDS - 1)
+    margin, others = FAR_MARGIN if metric == FAR else MARGIN, [1.0] * (COMPARISONS - len(differences))
+    raw = [p_different(values) for values in differences.values()]
+    different = step_down([*raw, *others])
+    equivalent = step_down([p_equivalent(values, margin) for values in differences.values()] + others)
+    spread = np.exp(special.gammaln((SEEDS - 1) / 2) - special.gammaln(SEEDS / 2))
     return {
         cell: {
             "cell": cell,
@@ -209,11 +255,18 @@ def compared(numbers, metric):
             "lost": (SEEDS,) if cell == TABLE else (),
             "mean": pytest.approx(values.mean()),
             "interval": mean(values).interval,
+            "interval_adjusted": not_rejected(values, 0.05 / COMPARISONS),
             "p_different": pytest.approx(p),
             "p_equivalent": pytest.approx(q),
-            "visible": pytest.approx(quantile * values.std(ddof=1) / SEEDS**0.5),
+            "visible": pytest.approx(
+                visible_factor(SEEDS, COMPARISONS) * values.std(ddof=1) * ((SEEDS - 1) / 2) ** 0.5 * spread
+            ),
+            "differences": pytest.approx(dict(enumerate(values))),
+            "skewed": False,
+            "outliers": (),
+            "supposed": False,
         }
-        for (cell, values), p, q in zip(differences.items(), different, equivalent, strict=True)
+        for (cell, values), p, q in zip(differences.items(), different, equivalent, strict=False)
     }
 
 
@@ -222,13 +275,14 @@ FAR_WORDS = {FROZEN: "equivalent", TUNED: "worse", TABLE: "better"}
 
 
 def speed(numbers, cell, metric):
-    """The median of the rounds' ratios to the reference, and its interval by drawing pairs of rounds."""
+    """The geometric mean over builds of the median ratio to the reference; too few builds for an interval."""
     rounds, reference = numbers[1][cell, metric], numbers[1][ANALYTIC, metric]
     ratios = np.array([rounds[number] / reference[number] for number in rounds])
     builds = [ratios[start : start + ROUNDS_PER_BUILD] for start in range(0, len(ratios), ROUNDS_PER_BUILD)]
-    drawn = np.random.default_rng(0).integers(len(builds), size=(10_000, len(builds)))
-    medians = [np.median(np.concatenate([builds[build] for build in row])) for row in drawn]
-    return Estimate(pytest.approx(np.median(ratios)), interval_of(np.quantile(medians, [0.025, 0.975])), len(ratios))
+    logs = np.log([np.median(build) for build in builds])
+    plain, corrected = not_rejected(logs, 0.05), not_rejected(logs, 0.05 / (len(CELLS) - 1))
+    plain, corrected = (interval_of(np.exp([ends.low.expected, ends.high.expected])) for ends in (plain, corrected))
+    return SpeedRatio(pytest.approx(np.exp(logs.mean())), plain, len(builds), corrected)
 
 
 def curve_of(numbers, cell):
@@ -260,6 +314,11 @@ def test_every_field_of_a_cell(numbers, records):
             "comparison": near.get(cell),
             "others": {metric.name: mean(last(numbers, cell, metric)) for metric in (FAR, metrics.ACCURACY)},
             "elsewhere": {FAR.name: far[cell]} if cell in far else {},
+            "described": {}
+            if cell == ANALYTIC
+            else {"accuracy": mean(last(numbers, cell, metrics.ACCURACY) - last(numbers, ANALYTIC, metrics.ACCURACY))},
+            "share_of_none": None,
+            "gain": None,
             "training_speed": speed(numbers, cell, metrics.TRAINING_THROUGHPUT),
             "forward_speed": speed(numbers, cell, metrics.FORWARD_THROUGHPUT),
             "tokens_per_second": np.median(list(numbers[1][cell, metrics.TRAINING_THROUGHPUT].values())),
@@ -268,10 +327,15 @@ def test_every_field_of_a_cell(numbers, records):
             "output_difference": last(numbers, cell, metrics.OUTPUT_DIFFERENCE_MAX).max(),
             "drift": mean(last(numbers, cell, metrics.SLOT_DRIFT_RMS)),
             "settings": {"rate": settings_of(cell)},
+            "tuning": tuned(cell),
             "curve": curve_of(numbers, cell),
+            "run_ids": tuple(f"evaluate-{cell}-{seed}".replace(" · ", "-") for seed in range(SEEDS + (cell == TABLE))),
         }
         assert expected.keys() == {field.name for field in dataclasses.fields(CellSummary)}
-        for name in expected.keys() - {"comparison", "elsewhere"}:
+        assert [trial.number for trial in summary.tuning.trials] == [2, 1, 3, 0, 4]
+        assert [trial.mean for trial in summary.tuning.trials] == pytest.approx(np.sort(expected["tuning"]))
+        assert [edge.end for edge in summary.tuning.edges] == ["low"] * (cell == ANALYTIC)
+        for name in expected.keys() - {"comparison", "elsewhere", "tuning"}:
             assert getattr(summary, name) == expected[name], (cell, name)
         assert (summary.comparison is None) == (cell == ANALYTIC)
         assert summary.elsewhere.keys() == expected["elsewhere"].keys()
@@ -305,7 +369,10 @@ def test_every_field_of_the_summary(numbers, records):
         "tuning_trials": 5,
         "runs": len(records),
         "inputs": {"position": (low.min(), high.max())},
-        "notes": (),
+        "notes": ("The best setting is at the edge of its range for analytic (rate 1): a better one may lie beyond.",),
+        "session": throughput_session(records, records[0].card),  # which has tests of its own
+        "error_budget": None,
+        "times": None,
     }
     summary = summarise(records)
     assert expected.keys() == {field.name for field in dataclasses.fields(Summary)}
@@ -325,6 +392,8 @@ def test_every_field_of_a_row_of_fidelity(numbers, records):
             errors={what: error for (of, where, what), error in errors.items() if (of, where) == (net, region)},
             costs={metric.name: cost for (of, metric), cost in costs.items() if of == net},
             leads=region == "0..7",
+            fits=1,
+            spreads={},
         )
         for net in ("fourier-mlp", "siren")
         for region in ("0..7", "8..15")
@@ -395,11 +464,11 @@ def by_column(rows):
     """Tables one after the other, each with a line of headings: what stands where, by heading and row."""
     found, headings, label = {}, (), ""
     for row in rows:
-        if row[0] in ("arm", "net → function", "slot", "run"):
+        if row[0] in ("arm", "net → function", "slot", "run", "tuned arm", "trial of"):
             headings = row
             continue
         label = row[0] or label.split(" / ")[0]
-        key = f"{label} / {row[1]}" if headings[0] == "net → function" else row[0]
+        key = f"{label} / {row[1]}" if headings[0] in ("net → function", "trial of") else row[0]
         label = key
         found |= {(key, heading): text for heading, text in zip(headings[1:], row[1:], strict=True)}
     return found
@@ -407,13 +476,16 @@ def by_column(rows):
 
 def plain(estimate):
     """An estimate without pytest.approx around its numbers, for the functions that write it."""
-    ends = estimate.interval and Interval(estimate.interval.low.expected, estimate.interval.high.expected)
-    return Estimate(estimate.value.expected, ends, estimate.count)
+    return Estimate(estimate.value.expected, plain_ends(estimate.interval), estimate.count)
+
+
+def plain_ends(interval):
+    return interval and Interval(interval.low.expected, interval.high.expected)
 
 
 def with_bounds(estimate, digits=4):
-    estimate = plain(estimate)
-    return f"{value(estimate, digits)} {bounds(estimate, digits)}"
+    shown = f"{value(plain(estimate), digits)} {bounds(plain(estimate), digits)}"
+    return f"{shown} {limits(plain_ends(estimate.corrected), digits)}" if isinstance(estimate, SpeedRatio) else shown
 
 
 def test_every_column_of_the_tables_of_arms(numbers, records, tables):
@@ -423,42 +495,49 @@ def test_every_column_of_the_tables_of_arms(numbers, records, tables):
         cell, label = summary.cell, summary.label
 
         def difference(comparison):
-            ends = comparison["interval"]
-            shown = interval_text(Interval(ends.low.expected, ends.high.expected))
-            return f"{signed(comparison['mean'].expected)} {shown}"
+            return f"{signed(comparison['mean'].expected)} {interval_text(plain_ends(comparison['interval']))}"
 
         loss = with_bounds(mean(last(numbers, cell, metrics.VALIDATION_LOSS)))
         training = with_bounds(speed(numbers, cell, metrics.TRAINING_THROUGHPUT), 3)
         forward = with_bounds(speed(numbers, cell, metrics.FORWARD_THROUGHPUT), 3)
         far_loss = with_bounds(mean(last(numbers, cell, FAR)), 3)
-        far_difference = difference(far[cell]) if cell in far else ""
+        word = summary.elsewhere[FAR.name].verdict if cell in far else ""
+        far_difference = f"{difference(far[cell])} {word}" if cell in far else ""
         pace = np.median(list(numbers[1][cell, metrics.TRAINING_THROUGHPUT].values()))
         size, added = (f"{last(numbers, cell, metric)[0]:,.0f}".replace(",", " ") for metric in SIZES)
         change = number(last(numbers, cell, metrics.OUTPUT_DIFFERENCE_MAX).max(), 2)
         drift = number(last(numbers, cell, metrics.SLOT_DRIFT_RMS).mean(), 2)
         accuracy = with_bounds(mean(last(numbers, cell, metrics.ACCURACY)), 3)
+        described = plain(mean(last(numbers, cell, metrics.ACCURACY) - last(numbers, ANALYTIC, metrics.ACCURACY)))
+        more = f"{signed(described.value)} {interval_text(described.interval)}" if cell in near else ""
         expected = {
             "seeds": f"{SEEDS}/{SEEDS + 1}",
             "validation loss [95 %]": loss,
             "difference from analytic [95 %]": difference(near[cell]) if cell in near else "–",
-            "training speed [95 %]": training,
+            "training speed [95 %] [corrected]": training,
             "validation loss 2x": far_loss + (f"; {far_difference}" if far_difference else ""),
-            "accuracy": accuracy,
+            "accuracy": f"{accuracy}; {more}" if more else accuracy,
             "parameters in the slot": added,
             "output change at insertion": change,
             "drift (RMS)": drift,
         }
         assert {heading: markdown[label, heading] for heading in expected} == expected
         assert markdown[label, "verdict"].split(":")[0] == WORDS.get(cell, "–")
+        differences = expected["difference from analytic [95 %]"]
+        if cell in near:
+            differences += interval_as_text(near[cell]["interval_adjusted"])
         on_page = {
             "seeds": f"{SEEDS}/{SEEDS + 1}",
             "validation loss mean [95 % interval]": loss.replace(" ", ""),
-            "difference from analytic paired mean [95 % interval]": expected["difference from analytic [95 %]"],
+            "difference from analytic paired mean [95 % interval] [corrected]": f"{difference(near[cell])} "
+            f"{interval_text(plain_ends(near[cell]['interval_adjusted']))}"
+            if cell in near
+            else "–",
             "smallest visible difference": number(near[cell]["visible"].expected, 2) if cell in near else "–",
-            "training speed × analytic [95 %]": training,
+            "training speed × analytic [95 %] [corrected]": training,
             "validation loss 2x": f"{far_loss} {far_difference}",
-            "accuracy": accuracy,
-            "forward speed × analytic": forward,
+            "accuracy": f"{accuracy} {more}",
+            "forward speed × analytic [95 %] [corrected]": forward,
             "tokens/s in training": f"{pace:,.0f}".replace(",", " "),
             "parameters": size,
             "of them in the slot": added,
@@ -472,11 +551,33 @@ def test_every_column_of_the_tables_of_arms(numbers, records, tables):
         assert page[label, "verdict"].startswith(WORDS.get(cell, "what the others are compared with"))
         assert page[label, "the slot holds"] == f"{cell.arm} holds"
         assert page[label, "training moves"] == f"{cell.arm} moves"
+        gaps = [trial_loss(cell, 1, seed) - trial_loss(cell, 2, seed) for seed in TUNING_SEEDS]
+        gap = f"{signed(np.mean(gaps))} {interval_text(Interval(min(gaps), max(gaps)))}"
+        tuning = {"best trial": "2", "its mean": number(tuned(cell)[2], 5), "runner-up": "1"}
+        edge = "rate 1" if cell == ANALYTIC else "–"
+        of_tuning = {"its difference [lowest, highest seed]": gap, "at the edge of its range": edge}
+        assert {heading: markdown[label, heading] for heading in tuning | of_tuning} == tuning | of_tuning
+        assert {heading: page[label, heading] for heading in tuning} == tuning
+        shown_gap = page[label, "its difference from the best mean [lowest, highest seed]"]
+        assert shown_gap.replace(" ", "") == gap.replace(" ", "")
+        assert page[label, "at the edge of its range"] == (f"{edge} (low end)" if cell == ANALYTIC else "–")
+        for trial in range(5):
+            losses = [trial_loss(cell, trial, seed) for seed in TUNING_SEEDS]
+            row = {
+                "settings": f"rate {number(rate(cell, trial), 4)}",
+                "standard deviation": number(np.std(losses, ddof=1), 2),
+                "by seed": " ".join(number(loss, 5) for loss in losses),
+            }
+            for table, mean_column in ((markdown, "mean over tuning seeds"), (page, f"{LOSS} mean over tuning seeds")):
+                whole = row | {mean_column: number(np.mean(losses), 5)}
+                assert {heading: table[f"{label} / {trial}", heading] for heading in whole} == whole
+    trials = {*tuning, *of_tuning, *row, "its difference from the best mean [lowest, highest seed]", "trial"}
+    trials |= {"mean over tuning seeds", f"{LOSS} mean over tuning seeds"}
     known = {heading for _, heading in markdown} | {heading for _, heading in page}
     fidelity = {"inputs", "largest error", "RMS error", "relative error", "of the derivative", "parameters"}
     fidelity |= {"largest error of the derivative", "FLOP/input", "µs/call", "µs/call folded", "fit, s"}
     rest = {"verdict", "the slot holds", "training moves", "lowest input", "highest input", "status", "why"}
-    assert known == set(expected) | set(on_page) | fidelity | rest
+    assert known == set(expected) | set(on_page) | fidelity | rest | trials
 
 
 def test_every_column_of_the_tables_of_fidelity_and_inputs(numbers, tables):

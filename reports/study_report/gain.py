@@ -1,0 +1,70 @@
+"""Find what explains that an arm with a fitted net is better: does it beat every control, or what a control gains?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trans4init.reports.records.roles import controls, role
+from trans4init.reports.records.schema import CellKey, StudyCard
+from trans4init.reports.study_report.verdict import LEVEL, Comparison, PairedRuns, judge
+
+__all__ = ["Control", "Gain", "explain"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control beside an arm that is better than the reference."""
+
+    cell: CellKey
+    share: float
+    """Its mean difference from the reference, as a share of the arm's."""
+    beaten: bool
+    """Whether the arm is certainly better than it."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the controls of a study say of an arm that is better than the reference; the cheapest control first."""
+
+    controls: tuple[Control, ...]
+
+    def unbeaten(self) -> tuple[Control, ...]:
+        """Return the controls that the arm is not certainly better than: any of them may explain its gain."""
+        return tuple(control for control in self.controls if not control.beaten)
+
+    def best(self) -> Control | None:
+        """Return the control with the largest share of the gain."""
+        return max(self.controls, key=lambda control: control.share, default=None)
+
+
+def explain(
+    card: StudyCard,
+    comparisons: Mapping[CellKey, Comparison],
+    values: Mapping[CellKey, Mapping[int, float | None]],
+    higher_is_better: bool,
+) -> dict[CellKey, Gain]:
+    """Compare each better arm of the question with every control, seed by seed, and return what that says, by cell.
+
+    values: the judged metric of each cell by seed. These comparisons are corrected together, apart from those with the
+    reference: they are made only where an arm is better than that.
+    """
+    better = [
+        cell
+        for cell, comparison in comparisons.items()
+        if role(card, cell) == "question" and comparison.verdict == "better" and comparison.mean
+    ]
+    others = [cell for cell in controls(card) if cell in comparisons and comparisons[cell].mean is not None]
+    pairs = [PairedRuns(control, values[arm], values[control]) for arm in better for control in others]
+    judged = iter(
+        judge(pairs, comparisons=len(pairs), margin=card.margin, higher_is_better=higher_is_better, level=LEVEL)
+    )
+    gains = {}
+    for arm in better:
+        found = []
+        for control in others:
+            against = next(judged)
+            certain = against.p_different is not None and against.p_different < LEVEL and not against.lost
+            improved = against.mean is not None and (against.mean > 0) == higher_is_better
+            share = (comparisons[control].mean or 0.0) / (comparisons[arm].mean or 1.0)
+            found.append(Control(control, share, certain and improved))
+        gains[arm] = Gain(tuple(found))
+    return gains
