@@ -40,7 +40,9 @@ _ROUNDING = 1e-12
 _SIMULATED = 4000
 """How many samples the visible effect and the bound on skewness are simulated from: the power is then .8 ± .013."""
 _SIMULATED_EXACT = 12
-"""Up to this many differences a simulation counts all sign patterns; beyond, a sample of 2^13."""
+"""Up to this many differences a simulation counts all sign patterns; beyond, a sample of 2^13 or more."""
+_LEAST_RANK = 20
+"""The sample of patterns is so large that this many of them are as extreme as the level asks."""
 
 Values = NDArray[np.float64]
 
@@ -150,7 +152,10 @@ def sign_test(differences: Sequence[float], alternative: str = "two-sided") -> f
 
 
 def sign_interval(differences: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """Return the interval of the medians that `sign_test` doesn't reject at level 1 - confidence; None as above."""
+    """Return the interval of the medians that `sign_test` doesn't reject at level 1 - confidence.
+
+    None where the differences are too few to reject any median at that level.
+    """
     count, ordered = len(differences), sorted(differences)
     if count < interval_floor(confidence):
         return None
@@ -259,14 +264,16 @@ def visible_factor(count: int, comparisons: int, level: float = 0.05, power: flo
     """
     if count < seed_floor(comparisons, level):
         return None
-    generator = np.random.default_rng(0)
-    samples = generator.normal(size=(_SIMULATED, count))
+    generator, simulated = np.random.default_rng(0), _SIMULATED
+    share = _rank(level / max(1, comparisons), 2**count) / (2**count - 1)
     if count <= _SIMULATED_EXACT:
         subsets = (np.arange(1, 2**count)[:, None] >> np.arange(count)) & 1
     else:
-        subsets = generator.integers(0, 2, size=(2**13, count))
+        sampled = min(2**17, max(2**13, math.ceil(_LEAST_RANK / share)))
+        simulated = max(500, simulated * 2**13 // sampled)
+        subsets = generator.integers(0, 2, size=(sampled, count))
         subsets = subsets[subsets.any(axis=1)]
-    share = _rank(level / max(1, comparisons), 2**count) / (2**count - 1)
+    samples = generator.normal(size=(simulated, count))
     rank = max(1, round(share * len(subsets)))
     subsets = subsets / subsets.sum(axis=1, keepdims=True)
     lowest = [np.partition(part @ subsets.T, rank - 1)[:, rank - 1] for part in np.array_split(samples, 20)]

@@ -82,13 +82,17 @@ def log_rank(
 ) -> float | None:
     """Return p of the two-sided log-rank test that two groups reach their targets alike (Mantel 1966).
 
-    None where neither has one that reached it, so that nothing can be compared. The groups count as independent.
+    None where nothing can be compared: neither has one that reached it, or one has none left when the first did. The
+    groups count as independent.
     """
     from scipy.stats import logrank
 
     _check(times, reached)
     _check(other_times, other_reached)
-    if not any(reached) and not any(other_reached):
+    events = [
+        t for t, known in [*zip(times, reached, strict=True), *zip(other_times, other_reached, strict=True)] if known
+    ]
+    if not events or min(max(times), max(other_times)) < min(events):
         return None
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings(action="ignore"):
         p = float(logrank(_censored(times, reached), _censored(other_times, other_reached)).pvalue)

@@ -241,8 +241,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "control-beaten-by-any-difference",
         "reports/study_report/gain.py",
-        "Control(control, share, certain and improved)",
-        "Control(control, share, improved)",
+        "Control(control, share, certain and improved, compared)",
+        "Control(control, share, improved, compared)",
         "reports/study_report/test_verdict_text.py",
     ),
     Mutant(

@@ -35,6 +35,7 @@ __all__ = ["INTERRUPTED", "Options", "run_study"]
 _FREE = (
     *("name", "question", "arms", "baselines", "throughput", "error_budget"),
     *("tuning.trials", "tuning.seeds_per_trial", "evaluation.seeds", "evaluation.target"),
+    *("evaluation.margins", "evaluation.looks"),
 )
 """What may change between two commands that run the same study."""
 INTERRUPTED = 130
@@ -116,7 +117,8 @@ def _run(
     card = _keep_card(study, results)
 
     def keep_grown(grown: ResolvedStudy) -> None:
-        _write_card(grown, dataclasses.replace(grown.card(), stated=card.stated))
+        known = dataclasses.replace(grown.card(), stated=card.stated, controls_left_out=card.controls_left_out)
+        _write_card(grown, known)
 
     database, mirror = OptunaDatabase(study.spec, study.folder), BackgroundMirror(study.folder, study.spec.name)
     with make_display(agenda, console) as display:
@@ -199,8 +201,8 @@ def _keep_card(study: ResolvedStudy, results: Results) -> StudyCard:
     card, before = study.card(), results.stored_card
     evaluated = any(record.phase == "evaluate" for record in results.records)
     stated = (before.stated or before.plan()) if before is not None and evaluated else card.plan()
-    same = before is not None and before.cells == card.cells
-    left_out = before.controls_left_out if before is not None and same else _controls_left_out(card)
+    known = before.controls_left_out if before is not None and before.cells == card.cells else None
+    left_out = _controls_left_out(card) if known is None else known
     card = dataclasses.replace(card, stated=stated, controls_left_out=left_out)
     if card != before:
         _write_card(study, card)

@@ -366,7 +366,7 @@ def _called_after(spec: StudySpec, option: str, word: str) -> StudySpec:
     try:
         name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', word)}")
     except ValueError as error:
-        raise InputError(f"{option}: {error}; rename the file.") from None
+        raise InputError(f"{option}: {error}.") from None
     return spec.model_copy(update={"name": name})
 
 

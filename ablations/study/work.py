@@ -197,11 +197,16 @@ def _train(
         split="tune" if request.phase == "tune" else "evaluate",
         on_progress=lambda step, loss: on_advance(step, config.steps, loss),
     )
+    notes = {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
     if keep is not None and request.phase == "evaluate":
-        kept = kept_slots(model, record, _facts(study, request))
-        if kept is not None:
-            keep(kept)
-    return measurements, {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
+        try:
+            kept = kept_slots(model, record, _facts(study, request))
+        except Exception as trouble:  # noqa: BLE001  a training that is done is not lost for a drawing of it
+            notes["slots"] = f"not kept: {type(trouble).__name__}: {trouble}"
+        else:
+            if kept is not None:
+                keep(kept)
+    return measurements, notes
 
 
 def _facts(study: ResolvedStudy, request: Request) -> dict[str, object]:

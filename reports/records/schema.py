@@ -98,6 +98,8 @@ class Plan:
     """Each metric that gets a word, with its margin; the first is the one that the verdict is about."""
     looks: tuple[int, ...] = ()
     """The numbers of seeds at which the study is judged; empty if once, when all are run."""
+    trials: int | None = None
+    """How many trials each cell is tuned with."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ class StudyCard:
     """The other metrics that get a word of their own, each with its margin."""
     looks: tuple[int, ...] = ()
     """The numbers of seeds at which the study is judged, which share the level; empty if it is judged once."""
-    controls_left_out: tuple[str, ...] = ()
-    """The controls that apply to the function and that the study doesn't run."""
+    controls_left_out: tuple[str, ...] | None = None
+    """The controls that apply to the function and that the study doesn't run; None where nobody looked: in the cards of
+    runs, and in results from before."""
     stated: Plan | None = None
     """The plan when the first evaluation run was made; None in the cards of runs, and in results from before."""
     tuning: TuningDesign = field(default_factory=TuningDesign)
@@ -145,7 +148,7 @@ class StudyCard:
 
     def plan(self) -> Plan:
         """Return what the study states now."""
-        return Plan(self.cells, self.seeds, ((self.metric, self.margin), *self.margins), self.looks)
+        return Plan(self.cells, self.seeds, ((self.metric, self.margin), *self.margins), self.looks, self.trials)
 
     def arm(self, name: str) -> ArmDescription:
         """Return the description of the arm called `name`: one without words or colour where the card has none."""

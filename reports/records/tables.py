@@ -231,9 +231,12 @@ def _card(fields: dict[str, Any] | None) -> StudyCard | None:
             stated["seeds"],
             tuple((name, margin) for name, margin in stated["margins"]),
             tuple(stated["looks"]),
+            stated.get("trials"),
         )
     fields["margins"] = tuple((name, margin) for name, margin in fields.get("margins", ()))
-    for name in ("throughput_runs", "looks", "controls_left_out"):
+    if fields.get("controls_left_out") is not None:
+        fields["controls_left_out"] = tuple(fields["controls_left_out"])
+    for name in ("throughput_runs", "looks"):
         fields[name] = tuple(fields.get(name, ()))
     fields["tuning"] = TuningDesign.of(fields.get("tuning", {}))
     fields["error_budget"] = BudgetDesign.of(fields.get("error_budget"))

@@ -54,7 +54,10 @@ def across_studies(summaries: Sequence[Summary]) -> tuple[AcrossStudies, ...]:
         for cell in summary.cells:
             gains = _gains(cell, bool(summary.metric.higher_is_better), summary.card.margin)
             if gains.size:
-                cells.setdefault(str(cell.cell), {})[summary.card.name] = gains
+                by_study = cells.setdefault(cell.label, {})
+                if summary.card.name in by_study:
+                    raise ValueError(f"two studies are called {summary.card.name!r}: name one of them anew")
+                by_study[summary.card.name] = gains
     return tuple(_aggregate(arm, by_study) for arm, by_study in cells.items() if len(by_study) > 1)
 
 

@@ -51,7 +51,8 @@ def draw_budget(summary: Summary) -> str | None:
 def _draw_point(axes: Axes, point: BudgetPoint, colour: str, marker: str) -> None:
     """Draw one net: the mean, its interval, each seed as a dot, and its number of pieces."""
     comparison = point.comparison
-    assert comparison.mean is not None
+    if comparison.mean is None:  # every run ended without a value
+        return
     seeds = list(comparison.differences.values())
     axes.plot([point.error] * len(seeds), seeds, ".", color=colour, alpha=0.35, markersize=4, zorder=2)
     if comparison.interval is not None:

@@ -63,14 +63,14 @@ def read_budget(
     found = [
         BudgetPoint(cell, pieces[cell.net], errors[cell.net], comparison)
         for cell, comparison in comparisons.items()
-        if cell.net in pieces and cell.net in errors and comparison.mean is not None
+        if cell.net in pieces and cell.net in errors and (comparison.mean is not None or comparison.lost)
     ]
     points = tuple(sorted(found, key=lambda point: (point.error, -point.pieces)))
     if not points:
         return None
     tolerated = None
     for index, point in enumerate(points):
-        if point.comparison.verdict in ("better", "worse"):
+        if point.comparison.verdict in ("better", "worse") or point.comparison.mean is None:
             break
         if point.comparison.verdict == "equivalent":
             tolerated = index
@@ -141,6 +141,8 @@ def _error(point: BudgetPoint, budget: ErrorBudget) -> str:
 
 
 def _outcome(point: BudgetPoint) -> str:
+    if point.comparison.mean is None:
+        return "without a value in any run"
     return f"{point.comparison.verdict} ({_difference(point)})"
 
 

@@ -7,6 +7,7 @@ run, each of the others is also read as if it had one more. The most careful ans
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from trans4init.reports.statistics import (
@@ -40,8 +41,16 @@ class Evidence:
         return skewed(self.differences)
 
     def p_different(self) -> float | None:
-        """Return the largest p of the two-sided tests; None without a difference."""
-        return self._largest(sign_flip_test, sign_test)
+        """Return p of the two-sided question: twice the largest of the tests' p for the direction that they agree on.
+
+        None without a difference.
+        """
+        directions = [
+            self._largest(partial(sign_flip_test, alternative=side), partial(sign_test, alternative=side))
+            for side in ("greater", "less")
+        ]
+        known = [p for p in directions if p is not None]
+        return min(1.0, 2 * min(known)) if known else None
 
     def p_equivalent(self, margin: float) -> float | None:
         """Return the largest p of the tests that the mean is within ±margin; None without a difference."""

@@ -187,7 +187,7 @@ def _draw_speed(axes: Axes, cells: list[CellSummary], card: StudyCard) -> None:
     for row, cell in enumerate(cells):
         if cell.training_speed is not None:
             _draw_estimate(axes, row, cell.training_speed.value, cell.training_speed.interval, cell, card)
-    axes.set_xlabel(f"training speed, × {card.reference.arm}, 95 % each")
+    axes.set_xlabel(f"training speed, × {card.reference.arm}")
 
 
 def _draw_estimate(

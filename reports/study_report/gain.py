@@ -19,6 +19,8 @@ class Control:
     """Its mean difference from the reference, as a share of the arm's."""
     beaten: bool
     """Whether the arm is certainly better than it."""
+    compared: bool = True
+    """Whether both have runs with a value; where they don't, nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class Gain:
 
     def unbeaten(self) -> tuple[Control, ...]:
         """Return the controls that the arm is not certainly better than: any of them may explain its gain."""
-        return tuple(control for control in self.controls if not control.beaten)
+        return tuple(control for control in self.controls if control.compared and not control.beaten)
+
+    def open(self) -> tuple[Control, ...]:
+        """Return the controls that nothing is known of, since their runs are missing or ended without a value."""
+        return tuple(control for control in self.controls if not control.compared)
 
     def best(self) -> Control | None:
         """Return the control with the largest share of the gain."""
-        return max(self.controls, key=lambda control: control.share, default=None)
+        known = [control for control in self.controls if control.compared]
+        return max(known, key=lambda control: control.share, default=None)
 
 
 def explain(
@@ -45,26 +52,28 @@ def explain(
     """Compare each better arm of the question with every control, seed by seed, and return what that says, by cell.
 
     values: the judged metric of each cell by seed. These comparisons are corrected together, apart from those with the
-    reference: they are made only where an arm is better than that.
+    reference: they are made only where an arm is better than that. Planned looks share the level here too.
     """
+    level = LEVEL / max(1, len(card.looks))
     better = [
         cell
         for cell, comparison in comparisons.items()
         if role(card, cell) == "question" and comparison.verdict == "better" and comparison.mean
     ]
-    others = [cell for cell in controls(card) if cell in comparisons and comparisons[cell].mean is not None]
+    others = [cell for cell in controls(card) if cell in comparisons]
     pairs = [PairedRuns(control, values[arm], values[control]) for arm in better for control in others]
     judged = iter(
-        judge(pairs, comparisons=len(pairs), margin=card.margin, higher_is_better=higher_is_better, level=LEVEL)
+        judge(pairs, comparisons=len(pairs), margin=card.margin, higher_is_better=higher_is_better, level=level)
     )
     gains = {}
     for arm in better:
         found = []
         for control in others:
             against = next(judged)
-            certain = against.p_different is not None and against.p_different < LEVEL and not against.lost
+            certain = against.p_different is not None and against.p_different < level and not against.lost
             improved = against.mean is not None and (against.mean > 0) == higher_is_better
             share = (comparisons[control].mean or 0.0) / (comparisons[arm].mean or 1.0)
-            found.append(Control(control, share, certain and improved))
+            compared = against.mean is not None and comparisons[control].mean is not None
+            found.append(Control(control, share, certain and improved, compared))
         gains[arm] = Gain(tuple(found))
     return gains

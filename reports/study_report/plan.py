@@ -5,11 +5,20 @@ from trans4init.reports.records.schema import StudyCard
 __all__ = ["changes"]
 
 
-def changes(card: StudyCard) -> tuple[str, ...]:
-    """Return a sentence for each departure; none for a study whose card says nothing of what was stated."""
+def changes(card: StudyCard, finished: int | None = None) -> tuple[str, ...]:
+    """Return a sentence for each departure; none for a study whose card says nothing of what was stated.
+
+    finished: how many seeds every cell has been run with; None if that is not known.
+    """
     stated, now = card.stated, card.plan()
+    early: tuple[str, ...] = ()
+    if finished is not None and finished < card.seeds and finished not in card.looks:
+        early = (
+            f"Judged before its end: of {card.seeds} seeds only {finished} have been run in every cell. "
+            "Words that come by looking until they do are wrong more often than 5 %; plan [evaluation] looks.",
+        )
     if stated is None or stated == now:
-        return ()
+        return early
     reference = card.reference.function
     sentences = []
     dropped = [cell.label(reference) for cell in stated.cells if cell not in now.cells]
@@ -31,7 +40,9 @@ def changes(card: StudyCard) -> tuple[str, ...]:
     if stated.margins != now.margins or stated.looks != now.looks:
         before, after = _terms(stated.margins, stated.looks), _terms(now.margins, now.looks)
         sentences.append(f"What gets a word was changed after runs were made: {before} before, {after} now.")
-    return tuple(sentences)
+    if stated.trials not in (None, now.trials):
+        sentences.append(f"Tuned anew after runs were made: with {now.trials} trials, and {stated.trials} were stated.")
+    return (*early, *sentences)
 
 
 def _terms(margins: tuple[tuple[str, float], ...], looks: tuple[int, ...]) -> str:

@@ -142,7 +142,12 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
         tuning_trials=_tuning_trials(records, card) if card else 0,
         runs=len(records),
         inputs=_inputs(evaluated[card.reference]) if card else {},
-        notes=(*_notes(records), *(session.warnings() if session else ()), *changes(card), *_edges(cells))
+        notes=(
+            *_notes(records),
+            *(session.warnings() if session else ()),
+            *changes(card, min(len(runs) for runs in evaluated.values())),
+            *_edges(cells),
+        )
         if card
         else (),
         session=session,

@@ -85,19 +85,22 @@ def _cause(cell: CellSummary, summary: Summary) -> str:
     labels = {other.cell: other for other in summary.cells}
     best, unbeaten = cell.gain.best(), cell.gain.unbeaten()
     if best is None:
-        return f"Why {cell.label} is better is open: the study has no controls."
+        return f"Why {cell.label} is better is open: the study has no control to compare it with."
     if not unbeaten:
-        share = f"of which {labels[best.cell].label} has the most of its gain, {best.share:.0%}"
-        missing = summary.card.controls_left_out if summary.card else ()
-        if missing:
+        share = f"the most of its gain has {labels[best.cell].label}, {best.share:.0%}"
+        share = share if best.share > 0 else "none of which gains anything"
+        left_out = summary.card.controls_left_out if summary.card else None
+        missing = [*(labels[control.cell].label for control in cell.gain.open()), *(left_out or ())]
+        if missing or left_out is None:
+            without = f"without {', '.join(missing)}" if missing else "since the results don't say which were left out"
             return (
-                f"{cell.label} beats every control that was run, {share}; that it is better because it learned the "
-                f"function is open without {', '.join(missing)}."
+                f"{cell.label} beats every control that was compared, {share}; that it is better because it learned "
+                f"the function is open {without}."
             )
         return f"{cell.label} is better because it learned the function: it beats every control, {share}."
     cheapest = unbeaten[0]
     values = labels[cheapest.cell].parameters_added
-    numbers = f"{values:,} trained values, ".replace(",", " ", 1) if values else ""
+    numbers = f"{values:,} values in the slot, ".replace(",", " ", 1) if values else ""
     others = [labels[control.cell].label for control in unbeaten[1:]]
     also = f"; nor does it beat {', '.join(others)}" if others else ""
     return (

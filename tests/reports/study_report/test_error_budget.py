@@ -95,6 +95,10 @@ def test_nets_without_a_fit_or_a_pair_are_left_out(budget_card, fits):
     budget = read_budget(budget_card, fits()[:-1], found)
     assert [point.pieces for point in budget.points] == [16, 2]
     assert read_budget(dataclasses.replace(budget_card, error_budget=None), fits(), found) is None
+    found[cell(5)] = dataclasses.replace(found[cell(5)], verdict="no verdict", lost=(0, 1), differences={})
+    lost = read_budget(budget_card, fits(), found)  # all of its runs diverged: no net of its error is tolerated
+    assert (lost.tolerated.pieces, lost.refused.pieces) == (16, 5)
+    assert "At 0.02 (5 pieces) it is without a value in any run" in budget_sentence(lost, budget_card, "nats")
     assert read_budget(budget_card, [], found) is None
 
 

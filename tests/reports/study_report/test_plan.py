@@ -74,6 +74,20 @@ def test_planned_looks_are_no_departure_and_share_the_level(card, make_record):
     assert words == ["worse", "no verdict"]
 
 
+def test_a_look_before_the_end_is_said_unless_it_is_planned(card):
+    running = dataclasses.replace(card, seeds=10)
+    [sentence] = changes(running, finished=9)
+    assert sentence.startswith("Judged before its end: of 10 seeds only 9 have been run in every cell.")
+    assert changes(running, finished=10) == ()
+    assert changes(dataclasses.replace(running, looks=(9, 10)), finished=9) == ()
+
+
+def test_another_number_of_trials_is_said(planned, card):
+    tuned = dataclasses.replace(card, trials=8)
+    more = dataclasses.replace(tuned, trials=20, stated=tuned.plan())
+    assert changes(more) == ("Tuned anew after runs were made: with 20 trials, and 8 were stated.",)
+
+
 def test_a_card_keeps_its_plan(planned):
     card = planned(margins=(("far", 0.1),), looks=(5, 10), seeds=5)
     assert card_from_table(card_table(card)) == card

@@ -220,6 +220,14 @@ def test_a_run_that_landed_far_off_is_named_and_supposed_elsewhere():
     assert lone[1].verdict == "better"
 
 
+def test_tests_that_disagree_on_the_direction_give_no_word():
+    """The mean lies above 0 and the median certainly below: neither is the better answer."""
+    differences = [-0.01 - 0.0001 * index for index in range(24)] + [10.0 + index for index in range(6)]
+    found = verdict(pair(differences), margin=1e-9)
+    assert found.verdict == "inconclusive"
+    assert not found.interval_adjusted.excludes(0)
+
+
 def test_a_visible_effect_is_found_as_often_as_it_says():
     """In one arm of eight, judged with all that `judge` asks."""
     generator, found, studies = np.random.default_rng(2), 0, 200

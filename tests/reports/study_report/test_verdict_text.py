@@ -21,7 +21,7 @@ FAR = at_context(VALIDATION_LOSS, 4)
 def say(make_record):
     """The words on a study whose cells differ from analytic by so much, at the trained context and far beyond."""
 
-    def words(*cells, seeds=10, left_out=()):
+    def words(*cells, seeds=10, left_out=(), lost=()):
         card = StudyCard(
             "s",
             "?",
@@ -40,7 +40,8 @@ def say(make_record):
         for cell, near, far in ((ANALYTIC, 0.0, 0.0), *cells):
             for seed in range(seeds):
                 noise = seed / 1000 * (cell != ANALYTIC)
-                rows = [Measurement(VALIDATION_LOSS, 2 + near + noise, 1)]
+                value = None if cell in lost else 2 + near + noise
+                rows = [Measurement(VALIDATION_LOSS, value, 1)]
                 rows += [] if far is None else [Measurement(FAR, 3 + far + noise, 1)]
                 records.append(make_record(cell=cell, seed=seed, measurements=tuple(rows), card=card))
         return verdict_text(summarise(records))
@@ -78,16 +79,30 @@ TABLE = CellKey("sinusoidal", "free-table")
 def test_a_gain_is_that_of_the_function_only_where_every_control_is_beaten(say):
     text = say((TUNED, -0.4, 0.0), (TABLE, -0.1, 0.0), (GAINED, -0.3, 0.0), (NONE, 0.3, 0.0))
     assert text.cause == (
-        "learned-fine-tuned · siren is better because it learned the function: it beats every control, of which gained "
-        "has the most of its gain, 75%."
+        "learned-fine-tuned · siren is better because it learned the function: it beats every control, the most of its "
+        "gain has gained, 75%."
     )
 
 
 def test_a_gain_is_that_of_the_function_only_if_all_controls_were_run(say):
     text = say((TUNED, -0.4, 0.0), (GAINED, -0.3, 0.0), left_out=("scaled", "free-table"))
     assert text.cause == (
-        "learned-fine-tuned · siren beats every control that was run, of which gained has the most of its gain, 75%; "
-        "that it is better because it learned the function is open without scaled, free-table."
+        "learned-fine-tuned · siren beats every control that was compared, the most of its gain has gained, 75%; that "
+        "it is better because it learned the function is open without scaled, free-table."
+    )
+    unknown = say((TUNED, -0.4, 0.0), (GAINED, 0.3, 0.0), left_out=None).cause
+    assert unknown == (
+        "learned-fine-tuned · siren beats every control that was compared, none of which gains anything; that it is "
+        "better because it learned the function is open since the results don't say which were left out."
+    )
+
+
+def test_a_control_whose_runs_have_no_value_is_not_beaten(say):
+    text = say((TUNED, -0.4, 0.0), (GAINED, -0.3, 0.0), (TABLE, 0.0, 0.0), lost=(TABLE,))
+    assert text.cause.endswith("is open without free-table.")
+    text = say((TUNED, -0.4, 0.0), (GAINED, -0.3, 0.0), lost=(GAINED,))
+    assert text.cause == (
+        "Why learned-fine-tuned · siren is better is open: the study has no control to compare it with."
     )
 
 
@@ -101,7 +116,8 @@ def test_a_control_that_is_not_beaten_is_named_with_its_share_the_cheapest_first
 
 def test_without_controls_the_cause_is_open_and_without_a_gain_there_is_none(say):
     assert (
-        say((TUNED, -0.3, 0.0)).cause == "Why learned-fine-tuned · siren is better is open: the study has no controls."
+        say((TUNED, -0.3, 0.0)).cause
+        == "Why learned-fine-tuned · siren is better is open: the study has no control to compare it with."
     )
     assert say((TUNED, 0.3, 0.0), (GAINED, 0.3, 0.0)).cause == ""
 
