@@ -357,16 +357,16 @@ def load_study(
         if own.function != function:
             spec = _called_after(spec, f"--function {function}", function)
     if data is not None:
-        spec = _called_after(spec, f"--data {data}", data.stem)
+        spec = _called_after(spec, f"--data {data}", data.stem, "; rename the file")
     return spec.model_copy(update={"task": spec.task.located(folder)})
 
 
-def _called_after(spec: StudySpec, option: str, word: str) -> StudySpec:
+def _called_after(spec: StudySpec, option: str, word: str, advice: str = "") -> StudySpec:
     """Return the study with a word after its name; raises InputError with the option if that makes no name."""
     try:
         name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', word)}")
     except ValueError as error:
-        raise InputError(f"{option}: {error}.") from None
+        raise InputError(f"{option}: {error}{advice}.") from None
     return spec.model_copy(update={"name": name})
 
 

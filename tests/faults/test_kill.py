@@ -90,7 +90,8 @@ def test_killed_at_any_moment_the_same_command_goes_on(finished_study, tiny_stud
 def test_a_worker_that_is_killed_is_a_failed_row_and_can_be_retried(tiny_study, command, run_command, tmp_path):
     study = tiny_study(("steps = 6", "steps = 400"), ("seeds = 2", "seeds = 1"), ("trials = 2", "trials = 1"))
     process = command("run", study)
-    wait_for(lambda: len(list(results(tmp_path).glob("tune-*.parquet"))) >= 1)
+    # A fit that is killed takes the runs that need its net along.
+    wait_for(lambda: all(list(results(tmp_path).glob(f"{phase}-*.parquet")) for phase in ("fit", "tune")))
     # The workers are the children of the server that they are forked from.
     workers = [worker for server in children_of(process.pid) for worker in children_of(server)]
     assert workers
