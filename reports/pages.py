@@ -18,18 +18,5 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (
-        "bounds",
-        "count",
-        "interval",
-        "limits",
-        "markdown",
-        "number",
-        "signed",
-        "signed_number",
-        "spoken",
-        "step",
-        "value",
-    )
-    pages.filters |= {name: getattr(formats, name) for name in filters}
+    pages.filters |= {name: getattr(formats, name) for name in formats.__all__}
     return pages

@@ -32,7 +32,7 @@ class MedianTime:
 
 @dataclass(frozen=True)
 class Survival:
-    """Kaplan-Meier's estimate of the share that hasn't reached its target yet, with pointwise 95 % intervals."""
+    """Estimates, after Kaplan and Meier, the share that hasn't reached its target yet, with pointwise 95 % intervals."""
 
     times: tuple[float, ...]
     """All times at which one has reached it or was last watched, ascending."""

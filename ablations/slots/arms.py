@@ -298,13 +298,22 @@ class LeftOut(Arm):
 
 
 class ChangedForm(Arm):
-    """An arm that changes the closed form by a few numbers, which leave it as it is at the start."""
+    """Changes the closed form by a few numbers, which leave it as it is at the start."""
 
     trains = True
+    form: ClassVar[str]
+    """The class in `controls.py` that the slot holds."""
 
     def applies_to(self, function: "Function") -> bool:
         """Every function whose values may be changed and that has several for an input: dimensions or heads."""
         return function.correctable() and function.outputs(**function.default_shape) > 1
+
+    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
+        """Put numbers that change nothing yet on the closed form."""
+        from trans4init.ablations.slots import controls
+
+        content: Content = getattr(controls, self.form)(slot.function, slot.shape, slot.analytic())
+        return content
 
 
 @ARMS.register
@@ -312,6 +321,7 @@ class Scaled(ChangedForm):
     """Control: is it the size of the values?"""
 
     name = "scaled"
+    form = "Scaled"
     holds, moves = "the closed form with one amplitude and one offset", "those two numbers"
     cost_rank = 1
     colour, symbol = "#882255", "triangle-left"  # this and the colours below: Paul Tol's scheme "muted"
@@ -320,27 +330,16 @@ class Scaled(ChangedForm):
         """Every function that values may be added to."""
         return function.correctable()
 
-    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
-        """Multiply the closed form by 1 and add 0."""
-        from trans4init.ablations.slots.controls import Scaled
-
-        return Scaled(slot.function, slot.shape, slot.analytic())
-
 
 @ARMS.register
 class Gained(ChangedForm):
     """Control: is it how much each dimension, or each head, weighs?"""
 
     name = "gained"
+    form = "Gained"
     holds, moves = "the closed form with a gain for each dimension, rotary pair or head", "the gains"
     cost_rank = 2
     colour, symbol = "#44AA99", "triangle-right"
-
-    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
-        """Multiply by gains of 1."""
-        from trans4init.ablations.slots.controls import Gained
-
-        return Gained(slot.function, slot.shape, slot.analytic())
 
 
 @ARMS.register
@@ -348,15 +347,10 @@ class Linear(ChangedForm):
     """Control: would other mixtures of the closed form's own values do as well?"""
 
     name = "linear"
+    form = "Mapped"
     holds, moves = "the closed form, followed by a linear map that starts as the identity", "the map"
     cost_rank = 3
     colour, symbol = "#999933", "hexagon"
-
-    def content(self, slot: "Slot", net: "Net | None", seed: int, path: str) -> "Content":
-        """Map the values by the identity."""
-        from trans4init.ablations.slots.controls import Mapped
-
-        return Mapped(slot.function, slot.shape, slot.analytic())
 
 
 @ARMS.register

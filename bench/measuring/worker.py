@@ -58,7 +58,7 @@ class Timing:
 
 @dataclass
 class Measured:
-    """The measurement of a case: every implementation's timing, and the machine's state in each round."""
+    """Holds the measurement of a case: every implementation's timing, and the machine's state in each round."""
 
     case: Case
     timings: dict[str, Timing]

@@ -68,7 +68,7 @@ class CellKey:
 
 @dataclass(frozen=True)
 class ArmDescription:
-    """What reports say of an arm, and how they draw it. The defaults stand for an arm of which nothing is known."""
+    """Says what reports write of an arm and how they draw it; the defaults stand for one of which nothing is known."""
 
     name: str
     holds: str = ""
@@ -90,7 +90,7 @@ class ArmDescription:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study stated before its first evaluation run: what its words are held to."""
+    """Says what a study stated before its first evaluation run: what its words are held to."""
 
     cells: tuple[CellKey, ...]
     seeds: int
@@ -104,7 +104,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StudyCard:
-    """What a report needs to know of a study beyond its rows, and which runs its verdict is about.
+    """Says what a report needs to know of a study beyond its rows, and which runs its verdict is about.
 
     Each run holds the card that the study had then. The card that counts is the one that was written last beside the
     runs, when the study was run with the number of seeds and trials and the cells that it names.

@@ -15,7 +15,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class TunedRange:
-    """The range of a setting that tuning chooses: linear, or logarithmic."""
+    """Bounds a setting that tuning chooses: linear, or logarithmic."""
 
     name: str
     low: float
@@ -41,7 +41,7 @@ class TunedRange:
 
 @dataclass(frozen=True)
 class TuningDesign:
-    """What tuning tried in every cell; empty where nothing is tuned, and in results from before cards had it."""
+    """Says what tuning tried in every cell; empty where nothing is tuned, and in results from before cards had it."""
 
     seeds: tuple[int, ...] = ()
     """The seeds that each trial is run with."""

@@ -18,7 +18,7 @@ _WRONG = ("better", "worse")
 
 @dataclass(frozen=True)
 class Count:
-    """How often something happened in `total` studies or comparisons."""
+    """Counts how often something happened in `total` studies or comparisons."""
 
     what: str
     happened: int

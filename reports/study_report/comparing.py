@@ -20,7 +20,7 @@ Runs = Mapping[CellKey, Sequence[RunRecord]]
 
 @dataclass(frozen=True)
 class Compared:
-    """What the comparison of one cell with the reference gave."""
+    """Says what the comparison of one cell with the reference gave."""
 
     comparison: Comparison
     """In the metric that the verdict is about."""

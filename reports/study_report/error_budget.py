@@ -14,7 +14,7 @@ __all__ = ["BudgetPoint", "ErrorBudget", "budget_sentence", "next_pieces", "read
 
 @dataclass(frozen=True)
 class BudgetPoint:
-    """One net of the budget: its size, its error on its function, and what became of the model that holds it."""
+    """Describes one net of the budget: its size, its error on its function, and what became of the model with it."""
 
     cell: CellKey
     pieces: int
@@ -24,7 +24,7 @@ class BudgetPoint:
 
 @dataclass(frozen=True)
 class ErrorBudget:
-    """The nets of an error budget that are fitted and compared."""
+    """Holds the nets of an error budget that are fitted and compared."""
 
     points: tuple[BudgetPoint, ...]
     """By error, the smallest first."""

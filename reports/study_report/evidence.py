@@ -29,7 +29,7 @@ _SEVERAL = 2
 
 @dataclass(frozen=True)
 class Evidence:
-    """The paired differences of one cell."""
+    """Holds the paired differences of one cell, and reads them with care."""
 
     differences: tuple[float, ...]
     supposed: tuple[float, ...] = ()

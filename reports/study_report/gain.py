@@ -12,7 +12,7 @@ __all__ = ["Control", "Gain", "explain"]
 
 @dataclass(frozen=True)
 class Control:
-    """A control beside an arm that is better than the reference."""
+    """Says how a control compares with an arm that is better than the reference."""
 
     cell: CellKey
     share: float
@@ -25,7 +25,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the controls of a study say of an arm that is better than the reference; the cheapest control first."""
+    """Says how all controls of a study compare with an arm that is better than the reference; the cheapest first."""
 
     controls: tuple[Control, ...]
 

@@ -31,7 +31,7 @@ class SpeedRatio(Estimate):
 
 @dataclass(frozen=True)
 class CellSpeed:
-    """What a throughput session measured of one cell. What was not measured is None."""
+    """Says what a throughput session measured of one cell. What was not measured is None."""
 
     training: SpeedRatio | None
     """Of forward pass, backward pass and optimiser step."""
@@ -43,7 +43,7 @@ class CellSpeed:
 
 @dataclass(frozen=True)
 class Session:
-    """What a throughput session measured, and what it says of itself."""
+    """Says what a throughput session measured, and what it says of itself."""
 
     reference: CellKey
     cells: Mapping[CellKey, CellSpeed]

@@ -323,6 +323,10 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
         notes.append(f"The results are of {len(hashes)} different conditions ({', '.join(sorted(hashes))}).")
     if len({record.environment.fingerprint() for record in records}) > 1:
         notes.append("Not all runs were made in the same environment; see below.")
+    unkept = {record.run_id: record.notes["slots"] for record in records if "slots" in record.notes}
+    if unkept:
+        run_id, why = next(iter(unkept.items()))
+        notes.append(f"The slots of {len(unkept)} runs aren't drawn: that of {run_id} was {why}.")
     return tuple(notes)
 
 

@@ -58,7 +58,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class CellTuning:
-    """What tuning found for a cell."""
+    """Says what tuning found for a cell."""
 
     trials: tuple[Trial, ...]
     """All trials of the budget whose runs are finished, the best first."""

@@ -25,7 +25,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """The values of one cell and of the reference by seed; None stands for a run that ended without a value."""
+    """Holds the values of one cell and of the reference by seed; None stands for a run that ended without a value."""
 
     cell: CellKey
     values: Mapping[int, float | None]
@@ -50,7 +50,7 @@ class PairedRuns:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One cell compared with the reference. Differences are cell minus reference, in the metric's unit."""
+    """Says how one cell compares with the reference. Differences are cell minus reference, in the metric's unit."""
 
     cell: CellKey
     verdict: VerdictWord
@@ -121,7 +121,7 @@ def judge(
 
 @dataclass(frozen=True)
 class _Family:
-    """The comparisons that are corrected together: how many are planned, and the level that they share."""
+    """Describes the comparisons that are corrected together: how many are planned, and the level that they share."""
 
     planned: int
     level: float

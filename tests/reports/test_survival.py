@@ -79,6 +79,7 @@ def test_the_log_rank_test_by_hand():
 def test_groups_that_can_not_differ():
     assert log_rank([5, 5], [False, False], [5], [False]) is None
     assert log_rank([5, 5], [True, True], [5], [True]) == 1.0
+    assert log_rank([0, 0, 0], [False] * 3, [100, 120], [True, True]) is None  # all had left when the first reached it
 
 
 def test_alike_groups_are_called_different_in_one_of_twenty():

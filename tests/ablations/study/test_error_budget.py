@@ -260,6 +260,7 @@ def test_a_budget_goes_from_its_file_to_its_report(finished):
     assert "(error_budget.svg)" in text
     assert "Arms added" not in text
     assert results.card.words() == 6
+    assert "scaled" in results.card.controls_left_out  # and it stays so while the study grows
     assert results.card.stated.cells == load_study(str(finished / "budget.toml")).cells()
 
 

@@ -29,6 +29,7 @@ from trans4init.reports.records import metrics
 from trans4init.reports.records.kept_slots import read_kept, write_kept
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.vocabulary import REFERENCE_COPY
+from trans4init.reports.study_report.summary import summarise
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
@@ -152,6 +153,19 @@ def test_an_evaluation_keeps_the_slot_that_it_trained(fitted_study):
     assert kept.header["net"] == {"name": "fourier-mlp", "hidden": [8], "frequencies": 4}
 
 
+def test_a_training_is_not_lost_when_its_slot_can_not_be_kept(fitted_study, monkeypatch):
+    def fail(*_):
+        raise ArithmeticError("no values")
+
+    monkeypatch.setattr(work, "kept_slots", fail)
+    files = []
+    record = run_request(fitted_study, fitted_study.evaluate_request(FINE_TUNED, 3, 1, {}), quiet, files.append)
+    assert (record.status, files) == ("ok", [])
+    assert record.notes["slots"] == "not kept: ArithmeticError: no values"
+    [note] = [note for note in summarise([record]).notes if "aren't drawn" in note]
+    assert note == f"The slots of 1 runs aren't drawn: that of {record.run_id} was {record.notes['slots']}."
+
+
 def test_nothing_is_kept_of_trials_of_closed_forms_and_of_runs_that_diverge(fitted_study):
     study, files = fitted_study, []
     diverging = study.evaluate_request(FINE_TUNED, 2, 0, {"learning_rate": 1e30})
@@ -210,7 +224,7 @@ def test_a_run_touches_its_own_split_alone(study, monkeypatch, phase):
     touched = []
 
     class Watched:
-        """A task that notes which splits it is asked for."""
+        """Notes, as a task, which splits it is asked for."""
 
         def __init__(self, task):
             self.task = task

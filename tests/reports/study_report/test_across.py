@@ -49,6 +49,12 @@ def test_gains_are_in_margins_in_the_direction_that_is_better(study):
     assert share[-2.5].value == pytest.approx(6 / 8)
 
 
+def test_two_studies_of_one_name_are_refused(study):
+    same = [study("a", LOSS, 0.02, {FROZEN: [0.1, 0.2]}), study("a", LOSS, 0.02, {FROZEN: [0.3, 0.4]})]
+    with pytest.raises(ValueError, match="two studies are called 'a'"):
+        across_studies(same)
+
+
 def test_single_fits_and_one_study_compare_nothing(study, make_record):
     assert across_studies([study("a", LOSS, 0.02, {FROZEN: [0.1, 0.2]})]) == ()
     fits = summarise([dataclasses.replace(make_record(phase="fit"), card=None)])
