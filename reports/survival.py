@@ -32,7 +32,7 @@ class MedianTime:
 
 @dataclass(frozen=True)
 class Survival:
-    """Estimates, after Kaplan and Meier, the share that hasn't reached its target yet, with pointwise 95 % intervals."""
+    """Estimates, as Kaplan and Meier, the share that has yet to reach its target, with pointwise 95 % intervals."""
 
     times: tuple[float, ...]
     """All times at which one has reached it or was last watched, ascending."""
