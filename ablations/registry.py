@@ -16,7 +16,7 @@ __all__ = ["Registry", "import_all"]
 
 
 class Named(Protocol):
-    """A class with a name."""
+    """Stands for any class with a name."""
 
     @property
     def name(self) -> str: ...

@@ -100,7 +100,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class Session:
-    """One benchmark command: measures each case once, and writes its records as soon as it is measured."""
+    """Carries out one benchmark command: measures each case once, and writes its records as soon as it is measured."""
 
     def __init__(self, config: pytest.Config) -> None:
         quick, minutes = config.getoption("quick"), config.getoption("minutes")

@@ -14,7 +14,7 @@ __all__ = ["ReplayClock", "test_implementation"]
 
 
 class ReplayClock:
-    """A clock that advances by calls of `tick` alone: pytest-benchmark times these and gets the samples back."""
+    """Keeps a time that advances by calls of `tick` alone: pytest-benchmark times these and gets the samples back."""
 
     def __init__(self) -> None:
         self.now = 0.0

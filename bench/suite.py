@@ -41,7 +41,7 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """An operator at one size."""
+    """Describes an operator at one size."""
 
     operator: str
     size: str = ""
@@ -71,7 +71,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute an operator."""
+    """Describes one way to compute an operator."""
 
     name: str
     prepare: Callable[[Any], Call]
@@ -85,7 +85,7 @@ class Implementation:
 
 
 class Suite:
-    """A benchmark: cases, the inputs of each, and the implementations that take turns.
+    """Describes a benchmark: cases, the inputs of each, and the implementations that take turns.
 
     inputs: makes a case's inputs, the same every time. check: says what is wrong with an implementation's result on the
     inputs, in a few words; empty if it is right. baseline: the implementation that the others are compared with.

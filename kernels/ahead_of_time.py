@@ -37,7 +37,7 @@ versions."""
 
 @dataclass(frozen=True)
 class Job:
-    """One specialisation of a kernel for one GPU.
+    """Describes one specialisation of a kernel for one GPU.
 
     types: of the arguments that are not constants, in Triton's notation. aligned: arguments that are multiples of 16.
     """
@@ -55,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a kernel uses: bytes of shared memory, registers per thread, bytes per thread on the stack.
+    """Says what a kernel uses: bytes of shared memory, registers per thread, bytes per thread on the stack.
 
     The stack (`spilled`) is where spilled registers lie.
     """

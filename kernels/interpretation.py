@@ -28,7 +28,7 @@ __all__ = ["KernelFiles", "interpretation"]
 
 @dataclass(frozen=True)
 class KernelFiles:
-    """The files of one operator that hold Triton kernels: their package and stems, each stem after those it imports."""
+    """Names the files that hold an operator's Triton kernels: package and stems, each stem after those it imports."""
 
     package: str
     stems: tuple[str, ...]

@@ -30,7 +30,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Profile:
-    """The share of runs, averaged over tasks, whose score is above each threshold, with 95 % intervals."""
+    """Says which share of runs, averaged over tasks, whose score is above each threshold, with 95 % intervals."""
 
     thresholds: tuple[float, ...]
     shares: tuple[Estimate, ...]

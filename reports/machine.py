@@ -34,7 +34,7 @@ _PACKAGES = ("trans4init", "torch", "triton", "numpy", "pandas", "pyarrow", "opt
 
 @dataclass(frozen=True)
 class Environment:
-    """A machine and its software, as far as results can depend on them."""
+    """Describes a machine and its software, as far as results can depend on them."""
 
     python: str
     system: str
@@ -147,7 +147,7 @@ def git_environment() -> dict[str, str]:
 
 
 class Contention:
-    """A measurement, from its creation on, of how much of the machine's processor time other processes use."""
+    """Measures, from its creation on, how much of the machine's processor time other processes use."""
 
     def __init__(self) -> None:
         self._machine, self._own = _machine_seconds(), _own_seconds()

@@ -49,7 +49,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval."""
+    """Holds a confidence interval."""
 
     low: float
     high: float
@@ -282,7 +282,7 @@ def visible_factor(count: int, comparisons: int, level: float = 0.05, power: flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or median of `count` values with its 95 % interval; None for an interval of too few values."""
+    """Holds a mean or median of `count` values with its 95 % interval; None for an interval of too few values."""
 
     value: float
     interval: Interval | None

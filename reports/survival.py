@@ -22,7 +22,7 @@ _TAIL = 0.025
 
 @dataclass(frozen=True)
 class MedianTime:
-    """The time by which half have reached it. None stands for a time that is longer than any that was watched."""
+    """Says by when half have reached it. None stands for a time that is longer than any that was watched."""
 
     value: float | None
     low: float | None

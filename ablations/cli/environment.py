@@ -17,7 +17,7 @@ _FOREIGN = ("MPLBACKEND", "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "P
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream. From the first error on, such as that of a closed pipe, what is written to it is dropped.
+    """Writes to a standard stream. From the first error on, such as that of a closed pipe, what is written is dropped.
 
     Errors are caught here, outside of the buffer: a signal that arrives while Python code writes for the buffer would
     make it write the same once more.

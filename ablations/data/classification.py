@@ -28,7 +28,7 @@ Labelled = list[tuple[str, str]]
 
 
 class ClassificationConfig(TaskConfig):
-    """The data of task `classification`."""
+    """Names the data of task `classification`."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder",)
 

@@ -18,7 +18,7 @@ Split = Literal["tune", "evaluate"]
 
 
 class TaskConfig(BaseModel):
-    """The data of a task, as a study file or a recipe names it."""
+    """Names the data of a task, in a study file or a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     kinds: ClassVar[tuple[Kind, ...]] = ("decoder",)

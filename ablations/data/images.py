@@ -10,7 +10,7 @@ __all__ = ["ImagesConfig"]
 
 
 class ImagesConfig(TaskConfig):
-    """The data of task `images`."""
+    """Names the data of task `images`."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("image",)
 

@@ -23,7 +23,7 @@ _VALIDATION_SHARE = 0.2
 
 
 class ModularConfig(TaskConfig):
-    """The data of task `modular-addition`: a ∘ b modulo p for all a and b (Power et al. 2022, appendix A.1.1)."""
+    """Names the data of task `modular-addition`: a ∘ b modulo p for all a and b (Power et al. 2022, appendix A.1.1)."""
 
     name: Literal["modular-addition"] = "modular-addition"
     operation: Literal["+", "-", "*", "/", "x2+y2"] = "+"

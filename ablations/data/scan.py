@@ -20,7 +20,7 @@ _VALIDATION_SHARE = 0.05
 
 
 class ScanConfig(TaskConfig):
-    """The data of task `scan`."""
+    """Names the data of task `scan`."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder", "decoder")
 

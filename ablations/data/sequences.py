@@ -101,7 +101,7 @@ class SequenceConfig(TaskConfig):
 
 
 class CopyConfig(SequenceConfig):
-    """The data of task `copy`."""
+    """Names the data of task `copy`."""
 
     name: Literal["copy"] = "copy"
 
@@ -111,7 +111,7 @@ class CopyConfig(SequenceConfig):
 
 
 class ReverseConfig(SequenceConfig):
-    """The data of task `reverse`."""
+    """Names the data of task `reverse`."""
 
     name: Literal["reverse"] = "reverse"
 
@@ -121,7 +121,7 @@ class ReverseConfig(SequenceConfig):
 
 
 class SortConfig(SequenceConfig):
-    """The data of task `sort`."""
+    """Names the data of task `sort`."""
 
     name: Literal["sort"] = "sort"
 
@@ -131,7 +131,7 @@ class SortConfig(SequenceConfig):
 
 
 class AdditionConfig(SequenceConfig):
-    """The data of task `addition`: two numbers of the same number of digits; the length is that number."""
+    """Names the data of task `addition`: two numbers of the same number of digits; the length is that number."""
 
     name: Literal["addition"] = "addition"
     symbols: Literal[10] = 10

@@ -24,7 +24,7 @@ LARGEST_TABLE = 2**30
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of some columns of a file, as text."""
+    """Holds the rows of some columns of a file, as text."""
 
     rows: list[tuple[str, ...]]
     incomplete: list[int]
@@ -32,7 +32,7 @@ class Table:
 
 
 class _UnreadError(Exception):
-    """A reading of the text that fails, with what is odd about it."""
+    """Says why a reading of the text fails."""
 
 
 def read_table(path: Path, columns: Sequence[str], delimiter: str = "auto", quote: str = "auto") -> Table:

@@ -36,7 +36,7 @@ NAMED_SOURCES = (STDLIB, "tinyshakespeare")
 
 
 class TextConfig(TaskConfig):
-    """The data of task `text`."""
+    """Names the data of task `text`."""
 
     name: Literal["text"] = "text"
     source: str = STDLIB

@@ -26,7 +26,7 @@ Sentences = list[tuple[str, str]]
 
 
 class TranslationConfig(TaskConfig):
-    """The data of task `translation`."""
+    """Names the data of task `translation`."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("encoder-decoder", "decoder")
 

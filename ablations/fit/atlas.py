@@ -33,7 +33,7 @@ _LIMIT_PIECES = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Entry:
-    """One point of the atlas. kind: `net`, `published` (an approximation) or `limit` (of K pieces)."""
+    """Holds one point of the atlas. kind: `net`, `published` (an approximation) or `limit` (of K pieces)."""
 
     function: str
     net: str
@@ -132,7 +132,7 @@ def _limit(function: Function, domain: Domain, pieces: int) -> list[Measurement]
 
 
 class _InPlaceOf(Content):
-    """A published approximation in the place of its function."""
+    """Puts a published approximation in the place of its function."""
 
     def __init__(self, function: Function, approximation: Function) -> None:
         super().__init__(function, {})

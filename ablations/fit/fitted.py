@@ -17,7 +17,7 @@ __all__ = ["Fitted", "load_fitted"]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A net that was fitted to a function."""
+    """Holds a net that was fitted to a function."""
 
     function: Function
     shape: dict[str, int]

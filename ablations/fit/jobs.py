@@ -37,7 +37,7 @@ _TOGETHER = 16
 
 @dataclass(frozen=True)
 class Wanted:
-    """One of many fits: the arguments of `fit` that may differ between them."""
+    """Asks for one of many fits: the arguments of `fit` that may differ between them."""
 
     function: str
     net: str
@@ -161,7 +161,7 @@ def _train(jobs: list["_Job"], schedule: Schedule, on_step: OnStep | None = None
 
 
 class _Job:
-    """A fit in progress. Raises InputError for what can't be fitted."""
+    """Carries on a fit, step by step. Raises InputError for what can't be fitted."""
 
     def __init__(self, wanted: Wanted) -> None:
         if not 0 <= wanted.seed <= LARGEST_SEED:

@@ -33,7 +33,7 @@ class FitDivergedError(Exception):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long nets are trained, and how fast."""
+    """Says how long nets are trained, and how fast."""
 
     steps: int
     """Steps of Adam."""

@@ -37,7 +37,7 @@ _KINDS_OF: dict[str, tuple[Kind, ...]] = {
 
 
 class ModelSize(BaseModel):
-    """The sizes of a Transformer without its vocabulary, which the task decides."""
+    """Sets the sizes of a Transformer without its vocabulary, which the task decides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -239,7 +239,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TransformerConfig(ModelSize):
-    """The sizes of a Transformer with its vocabulary."""
+    """Sets the sizes of a Transformer with its vocabulary."""
 
     vocabulary: Count = 256
     """Number of different tokens; the default has one per byte."""

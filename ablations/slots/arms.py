@@ -23,7 +23,7 @@ __all__ = ["ARMS", "REFERENCE_ARM", "Arm", "arms_of", "get_arm", "list_arms"]
 
 
 class Arm(ABC):
-    """What is in a slot, and what of it may move in training. Subclasses register themselves in `ARMS`."""
+    """Says what is in a slot, and what of it may move in training. Subclasses register themselves in `ARMS`."""
 
     name: ClassVar[str]
     located: str = ""
@@ -138,7 +138,7 @@ REFERENCE_ARM = Analytic.name
 
 
 class NetArm(Arm):
-    """An arm with a net in the function's place."""
+    """Puts a net in the function's place."""
 
     uses_net = True
 

@@ -33,7 +33,7 @@ class OutsideDomainError(Exception):
 
 
 class Content(nn.Module):
-    """What a slot holds: it maps inputs [...] to the function's values.
+    """Fills a slot: it maps inputs [...] to the function's values.
 
     It keeps its parameters, and computes, in float32 at least, whatever the model is rounded to.
     """
@@ -108,7 +108,7 @@ class Content(nn.Module):
 
 
 class Analytic(Content):
-    """The closed form of the function."""
+    """Computes the closed form of the function."""
 
     def value(self, inputs: Tensor) -> Tensor:
         """Compute the closed form."""
@@ -116,7 +116,7 @@ class Analytic(Content):
 
 
 class LeftOut(Content):
-    """What a model computes in the function's place when it is left out."""
+    """Computes what a model has in the function's place when it is left out."""
 
     def value(self, inputs: Tensor) -> Tensor:
         """Give zeros, ones or the inputs themselves, as `Function.left_out` says."""
@@ -124,7 +124,7 @@ class LeftOut(Content):
 
 
 class NetContent(Content):
-    """A net in the function's place.
+    """Computes a net in the function's place.
 
     bare: give the net's outputs as they are, even where the net was fitted to the logarithm of the values; for outputs
     that are added to other values. Raises InputError for a net whose inputs or outputs are not the function's.
@@ -191,7 +191,7 @@ def _with_tails(pieces: Pieces, tails: Tails) -> Pieces:
 
 
 class ExactGradient(Content):
-    """The values of another content with the derivative of the closed form."""
+    """Computes the values of another content with the derivative of the closed form."""
 
     def __init__(self, content: Content) -> None:
         super().__init__(content.function, content.shape)
@@ -206,7 +206,7 @@ class ExactGradient(Content):
 
 
 class Corrected(Content):
-    """The closed form plus a net."""
+    """Computes the closed form plus a net."""
 
     def __init__(self, function: Function, shape: dict[str, int], base: Content, correction: NetContent) -> None:
         super().__init__(function, shape)
@@ -219,7 +219,7 @@ class Corrected(Content):
 
 
 class TrainableTable(Content):
-    """A trained table [rows, outputs]: a row for each integer of a finite domain, or for each group of integers."""
+    """Reads a trained table [rows, outputs]: a row for each integer of a finite domain, or a group of them."""
 
     def __init__(self, function: Function, shape: dict[str, int], domain: Domain, rows: Tensor) -> None:
         super().__init__(function, shape)
@@ -247,7 +247,7 @@ def _is_polyline(content: Content) -> TypeGuard[NetContent]:
 
 
 class FoldedTable(Content):
-    """A content that doesn't change, tabulated once over a finite domain; outside it, the content is evaluated.
+    """Looks up a content that doesn't change in a table over a finite domain; outside it, the content is evaluated.
 
     The table is not part of a checkpoint: it is computed again whenever weights are loaded.
     """
@@ -279,7 +279,7 @@ class FoldedTable(Content):
 
 
 class FoldedPolyline(Content):
-    """A net that is exactly piecewise linear, as its kinks and lines: exact for every input, in a domain or not.
+    """Computes a net that is exactly piecewise linear by its kinks and lines, which is exact for every input.
 
     Like a table, kinks and lines are computed again whenever weights are loaded.
     """

@@ -13,7 +13,7 @@ __all__ = ["Gained", "Mapped", "Scaled", "Shuffled"]
 
 
 class ChangedForm(Content):
-    """A closed form whose values are changed by trained numbers; they start where they change no bit of it."""
+    """Changes a closed form's values by trained numbers; they start where they change no bit of it."""
 
     def __init__(self, function: Function, shape: dict[str, int], base: Content) -> None:
         super().__init__(function, shape)
@@ -31,7 +31,7 @@ class ChangedForm(Content):
 
 
 class Scaled(ChangedForm):
-    """The closed form times an amplitude, plus an offset: two numbers for all of its values."""
+    """Computes the closed form times an amplitude, plus an offset: two numbers for all of its values."""
 
     def __init__(self, function: Function, shape: dict[str, int], base: Content) -> None:
         super().__init__(function, shape, base)
@@ -45,7 +45,7 @@ class Scaled(ChangedForm):
 
 
 class Gained(ChangedForm):
-    """The closed form with a gain for each dimension, pair of rotated dimensions, or head."""
+    """Computes the closed form with a gain for each dimension, pair of rotated dimensions, or head."""
 
     def __init__(self, function: Function, shape: dict[str, int], base: Content) -> None:
         super().__init__(function, shape, base)
@@ -58,7 +58,7 @@ class Gained(ChangedForm):
 
 
 class Mapped(ChangedForm):
-    """The closed form followed by a linear map of each row of values, W to W."""
+    """Computes the closed form followed by a linear map of each row of values, W to W."""
 
     def __init__(self, function: Function, shape: dict[str, int], base: Content) -> None:
         super().__init__(function, shape, base)
@@ -72,7 +72,7 @@ class Mapped(ChangedForm):
 
 
 class Shuffled(Content):
-    """A content whose inputs, integers, are renumbered in an order that is drawn once and never changes.
+    """Computes a content whose inputs, integers, are renumbered in an order that is drawn once and never changes.
 
     Inside of the domain, which has the positions of training, each position gets the value of another of them. Beyond
     it, each further stretch of the domain's length is reordered within itself, in the same order, so that the first two

@@ -23,7 +23,7 @@ _FUSED_EVERY = 8
 
 
 class Slot(nn.Module):
-    """A place in a model where a function is called.
+    """Marks a place in a model where a function is called.
 
     It starts with the closed form, or, where the function has none, with a trainable table drawn from `seed`.
     name: the kind of place, such as `position`. domain: the inputs that it gets in training. shape: the function's.

@@ -55,7 +55,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The estimated cost of a study."""
+    """Says what a study is estimated to cost."""
 
     fits: int
     runs: int

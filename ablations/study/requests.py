@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class ResolvedStudy:
-    """A study with the fingerprint of its data: all that a run needs to know. Sent to worker processes."""
+    """Holds a study with the fingerprint of its data: all that a run needs to know. Sent to worker processes."""
 
     spec: StudySpec
     fingerprint: str

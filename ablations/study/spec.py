@@ -149,7 +149,7 @@ class TuningSection(_Section):
 
 
 class TargetSection(_Section):
-    """A value of a metric whose first time each run is asked for."""
+    """Names a value of a metric whose first time each run is asked for."""
 
     metric: str
     value: float

@@ -31,7 +31,7 @@ _EXTRA_TOKENS = 2
 
 
 class Prompts(NamedTuple):
-    """The inputs from which a model generates: tokens [B, L], their lengths [B], and an encoder's source [B, S]."""
+    """Holds the inputs from which a model writes: tokens [B, L], their lengths [B] and an encoder's source [B, S]."""
 
     tokens: Tensor
     lengths: Tensor
@@ -49,7 +49,7 @@ Decode = Callable[[Transformer, Prompts, int], list[list[int]]]
 
 @dataclass(frozen=True)
 class Teacher:
-    """The scores of a model that is given the right tokens before each token that it predicts."""
+    """Holds the scores of a model that is given the right tokens before each token that it predicts."""
 
     loss: float
     """Nats per token."""
@@ -241,7 +241,7 @@ class PairTask(Task):
 
 
 class StoredPairTask(PairTask):
-    """The base of pair tasks whose training pairs are a fixed set."""
+    """Serves as the base of pair tasks whose training pairs are a fixed set."""
 
     training: Pairs
 

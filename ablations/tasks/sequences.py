@@ -19,7 +19,7 @@ __all__ = ["Addition", "Copy", "Reverse", "Sort"]
 
 
 class SequenceTask(PairTask):
-    """The base of tasks whose inputs are drawn anew for every batch; tested inputs are never among them."""
+    """Serves as the base of tasks whose inputs are drawn anew for every batch; tested inputs are never among them."""
 
     counts_tokens = False
 

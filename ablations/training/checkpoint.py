@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The content of a file that `write_snapshot` wrote."""
+    """Holds the content of a file that `write_snapshot` wrote."""
 
     path: Path
     header: dict[str, Any]

@@ -18,7 +18,7 @@ __all__ = ["Team", "joined_team"]
 
 @dataclass(frozen=True)
 class Team:
-    """A team of `size` processes, of which this is number `rank`. Each works on its share of every batch."""
+    """Names a team of `size` processes, of which this is number `rank`. Each works on its share of every batch."""
 
     rank: int = 0
     size: int = 1

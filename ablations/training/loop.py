@@ -51,7 +51,7 @@ class StoppedError(Exception):
 
 
 class TrainingStep:
-    """A model with its optimiser: each call does one step of forward, backward, clipping and update.
+    """Trains a model with its optimiser: each call does one step of forward, backward, clipping and update.
 
     moves: names of the parameters that have the slot's learning rate and weight decay.
     """

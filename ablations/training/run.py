@@ -45,7 +45,7 @@ OnMeasured = Callable[[int, list[Measurement], float], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a run."""
+    """Holds the results of a run."""
 
     progress: Progress
     tested: list[Measurement]
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model from a checkpoint, with its codec and its recipe."""
+    """Holds a model from a checkpoint, with its codec and its recipe."""
 
     model: Transformer
     codec: Codec | None

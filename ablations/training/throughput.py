@@ -25,7 +25,7 @@ WARM_UP_ROUNDS = 1
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model with its training step, and the batch that it is timed on."""
+    """Holds a model with its training step, and the batch that it is timed on."""
 
     step: TrainingStep
     batch: Batch

@@ -20,7 +20,7 @@ __all__ = ["Decoded", "beam_search", "greedy", "length_penalty", "sample"]
 
 @dataclass(frozen=True)
 class Decoded:
-    """The tokens that were decoded after each prompt."""
+    """Holds the tokens that were decoded after each prompt."""
 
     tokens: Tensor
     """[B, N] int64; beyond a sequence's length it is padded with the end token, or 0 if there is no end token."""
@@ -191,7 +191,7 @@ def beam_search(
 
 
 class _Reading:
-    """A context in which a model, in evaluation, reads prompts and then one token at a time."""
+    """Opens a context in which a model, in evaluation, reads prompts and then one token at a time."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class _Reading:
 
 
 class _Beams:
-    """The hypotheses of each sentence: those in its beam, and the best of those that have ended."""
+    """Keeps the hypotheses of each sentence: those in its beam, and the best of those that have ended."""
 
     def __init__(self, batch: int, beam: int, maximum: int, end: int, alpha: float, device: torch.device) -> None:
         self.maximum, self.end, self.alpha = maximum, end, alpha

@@ -16,7 +16,7 @@ __all__ = ["ForwardPass", "MemoryKeysValues"]
 
 @dataclass(frozen=True)
 class MemoryKeysValues:
-    """The keys and values that a decoder's layers compute from the encoder's output, the memory."""
+    """Holds the keys and values that a decoder's layers compute from the encoder's output, the memory."""
 
     by_layer: list[KeysValues]
     visibility: Visibility

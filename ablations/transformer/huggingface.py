@@ -21,7 +21,7 @@ __all__ = ["load_pretrained"]
 
 
 class _Family(NamedTuple):
-    """How the checkpoints of a family are read."""
+    """Says how the checkpoints of a family are read."""
 
     classes: Collection[str]
     tensor_name: Callable[[str], str]
@@ -68,7 +68,7 @@ def load_pretrained(folder: Path | str) -> Transformer:
 
 
 class _LoadedTable(LearnedTable):
-    """A position function whose table starts from trained positions: arm `free-table` starts from the checkpoint's."""
+    """Starts a position function's table from trained positions: arm `free-table` starts from the checkpoint's."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows

@@ -15,7 +15,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class KeyValueCache:
-    """The keys and values of self-attention by layer, and those of the encoder's output for cross-attention.
+    """Holds the keys and values of self-attention by layer, and those of the encoder's output for cross-attention.
 
     Each batch entry has its own length: a key is stored at its token's position, so prompts may differ in length.
     """

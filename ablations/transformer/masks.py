@@ -47,7 +47,7 @@ class SeenKeys:
 
 @dataclass(frozen=True)
 class Visibility:
-    """The rules that hide keys from queries. A query that sees no key gets 0 from attention."""
+    """Holds the rules that hide keys from queries. A query that sees no key gets 0 from attention."""
 
     causal: bool = False
     """Query i sees the keys j <= i + Lk − Lq: the ends are aligned."""

@@ -28,7 +28,7 @@ __all__ = ["Transformer", "TransformerConfig"]
 
 
 class Transformer(Stack):
-    """A Transformer of any kind: a stack of blocks with an embedding, an output layer and, for some, an encoder.
+    """Computes a Transformer of any kind: a stack of blocks with an embedding, an output and, for some, an encoder.
 
     `decoder`: tokens [B, L] to logits [B, L, V] of the tokens that follow. `encoder-decoder`: the same, given a source
     that `encoder` reads. `encoder`: to logits of classes [B, C], or per token [B, L, C] or [B, L, V]. `image`: images

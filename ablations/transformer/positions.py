@@ -21,7 +21,7 @@ __all__ = ["PositionValues", "randomised_positions", "sequence_values", "step_va
 
 @dataclass(frozen=True)
 class PositionValues:
-    """The values of the position slot for one forward pass; at most one field is set, by the function's role."""
+    """Holds the position slot's values for one forward pass; at most one field is set, by the function's role."""
 
     added: Callable[[Tensor], Tensor] | None = None
     """Adds the positions to embeddings: [B, L, W] to [B, L, W]."""

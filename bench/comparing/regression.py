@@ -36,7 +36,7 @@ Word = Literal["slower", "faster", "no different", "inconclusive", "too few"]
 
 @dataclass(frozen=True)
 class TimeRatio:
-    """The time that B takes, as a multiple of A's."""
+    """Says how long B takes, as a multiple of A's."""
 
     ratio: float
     """exp of the Hodges–Lehmann shift of log times: the median of log b − log a over all pairs of processes."""

@@ -35,7 +35,7 @@ _EVERY_QUICK_CASE = ("--quick", "--minutes", "10")
 
 @dataclass(frozen=True)
 class Request:
-    """The two sides to compare, and how many processes measure them if they are sources."""
+    """Names the two sides to compare, and how many processes measure them if they are sources."""
 
     a: str
     b: str
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of comparing two sides."""
+    """Holds the result of comparing two sides."""
 
     ratios: dict[str, TimeRatio]
     """How much longer B takes, by the name of each measurement that both sides have."""
@@ -195,7 +195,7 @@ def _measure(request: Request) -> tuple[Results, Results, bool]:
 
 @dataclass(frozen=True)
 class _State:
-    """A state of the source, ready to be measured."""
+    """Holds a state of the source, ready to be measured."""
 
     name: str
     python: Path

@@ -23,7 +23,7 @@ _SAMPLE_MILLISECONDS = 100
 
 @dataclass(frozen=True)
 class Conditions:
-    """The state of a machine over a stretch of time. A field is None if the system doesn't report it."""
+    """Holds the state of a machine over a stretch of time. A field is None if the system doesn't report it."""
 
     others_share: float | None
     """The share of the machine's processor time that other processes used."""
@@ -39,7 +39,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class GpuSample:
-    """The state of a GPU at one moment, from a line of nvidia-smi's output."""
+    """Holds the state of a GPU at one moment, from a line of nvidia-smi's output."""
 
     clock: float | None
     temperature: float | None

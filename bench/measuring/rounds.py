@@ -51,7 +51,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rounds and calls are measured of each implementation of a case."""
+    """Says how many rounds and calls are measured of each implementation of a case."""
 
     rounds: int = 20
     """The largest number of rounds."""
@@ -121,7 +121,7 @@ Send = Callable[[Message], None]
 
 @dataclass(frozen=True)
 class Ready:
-    """An implementation that can be timed."""
+    """Stands for an implementation that can be timed."""
 
     time: Callable[[], float]
     """Takes a sample and returns the seconds of one call."""

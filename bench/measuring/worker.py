@@ -41,7 +41,7 @@ profiler, which counts memory."""
 
 @dataclass
 class Timing:
-    """The times of one implementation of a case, or the reason why there are none."""
+    """Holds the times of one implementation of a case, or the reason why there are none."""
 
     status: str = "failed"
     """`ok`, `missing`, `oom` or `failed`."""

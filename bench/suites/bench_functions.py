@@ -128,7 +128,7 @@ def _declare(impl: Implementation) -> None:
 
 
 class _By(Content):
-    """A folded net that is evaluated by a given implementation of `polyline`."""
+    """Computes a folded net that is evaluated by a given implementation of `polyline`."""
 
     def __init__(self, folded: FoldedPolyline, impl: Implementation) -> None:
         super().__init__(folded.function, folded.shape)

@@ -16,7 +16,7 @@ _FLOAT, _TOKEN = 4, 8
 
 @dataclass(frozen=True)
 class LowerBound:
-    """The fewest operations and bytes that an operator needs."""
+    """Counts the fewest operations and bytes that an operator needs."""
 
     flop: float
     bytes: float

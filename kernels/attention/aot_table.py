@@ -42,7 +42,7 @@ OPTIONS = ("window", "lengths", "dropout", "softcap")
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel for one GPU.
+    """Describes one kernel for one GPU.
 
     window: whether there is a bound on earlier keys. lengths: whether there are key lengths, or query lengths too.
     table: whether the query gradient also sums the table's gradient.

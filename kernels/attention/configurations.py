@@ -22,7 +22,7 @@ WINNERS = Path(__file__).parent / "winners.json"
 
 @dataclass(frozen=True)
 class Tile:
-    """The size of a tile of scores (queries by keys), the warps of a program, the stages of its software pipeline."""
+    """Sets the size of a tile of scores (queries by keys), a program's warps, the stages of its software pipeline."""
 
     queries: int
     keys: int
@@ -32,7 +32,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Case:
-    """What the best tile depends on: the pass, its sizes and what it computes.
+    """Says what the best tile depends on: the pass, its sizes and what it computes.
 
     causal: whether there is a bound on later keys. masked: whether there is one on earlier keys, lengths, dropout or a
     softcap. grouped: whether query heads share key heads.

@@ -34,7 +34,7 @@ def block_dim(head_dim: int) -> int:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a call is given: q [B, H, Lq, D], k and v [B, Hkv, Lk, D], and its options.
+    """Holds what a call is given: q [B, H, Lq, D], k and v [B, Hkv, Lk, D], and its options.
 
     table: [M, H, Lq + Lk - 1] float32. key_lengths: [B]. query_lengths: [B], beside key lengths alone. seed: [S] int64.
     """

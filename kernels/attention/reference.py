@@ -27,7 +27,7 @@ Window = int | tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class RelativeBias:
-    """A bias on attention scores that depends only on the head and on i - j.
+    """Gives attention scores a bias that depends only on the head and on i - j.
 
     table: [H, Lq + Lk - 1] float32; entry [h, i - j + Lk - 1] is added to the scaled score of query i and key j,
     both counted from 0. T5, ALiBi, KERPLE and any network of i - j are such tables.
@@ -48,7 +48,7 @@ class RelativeBias:
 
 @dataclass(frozen=True)
 class Options:
-    """What a call asks for besides its tensors.
+    """Says what a call asks for besides its tensors.
 
     causal, window: which keys a query sees, as `visible` says; window None is no window. scale: the factor of q kᵀ.
     softcap: the bound c of the scaled scores, which become c tanh(s / c); None is no bound. dropout_p: the share of

@@ -21,7 +21,7 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 @dataclass(frozen=True)
 class Variant:
-    """One specialisation of the kernel for one GPU."""
+    """Describes one specialisation of the kernel for one GPU."""
 
     target: str
     backward: bool

@@ -32,7 +32,7 @@ NETS = (((16,), 1, 1), ((48, 20), 32, 64), ((64, 64), 16, 16), ((128, 128), 1, 1
 
 @dataclass(frozen=True)
 class Variant:
-    """One specialisation of a kernel for one GPU. plain: without add_to, or without a gradient of the frequencies."""
+    """Describes a kernel for one GPU. plain: without add_to, or without a gradient of the frequencies."""
 
     target: str
     backward: bool

@@ -34,7 +34,7 @@ _MLFLOW_STATUS = {"ok": "FINISHED", "pruned": "KILLED"}
 
 @dataclass(frozen=True)
 class _Child:
-    """A run in MLflow that was copied from a record."""
+    """Names a run in MLflow that was copied from a record."""
 
     number: str
     """MLflow's id."""
@@ -47,7 +47,7 @@ class _Child:
 
 
 class Mirror:
-    """A writer of one study's runs to MLflow; it does not write again what is there already.
+    """Writes one study's runs to MLflow; it does not write again what is there already.
 
     What belongs to the study's folder is told by an id in the folder, so that the folder may be moved or linked, and
     other folders may hold runs of the same study.
@@ -179,7 +179,7 @@ class Mirror:
 
 
 class BackgroundMirror:
-    """A mirror in a thread of its own, so that no run waits for MLflow; it stops at the first error."""
+    """Runs a mirror in a thread of its own, so that no run waits for MLflow; it stops at the first error."""
 
     def __init__(self, folder: Path, study: str) -> None:
         self.error = ""

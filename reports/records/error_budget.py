@@ -9,7 +9,7 @@ __all__ = ["BudgetDesign"]
 
 @dataclass(frozen=True)
 class BudgetDesign:
-    """The nets of an error budget. They are of one kind, fitted to one function, and differ in size alone."""
+    """Names the nets of an error budget. They are of one kind, fitted to one function, and differ in size alone."""
 
     pieces: tuple[tuple[str, int], ...]
     """Each net's name and its number of pieces, the fewest first."""

@@ -38,7 +38,7 @@ class UnreadableSlotsError(Exception):
 
 @dataclass(frozen=True)
 class KeptSlots:
-    """What one evaluation run kept of its slots."""
+    """Holds what one evaluation run kept of its slots."""
 
     header: Mapping[str, Any]
     """The run's study, function, arm, net and seed, the slot's name, the function's shape and what its inputs are."""

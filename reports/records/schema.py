@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """A named quantity. `higher_is_better` is None for a quantity that is only shown, never judged."""
+    """Names a quantity. `higher_is_better` is None for a quantity that is only shown, never judged."""
 
     name: str
     unit: str
@@ -39,7 +39,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of one metric at one training step. NaN and infinity are stored as None: the value is missing."""
+    """Holds one value of a metric at one training step. NaN and infinity are stored as None: the value is missing."""
 
     metric: Metric
     value: float | None
@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True, order=True)
 class CellKey:
-    """A cell of a study: one function in one arm with one net. `net` is empty for an arm without a net."""
+    """Names a cell of a study: one function in one arm with one net. `net` is empty for an arm without a net."""
 
     function: str
     arm: str
@@ -171,7 +171,7 @@ class StudyCard:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: what was run, what it measured, and where."""
+    """Records one run: what was run, what it measured, and where."""
 
     run_id: str
     study: str

@@ -39,7 +39,7 @@ class CorruptResultError(Exception):
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of a results folder, and the unreadable files set aside whose runs were not repeated since."""
+    """Holds the runs of a results folder, and the unreadable files set aside whose runs were not repeated since."""
 
     records: tuple[RunRecord, ...]
     corrupt: tuple[Path, ...] = ()

@@ -34,7 +34,7 @@ figures; what its implementation needs and this machine lacks; how many threads 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with its quartiles."""
+    """Holds a median with its quartiles."""
 
     median: float
     low: float
@@ -43,7 +43,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Work:
-    """How much work is done per unit of time, such as tokens per second."""
+    """Says how much work is done per unit of time, such as tokens per second."""
 
     rate: float
     unit: str
@@ -51,7 +51,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of one implementation of a case. What was not measured is None."""
+    """Holds what was measured of one implementation of a case. What was not measured is None."""
 
     implementation: str
     status: str
@@ -82,7 +82,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class CaseSpeeds:
-    """An operator at one size, and the speeds of all its implementations."""
+    """Describes an operator at one size, and the speeds of all its implementations."""
 
     operator: str
     size: str
@@ -106,7 +106,7 @@ class CaseSpeeds:
 
 @dataclass(frozen=True)
 class ContendedRounds:
-    """How many rounds of a table were contended."""
+    """Counts how many rounds of a table were contended."""
 
     contended: int
     rounds: int
@@ -127,7 +127,7 @@ def contended_rounds(cases: Iterable[CaseSpeeds]) -> ContendedRounds:
 
 @dataclass(frozen=True)
 class SuiteSpeeds:
-    """A suite of cases as one command measured it on one machine."""
+    """Holds a suite of cases as one command measured it on one machine."""
 
     suite: str
     baseline: str

@@ -24,7 +24,7 @@ _THRESHOLDS = tuple(float(value) for value in np.linspace(-3, 3, 61))
 
 @dataclass(frozen=True)
 class AcrossStudies:
-    """An arm over several studies. A score is one seed's gain over the reference, in margins of its study."""
+    """Sums up an arm over several studies. A score is one seed's gain over the reference, in margins of its study."""
 
     arm: str
     """The arm and its net, without the function, which may be another in each study."""

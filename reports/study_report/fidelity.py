@@ -14,7 +14,7 @@ __all__ = ["FidelityRow", "fidelity"]
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """A net's errors on one region of its inputs."""
+    """Holds a net's errors on one region of its inputs."""
 
     function: str
     net: str

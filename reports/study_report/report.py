@@ -31,7 +31,7 @@ class NoResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Report:
-    """The files of a report that was written, and what it was made of."""
+    """Names the files of a report that was written, and what it was made of."""
 
     html: Path
     markdown: Path

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SlotDrawing:
-    """The figure of a study's slots, and what the report says of it."""
+    """Holds the figure of a study's slots, and what the report says of it."""
 
     svg: str | None
     """None where no run of these arms kept its slots."""
@@ -40,7 +40,7 @@ class SlotDrawing:
 
 @dataclass(frozen=True)
 class _Panel:
-    """One cell's slots over its seeds: values [seeds, N, outputs] by the slot's path."""
+    """Holds one cell's slots over its seeds: values [seeds, N, outputs] by the slot's path."""
 
     label: str
     colour: str

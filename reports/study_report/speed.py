@@ -22,7 +22,7 @@ FEWEST_BUILDS = 8
 
 @dataclass(frozen=True)
 class SpeedRatio(Estimate):
-    """A speed as a multiple of the reference's; `count` is the number of builds that it was measured on."""
+    """Holds a speed as a multiple of the reference's; `count` is the number of builds that it was measured on."""
 
     corrected: Interval | None = None
     """The interval at Bonferroni's level: those of all arms hold together in 95 % of sessions. None where the builds

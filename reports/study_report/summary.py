@@ -26,7 +26,7 @@ __all__ = ["CellSummary", "Curve", "Summary", "summarise"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric against training steps: its mean over the seeds, its lowest and its highest value."""
+    """Holds a metric against training steps: its mean over the seeds, its lowest and its highest value."""
 
     steps: tuple[int, ...]
     mean: tuple[float, ...]
@@ -36,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class CellSummary:
-    """Everything that a study measured of one cell. What was not measured is None."""
+    """Holds everything that a study measured of one cell. What was not measured is None."""
 
     cell: CellKey
     label: str
@@ -83,7 +83,7 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a report shows of a study, or of a folder of single fits, whose `card` is None."""
+    """Holds what a report shows of a study, or of a folder of single fits, whose `card` is None."""
 
     card: StudyCard | None
     metric: Metric | None

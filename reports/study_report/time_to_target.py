@@ -34,7 +34,7 @@ class CellTimes:
 
 @dataclass(frozen=True)
 class TimesToTarget:
-    """The target of a study, and the cells with runs, in its order."""
+    """Holds the target of a study, and the cells with runs, in its order."""
 
     metric: Metric
     value: float

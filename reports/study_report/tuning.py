@@ -16,7 +16,7 @@ _OF_SLOTS = "slot_"
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting of a cell, with its run for every tuning seed."""
+    """Holds a setting of a cell, with its run for every tuning seed."""
 
     number: int
     settings: Mapping[str, float]
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Edge:
-    """A setting whose best value is within 5 % of an end of its range: beyond it there may be a better one."""
+    """Names a setting whose best value is within 5 % of an end of its range: a better one may lie beyond."""
 
     setting: str
     value: float

@@ -14,7 +14,7 @@ __all__ = ["VerdictText", "verdict_text"]
 
 @dataclass(frozen=True)
 class VerdictText:
-    """The verdict of a study in sentences; each field is empty where there is nothing to say."""
+    """Holds the verdict of a study in sentences; each field is empty where there is nothing to say."""
 
     verdict: str
     """What the study asked: how the arms with a fitted net did; every cell, in a study without such an arm."""

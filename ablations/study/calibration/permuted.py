@@ -17,7 +17,7 @@ __all__ = ["permuted_arm"]
 
 
 class Permuted(Content):
-    """A closed form whose dimensions are in another order."""
+    """Computes a closed form whose dimensions are in another order."""
 
     def __init__(self, slot: Slot, order: torch.Tensor) -> None:
         super().__init__(slot.function, slot.shape)

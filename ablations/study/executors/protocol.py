@@ -11,7 +11,7 @@ __all__ = ["Advanced", "Died", "Event", "Executor", "Finished", "OnEvent", "Runn
 
 
 class Runnable(Protocol):
-    """A request as executors see it: it can be pickled, and it has an id."""
+    """Describes a request as executors see it: it can be pickled, and it has an id."""
 
     @property
     def run_id(self) -> str:

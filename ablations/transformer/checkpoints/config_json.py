@@ -85,7 +85,7 @@ and that logits don't depend on. Read by `ConfigJson.refuse_unread`, which refus
 
 
 class ConfigJson:
-    """The keys of a checkpoint's config.json; each method reads one, with the default of transformers' config class.
+    """Reads a checkpoint's config.json; each method reads one key, with the default of transformers' config class.
 
     Where a family has its own name for a key that transformers also takes by a general name, `general` is that name.
     Raises InputError for a file that can't be read and for values of another kind.
