@@ -149,7 +149,7 @@ def tiny_study(tmp_path: Path) -> Callable[..., Path]:
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A study that was run to its end by the command."""
+    """Is a study that was run to its end by the command."""
 
     folder: Path
     """Where the command was run; the study is in runs/tiny below it."""

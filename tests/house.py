@@ -22,7 +22,7 @@ MAY_IMPORT = {
 
 @dataclass(frozen=True)
 class House:
-    """The modules of a checkout by dotted name (without `trans4init.`), and which modules each imports."""
+    """Lists the modules of a checkout by dotted name (without `trans4init.`), and which modules each imports."""
 
     files: Mapping[str, Path]
     imports: Mapping[str, frozenset[str]]

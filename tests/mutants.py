@@ -24,7 +24,7 @@ TIME_LIMIT = 600
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: `old` stands exactly once in `file` and becomes `new`; `tests` are what should notice."""
+    """Plants one fault: `old` stands exactly once in `file` and becomes `new`; `tests` are what should notice."""
 
     name: str
     file: str

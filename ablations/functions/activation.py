@@ -12,7 +12,7 @@ __all__ = ["Activation"]
 
 
 class Activation(Function):
-    """A function from [...] to [...]. Without it the feed-forward layer becomes linear."""
+    """Maps [...] to [...], number by number. Without it the feed-forward layer becomes linear."""
 
     slot = "activation"
     domain = Domain(-4, 4, integer=False)
@@ -25,7 +25,7 @@ class Activation(Function):
 
 @FUNCTIONS.register
 class Relu(Activation):
-    """max(x, 0)."""
+    """Computes max(x, 0)."""
 
     name = "relu"
     source = "Nair and Hinton 2010, Rectified Linear Units Improve Restricted Boltzmann Machines, section 2"
@@ -46,7 +46,7 @@ class Relu(Activation):
 
 @FUNCTIONS.register
 class Gelu(Activation):
-    """x · Φ(x) with Φ the normal distribution function: the exact form, by erf."""
+    """Computes x · Φ(x) with Φ the normal distribution function: the exact form, by erf."""
 
     name = "gelu"
     source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
@@ -67,7 +67,7 @@ class Gelu(Activation):
 
 @FUNCTIONS.register
 class GeluTanh(Activation):
-    """½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): the form of GPT-2, an approximation of GELU."""
+    """Computes ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): the form of GPT-2, an approximation of GELU."""
 
     name = "gelu-tanh"
     source = "Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2"
@@ -83,7 +83,7 @@ class GeluTanh(Activation):
 
 @FUNCTIONS.register
 class Silu(Activation):
-    """x σ(x), also called swish."""
+    """Computes x σ(x), also called swish."""
 
     name = "silu"
     source = "Elfwing et al. 2018, Sigmoid-Weighted Linear Units for Neural Network Function Approximation"
@@ -105,7 +105,7 @@ class Silu(Activation):
 
 @FUNCTIONS.register
 class Sigmoid(Activation):
-    """1 / (1 + e^−x)."""
+    """Computes 1 / (1 + e^−x)."""
 
     name = "sigmoid"
     source = "Rumelhart et al. 1986, Learning Representations by Back-Propagating Errors, equation 2"
@@ -126,7 +126,7 @@ class Sigmoid(Activation):
 
 @FUNCTIONS.register
 class Tanh(Activation):
-    """(e^x − e^−x) / (e^x + e^−x)."""
+    """Computes (e^x − e^−x) / (e^x + e^−x)."""
 
     name = "tanh"
     source = "LeCun et al. 1998, Efficient BackProp, section 4.4"

@@ -13,7 +13,7 @@ __all__ = ["PublishedGelu"]
 
 
 class PublishedGelu(Activation):
-    """An approximation of GELU from a paper: a closed form of its own, and a named point in GELU's figures."""
+    """Approximates GELU as a paper does: a closed form of its own, and a named point in GELU's figures."""
 
     approximates = "gelu"
 
@@ -32,7 +32,7 @@ def _polynomial(coefficients: tuple[float, ...], inputs: Tensor) -> Tensor:
 
 @FUNCTIONS.register
 class IGelu(PublishedGelu):
-    """½ x (1 + L(x / √2)), L(x) = sgn(x) (a (min(|x|, −b) + b)² + 1), a = −0.2888, b = −1.769."""
+    """Computes ½ x (1 + L(x / √2)), L(x) = sgn(x) (a (min(|x|, −b) + b)² + 1), a = −0.2888, b = −1.769."""
 
     name = "i-gelu"
     source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.4"
@@ -48,7 +48,7 @@ class IGelu(PublishedGelu):
 
 @FUNCTIONS.register
 class HGelu(PublishedGelu):
-    """x · ReLU6(1.702 x + 3) / 6."""
+    """Computes x · ReLU6(1.702 x + 3) / 6."""
 
     name = "h-gelu"
     source = "Kim et al. 2021, I-BERT, section 3.4 (after h-swish, Howard et al. 2019)"
@@ -62,7 +62,7 @@ class HGelu(PublishedGelu):
 
 @FUNCTIONS.register
 class QuadraticGelu(PublishedGelu):
-    """0.125 x² + 0.25 x + 0.5: models are trained with it; it is not meant to be accurate."""
+    """Computes 0.125 x² + 0.25 x + 0.5: models are trained with it; it is not meant to be accurate."""
 
     name = "quadratic-gelu"
     source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, stage 1"
@@ -76,7 +76,7 @@ class QuadraticGelu(PublishedGelu):
 
 @FUNCTIONS.register
 class PumaGelu(PublishedGelu):
-    """0 below −4, a cubic to −1.95, a polynomial of degree 6 to 3, x above."""
+    """Is 0 below −4, a cubic to −1.95, a polynomial of degree 6 to 3, x above."""
 
     name = "puma-gelu"
     source = "Dong et al. 2023, PUMA: Secure Inference of LLaMA-7B in Five Minutes, secure GeLU"
@@ -94,7 +94,7 @@ class PumaGelu(PublishedGelu):
 
 @FUNCTIONS.register
 class BoltGelu(PublishedGelu):
-    """0 below −2.7, a polynomial of degree 4 in |x| plus x / 2 to 2.7, x above."""
+    """Is 0 below −2.7, a polynomial of degree 4 in |x| plus x / 2 to 2.7, x above."""
 
     name = "bolt-gelu"
     source = "Pang et al. 2024, BOLT: Privacy-Preserving, Accurate and Efficient Inference for Transformers"

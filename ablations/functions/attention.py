@@ -17,7 +17,7 @@ __all__ = ["Scale", "VectorFunction"]
 
 
 class Scale(Function):
-    """The factor on the scores of a query that sees n keys, from n [N] to [N]. Without it the factor is 1."""
+    """Gives the factor on the scores of a query that sees n keys, from n [N] to [N]. Without it the factor is 1."""
 
     slot = "scale"
     elementwise = True
@@ -39,7 +39,7 @@ class Scale(Function):
 
 @FUNCTIONS.register
 class AttentionScale(Scale):
-    """1/√D, independent of the number of keys."""
+    """Is 1/√D, independent of the number of keys."""
 
     name = "attention-scale"
     fused = True
@@ -58,7 +58,7 @@ class AttentionScale(Scale):
 
 @FUNCTIONS.register
 class ScalableSoftmax(Scale):
-    """s ln(n) / √D with s = 0.43: attention doesn't flatten as the number of keys grows."""
+    """Is s ln(n) / √D with s = 0.43: attention doesn't flatten as the number of keys grows."""
 
     name = "scalable-softmax"
     source = "Nakanishi 2025, Scalable-Softmax Is Superior for Attention, section 2 (s trained there; 0.43 fits it)"
@@ -75,7 +75,7 @@ class ScalableSoftmax(Scale):
 
 
 class VectorFunction(Function):
-    """A function from vectors [..., n] to vectors [..., n]. Its domain bounds each of the n numbers."""
+    """Maps vectors [..., n] to vectors [..., n]. Its domain bounds each of the n numbers."""
 
     takes = "vectors"
     role = "row"
@@ -89,7 +89,7 @@ class VectorFunction(Function):
 
 @FUNCTIONS.register
 class HeadMixing(VectorFunction):
-    """The identity on the vector of head outputs. Arm `corrected` adds a trained mixing that starts from 0."""
+    """Is the identity on the vector of head outputs. Arm `corrected` adds a trained mixing that starts from 0."""
 
     name = "head-mixing"
     slot = "head-mixing"

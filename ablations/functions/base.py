@@ -26,7 +26,7 @@ Role = Literal["added", "rotary", "bias", "pair-bias", "elementwise", "row", "st
 
 @dataclass(frozen=True)
 class Domain:
-    """The inputs at which a function is used: the integers low..high, or the reals between them.
+    """Says at which inputs a function is used: the integers low..high, or the reals between them.
 
     log: the reals are positive and matter by their ratios, so that points and nets use the logarithm.
     Raises InputError for ends that make no domain.
@@ -94,7 +94,7 @@ class Domain:
 
 
 class Function(ABC):
-    """A named mathematical function of a Transformer. Subclasses register themselves in `FUNCTIONS`.
+    """Describes a named mathematical function of a Transformer. Subclasses register themselves in `FUNCTIONS`.
 
     Inputs are numbers, [N] for positions or [...] for elementwise functions. The values are `[N, width]` or
     `[heads, N]` for functions with such a shape, and have the shape of the inputs for elementwise functions.

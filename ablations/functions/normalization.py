@@ -15,7 +15,7 @@ NORM_EPSILON = 1e-5
 
 
 class Normalizer(Function):
-    """The function that a normalisation layer applies before its gain and bias."""
+    """Is the function that a normalisation layer applies before its gain and bias."""
 
     slot = "normalization"
     elementwise = True
@@ -26,7 +26,7 @@ class Normalizer(Function):
 
 
 class Rsqrt(Normalizer):
-    """1 / √(v + 1e-5): maps a statistic v of the state to the factor on the state."""
+    """Computes 1 / √(v + 1e-5): maps a statistic v of the state to the factor on the state."""
 
     domain = Domain(1e-4, 1e4, integer=False, log=True)
     log_values = True
@@ -51,7 +51,7 @@ class Rsqrt(Normalizer):
 
 @FUNCTIONS.register
 class LayerNormRsqrt(Rsqrt):
-    """The factor of LayerNorm, from the variance over the width. The layer subtracts the mean first."""
+    """Gives the factor of LayerNorm, from the variance over the width. The layer subtracts the mean first."""
 
     name = "layernorm-rsqrt"
     fused = True
@@ -61,7 +61,7 @@ class LayerNormRsqrt(Rsqrt):
 
 @FUNCTIONS.register
 class RmsNormRsqrt(Rsqrt):
-    """The factor of RMSNorm, from the mean square over the width."""
+    """Gives the factor of RMSNorm, from the mean square over the width."""
 
     name = "rmsnorm-rsqrt"
     fused = True
@@ -71,7 +71,7 @@ class RmsNormRsqrt(Rsqrt):
 
 @FUNCTIONS.register
 class Dyt(Normalizer):
-    """tanh(α x) with a trained α that starts at 0.5. The function is tanh; α belongs to the layer."""
+    """Computes tanh(α x) with a trained α that starts at 0.5. The function is tanh; α belongs to the layer."""
 
     name = "dyt"
     source = "Zhu et al. 2025, Transformers without Normalization, section 4, algorithm 1"
@@ -97,7 +97,7 @@ class Dyt(Normalizer):
 
 @FUNCTIONS.register
 class Derf(Dyt):
-    """erf(α x + s) with a trained α that starts at 0.5 and a trained shift s that starts at 0."""
+    """Computes erf(α x + s) with a trained α that starts at 0.5 and a trained shift s that starts at 0."""
 
     name = "derf"
     source = "Chen et al. 2025, Stronger Normalization-Free Transformers"

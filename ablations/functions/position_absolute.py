@@ -12,7 +12,7 @@ __all__ = ["AbsolutePosition"]
 
 
 class AbsolutePosition(Function):
-    """A function from positions [N] to encodings [N, width]. Without it nothing is added (NoPE)."""
+    """Maps positions [N] to encodings [N, width]. Without it nothing is added (NoPE)."""
 
     slot = "position"
     role = "added"
@@ -33,7 +33,7 @@ class AbsolutePosition(Function):
 
 @FUNCTIONS.register
 class Sinusoidal(AbsolutePosition):
-    """PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i+1) = cos(p / 10000^(2i/width)), sines and cosines interleaved."""
+    """Computes PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i+1) = cos(p / 10000^(2i/width)), interleaved."""
 
     name = "sinusoidal"
     source = "Vaswani et al. 2017, Attention Is All You Need, section 3.5"
@@ -66,7 +66,7 @@ class Sinusoidal(AbsolutePosition):
 
 @FUNCTIONS.register
 class SinusoidalHalves(Sinusoidal):
-    """sin(p w_i) in the first half and cos(p w_i) in the second; w_i is geometric from 1 to 1/10000, both included."""
+    """Puts sin(p w_i) in the first half and cos(p w_i) in the second; w_i is geometric from 1 to 1/10000, included."""
 
     name = "sinusoidal-halves"
     source = "Vaswani et al. 2018, Tensor2Tensor, common_attention.get_timing_signal_1d"
@@ -91,7 +91,7 @@ class SinusoidalHalves(Sinusoidal):
 
 @FUNCTIONS.register
 class Sinusoidal2d(AbsolutePosition):
-    """An encoding of an image's patches, row by row: half of the width encodes the column, half the row.
+    """Encodes an image's patches, row by row: half of the width encodes the column, half the row.
 
     Each half has the frequencies of `sinusoidal`, its sines before its cosines. The order is that of the authors' code.
     A model of images gives the shape: `columns` patches a row, 16 where it is left out, after `class_tokens` class
@@ -126,7 +126,7 @@ class Sinusoidal2d(AbsolutePosition):
 
 @FUNCTIONS.register
 class NoPosition(AbsolutePosition):
-    """No positional encoding. A causal Transformer can still infer positions, since its mask differs between them."""
+    """Adds no positional encoding. A causal Transformer can still infer positions: its mask differs between them."""
 
     name = "none"
     source = (
@@ -153,7 +153,7 @@ class NoPosition(AbsolutePosition):
 
 @FUNCTIONS.register
 class LearnedTable(AbsolutePosition):
-    """One trained vector per position, from a random start. It has no closed form: its only arm is `free-table`."""
+    """Holds one trained vector per position, from a random start. No closed form: its only arm is `free-table`."""
 
     name = "learned-table"
     source = "Gehring et al. 2017, Convolutional Sequence to Sequence Learning, section 3.1"

@@ -19,7 +19,7 @@ __all__ = ["RelativeFunction"]
 
 
 class RelativeFunction(Function):
-    """A function from distances |i − j| [N] to biases [H, N]. Without it there is no bias (NoPE)."""
+    """Maps distances |i − j| [N] to biases [H, N]. Without it there is no bias (NoPE)."""
 
     slot = "position"
     role: ClassVar[Role] = "bias"
@@ -53,7 +53,7 @@ def _per_head(values: Tensor, inputs: Tensor) -> Tensor:
 
 @FUNCTIONS.register
 class Alibi(RelativeFunction):
-    """−2^(−8h/H) |i − j| for head h of H, counted from 1; other slopes for an H that is not a power of two."""
+    """Computes −2^(−8h/H) |i − j| for head h of H, counted from 1; other slopes for an H that is not a power of two."""
 
     name = "alibi"
     source = "Press et al. 2022, Train Short, Test Long: Attention with Linear Biases, section 3"
@@ -76,7 +76,7 @@ class Alibi(RelativeFunction):
 
 
 class Kerple(RelativeFunction):
-    """KERPLE with fixed numbers: the paper trains two per head, here they are spread over the range they start in.
+    """Is KERPLE with fixed numbers: the paper trains two per head, here they are spread over the range they start in.
 
     The authors' code draws their initial values uniformly: p from (0, 2), a from (0, 1).
     """
@@ -90,7 +90,7 @@ class Kerple(RelativeFunction):
 
 @FUNCTIONS.register
 class KerpleLog(Kerple):
-    """−p ln(1 + a |i − j|)."""
+    """Computes −p ln(1 + a |i − j|)."""
 
     name = "kerple-log"
     source = (
@@ -107,7 +107,7 @@ class KerpleLog(Kerple):
 
 @FUNCTIONS.register
 class KerplePower(Kerple):
-    """−a |i − j|^p."""
+    """Computes −a |i − j|^p."""
 
     name = "kerple-power"
     source = (
@@ -130,7 +130,7 @@ class KerplePower(Kerple):
 
 @FUNCTIONS.register
 class Fire(RelativeFunction):
-    """f(ψ(i − j) / ψ(L)), where ψ(x) = ln(1 + c x), and f is an MLP with 32 ReLU units.
+    """Computes f(ψ(i − j) / ψ(L)), where ψ(x) = ln(1 + c x), and f is an MLP with 32 ReLU units.
 
     The closed form is one fixed draw of f's initial values, with c = 0.1 and L = 512, where the paper starts. The paper
     trains f, c and L, and normalises by the query's position: see `fire-query`. With a constant L the bias is a
@@ -165,7 +165,7 @@ class Fire(RelativeFunction):
 
 @FUNCTIONS.register
 class FireQuery(Fire):
-    """FIRE as published, normalised by n = max(L, i) of query i. The function is f, of ψ(i − j) / ψ(n) in [0, 1].
+    """Is FIRE as published, normalised by n = max(L, i) of query i. The function is f, of ψ(i − j) / ψ(n) in [0, 1].
 
     The slot trains c and L in every arm, as the paper does; in the paper f is trained too, from a random start: a net
     `mlp-relu` with 32 hidden units in arm `learned-from-scratch`. The paper's code adds 1e-6 to ψ(n).
@@ -231,7 +231,7 @@ def _drawn(heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Tabulated(RelativeFunction):
-    """A relative encoding without a closed form: a trained table, whose only arm is `free-table`."""
+    """Is a relative encoding without a closed form: a trained table, whose only arm is `free-table`."""
 
     closed_form = False
     domain = Domain(0, 511, integer=True)
@@ -255,7 +255,7 @@ class Tabulated(RelativeFunction):
 
 @FUNCTIONS.register
 class LearnedDistance(Tabulated):
-    """One trained bias per head and distance; the last is used for every distance beyond."""
+    """Holds one trained bias per head and distance; the last is used for every distance beyond."""
 
     name = "learned-distance"
     source = "Shaw et al. 2018, Self-Attention with Relative Position Representations, section 3.2 (clipped distances)"
@@ -268,7 +268,7 @@ class LearnedDistance(Tabulated):
 
 @FUNCTIONS.register
 class T5(Tabulated):
-    """A bias for each of 32 buckets of distances: one each up to 15, then logarithmically wider, the last endless."""
+    """Holds a bias for each of 32 buckets of distances: one each to 15, then logarithmically wider, the last open."""
 
     name = "t5"
     source = "Raffel et al. 2020, Exploring the Limits of Transfer Learning with T5, section 2.1 (causal buckets)"

@@ -17,7 +17,7 @@ __all__ = ["Rotary", "rotate"]
 
 
 class Rotary(Function):
-    """A function from positions [N] to [N, 2P]: P cosines, then P sines. Without it nothing is rotated."""
+    """Maps positions [N] to [N, 2P]: P cosines, then P sines. Without it nothing is rotated."""
 
     slot = "position"
     role = "rotary"
@@ -107,7 +107,7 @@ def rotate(state: Tensor, values: Tensor, *, pairs: int, key: bool, interleaved:
 
 @FUNCTIONS.register
 class Rope(Rotary):
-    """Pair i is rotated by p / 10000^(2i/D) at position p."""
+    """Rotates pair i rotated by p / 10000^(2i/D) at position p."""
 
     name = "rope"
     source = "Su et al. 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding, section 3.2, equation 15"
@@ -115,7 +115,7 @@ class Rope(Rotary):
 
 @FUNCTIONS.register
 class RopePartial(Rotary):
-    """Rope on the first quarter of the head's dimensions (at least one pair); the rest is not rotated."""
+    """Applies rope to the first quarter of the head's dimensions (at least one pair); the rest is not rotated."""
 
     name = "rope-partial"
     source = "Black et al. 2022, GPT-NeoX-20B, section 2.1.1 (rotary on 25 % of the dimensions)"
@@ -127,7 +127,7 @@ class RopePartial(Rotary):
 
 @FUNCTIONS.register
 class RopeInterpolated(Rotary):
-    """Rope at p / factor: positions are compressed into the trained range."""
+    """Is rope at p / factor: positions are compressed into the trained range."""
 
     name = "rope-interpolated"
     source = "Chen et al. 2023, Extending Context Window of Large Language Models via Positional Interpolation, eq. 4"
@@ -139,7 +139,7 @@ class RopeInterpolated(Rotary):
 
 @FUNCTIONS.register
 class RopeNtk(Rotary):
-    """Rope with base · factor^(D/(D−2)): the fastest pair is kept, the slowest is slowed by the factor."""
+    """Is rope with base · factor^(D/(D−2)): the fastest pair is kept, the slowest is slowed by the factor."""
 
     name = "rope-ntk"
     source = "bloc97 2023, NTK-Aware Scaled RoPE; Peng et al. 2023, YaRN, section 3.1, definition 1"
@@ -154,7 +154,7 @@ class RopeNtk(Rotary):
 
 @FUNCTIONS.register
 class RopeLlama3(Rotary):
-    """Rope whose pairs that turn at least 4 times in 8192 positions are kept, and those that turn once at most slowed.
+    """Is rope whose pairs that turn 4 times or more in 8192 positions are kept, and those that turn once slowed.
 
     The slow ones are slowed by a factor of 8, and those between by a share that is linear in their turns. These numbers
     and the base of 500000 are Llama 3.1's.
@@ -182,7 +182,7 @@ def _slowed(plain: Tensor, trained: int, factor: float, slow: float, fast: float
 
 @FUNCTIONS.register
 class RopeYarn(Rotary):
-    """Rope whose pairs that rotate often in the trained context are kept, and the others slowed by the factor.
+    """Is rope whose pairs that rotate often in the trained context are kept, and the others slowed by the factor.
 
     Between the pairs that rotate 32 times and once, rounded outwards to whole pairs, the share that is slowed is linear
     in the pair's number, as in the authors' code and released checkpoints; `rope-yarn-paper` has the paper's ramp.
@@ -223,7 +223,7 @@ class RopeYarn(Rotary):
 
 @FUNCTIONS.register
 class RopeYarnPaper(RopeYarn):
-    """`rope-yarn` with the paper's ramp, which is linear in how often a pair rotates in the trained context."""
+    """Is `rope-yarn` with the paper's ramp, which is linear in how often a pair rotates in the trained context."""
 
     name = "rope-yarn-paper"
     source = "Peng et al. 2023, YaRN: Efficient Context Window Extension, sections 3.2 and 3.4"
@@ -235,7 +235,7 @@ class RopeYarnPaper(RopeYarn):
 
 @FUNCTIONS.register
 class XPos(Rotary):
-    """Rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4, so that scores fall with distance: [cos, sin, scale]."""
+    """Is rope with a scale ζ_i^(p/512), ζ_i = (i/P + 0.4) / 1.4, so scores fall with distance: [cos, sin, scale]."""
 
     name = "xpos"
     source = "Sun et al. 2022, A Length-Extrapolatable Transformer, algorithm 1"

@@ -13,11 +13,11 @@ __all__ = ["TwoSided", "two_sided"]
 
 
 class TwoSided(RelativeFunction):
-    """A relative function of the signed distance i − j, negative for keys ahead of the query."""
+    """Is a relative function of the signed distance i − j, negative for keys ahead of the query."""
 
 
 class T5TwoSided(TwoSided, T5):
-    """A bias for each of 16 buckets on each side: one each up to distance 7, then logarithmically wider up to 127."""
+    """Holds a bias for each of 16 buckets a side: one each up to distance 7, then logarithmically wider up to 127."""
 
     source = "Raffel et al. 2020, T5, section 2.1; its code's relative_position_bucket(bidirectional=True)"
     tails = "constant from distance 91 on, on each side"
@@ -33,7 +33,7 @@ class _HalfT5(T5):
 
 
 class LearnedDistanceTwoSided(TwoSided, LearnedDistance):
-    """One trained bias per head and signed distance; the outermost are used for every distance beyond."""
+    """Holds one trained bias per head and signed distance; the outermost are used for every distance beyond."""
 
     def table_index(self, inputs: Tensor, domain: Domain, **shape: int) -> Tensor:
         """Number the distances 0..n behind the query, then −1..−n ahead of it."""

@@ -17,7 +17,7 @@ __all__ = ["SoftmaxWeight"]
 
 
 class SoftmaxWeight(Function):
-    """A weight for each score, elementwise. Without it every visible key has the same weight."""
+    """Gives each score its weight, elementwise. Without it every visible key has the same weight."""
 
     slot = "softmax"
     elementwise = True
@@ -32,7 +32,7 @@ class SoftmaxWeight(Function):
 
 
 class PublishedWeight(SoftmaxWeight):
-    """A published replacement, which is evaluated and never fitted."""
+    """Is a published replacement, which is evaluated and never fitted."""
 
     approximates = "softmax-exp"
 
@@ -43,7 +43,7 @@ class PublishedWeight(SoftmaxWeight):
 
 @FUNCTIONS.register
 class SoftmaxExp(SoftmaxWeight):
-    """e^x after the largest score has been subtracted."""
+    """Computes e^x after the largest score has been subtracted."""
 
     name = "softmax-exp"
     fused = True
@@ -65,7 +65,7 @@ class SoftmaxExp(SoftmaxWeight):
 
 @FUNCTIONS.register
 class SoftmaxRow(SoftmaxWeight):
-    """All weights of a row at once, e^x / Σ e^x, so that a net replaces the sum and its reciprocal as well.
+    """Computes all weights of a row at once, e^x / Σ e^x, so that a net replaces the sum and its reciprocal as well.
 
     A row has the scores of n keys, and −∞ for a key that is not visible.
     """
@@ -112,7 +112,7 @@ class SoftmaxRow(SoftmaxWeight):
 
 @FUNCTIONS.register
 class IExp(PublishedWeight):
-    """L(p) 2^−z with x = −z ln 2 + p, p in (−ln 2, 0], L(p) = 0.35815147 p² + 0.96963238 p + 1.
+    """Computes L(p) 2^−z with x = −z ln 2 + p, p in (−ln 2, 0], L(p) = 0.35815147 p² + 0.96963238 p + 1.
 
     The coefficients are those of the authors' code; `i-exp-paper` has the paper's. Their integers are left out, and so
     is the rounding of ln 2 to 0.6931.
@@ -137,7 +137,7 @@ class IExp(PublishedWeight):
 
 @FUNCTIONS.register
 class IExpPaper(IExp):
-    """`i-exp` with the paper's rounded coefficients, L(p) = 0.3585 (p + 1.353)² + 0.344."""
+    """Is `i-exp` with the paper's rounded coefficients, L(p) = 0.3585 (p + 1.353)² + 0.344."""
 
     name = "i-exp-paper"
     source = "Kim et al. 2021, I-BERT: Integer-only BERT Quantization, section 3.5"
@@ -149,7 +149,7 @@ class IExpPaper(IExp):
 
 @FUNCTIONS.register
 class TwoRelu(PublishedWeight):
-    """ReLU(x): rows are ReLU(x) / Σ ReLU(x), and uniform where no score is positive, as in MPCFormer's code.
+    """Computes ReLU(x): rows are ReLU(x) / Σ ReLU(x), and uniform where no score is positive, as in MPCFormer's code.
 
     That code adds 1e-12 to the sum, and its share to each weight.
     """
@@ -170,7 +170,7 @@ class TwoRelu(PublishedWeight):
 
 @FUNCTIONS.register
 class TwoQuad(PublishedWeight):
-    """(x + 5)²: rows are (x + c)² / Σ (x + c)² with the paper's c = 5."""
+    """Computes (x + 5)²: rows are (x + c)² / Σ (x + c)² with the paper's c = 5."""
 
     name = "2quad"
     source = "Li et al. 2023, MPCFormer: Fast, Performant and Private Transformer Inference with MPC, stage 1"
@@ -187,7 +187,7 @@ class TwoQuad(PublishedWeight):
 
 @FUNCTIONS.register
 class StableMax(SoftmaxWeight):
-    """x + 1 for x >= 0, 1 / (1 − x) below."""
+    """Is x + 1 for x >= 0, 1 / (1 − x) below."""
 
     name = "stablemax"
     source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability"
@@ -204,7 +204,7 @@ class StableMax(SoftmaxWeight):
 
 @FUNCTIONS.register
 class Reciprocal(Function):
-    """1 / x of a row's sum of weights, which is between 1 and the number of keys where the largest score is 0."""
+    """Computes 1 / x of a row's sum of weights: between 1 and the number of keys where the largest score is 0."""
 
     name = "reciprocal"
     slot = "softmax-reciprocal"

@@ -31,7 +31,7 @@ _NEGLIGIBLE = 1e-9
 
 @dataclass(frozen=True)
 class Tails:
-    """The continuation of a net: 0 inside the domain, and outside what is added to the net's value at its end.
+    """Continues a net: 0 inside the domain, and outside what is added to the net's value at its end.
 
     Over a logarithmic domain input and value are logarithms. kinks [K − 1], lines [2, K], float64, as of
     `kernels.polyline`; low and high: where the net ends, in its own inputs; infinite where it goes on by itself.

@@ -22,7 +22,7 @@ or to its optimum ("best")."""
 
 @dataclass(frozen=True)
 class Pieces:
-    """A piecewise-linear function of one number, float64: line k applies between kinks k − 1 and k."""
+    """Is a piecewise-linear function of one number, float64: line k applies between kinks k − 1 and k."""
 
     kinks: Tensor
     """[K − 1], ascending."""
@@ -38,13 +38,13 @@ class Pieces:
 
 
 class NetSize(BaseModel):
-    """The size of a net, as a study file may set it. Each net has a subclass."""
+    """Holds the size of a net, as a study file may set it. Each net has a subclass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Net(nn.Module, ABC):
-    """A network from inputs [...] to [..., outputs]. Subclasses register themselves in `NETS`.
+    """Maps inputs [...] to [..., outputs]. Subclasses register themselves in `NETS`.
 
     Parameters are float32; float64 inputs are evaluated in float64. The constructor leaves the parameters
     uninitialised: build a net with `build_net`, or call `initialise` first.

@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Polyline:
-    """A continuous piecewise-linear function through (x, y), both [K + 1]; x ascending."""
+    """Is a continuous piecewise-linear function through (x, y), both [K + 1]; x ascending."""
 
     x: Floats
     y: Floats

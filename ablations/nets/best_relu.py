@@ -23,7 +23,7 @@ _ENUMERATED = 15
 
 @dataclass(frozen=True)
 class ReluUnits:
-    """The function c + Σ Δ_k relu(±(x − t_k)), with + where unit k faces right."""
+    """Is the function c + Σ Δ_k relu(±(x − t_k)), with + where unit k faces right."""
 
     kinks: Floats
     changes: Floats

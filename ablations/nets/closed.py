@@ -22,7 +22,7 @@ _SMALLEST_WAVE = 1e-6
 
 
 class RationalSize(NetSize):
-    """The degrees of numerator and denominator."""
+    """Holds the degrees of numerator and denominator."""
 
     numerator: Annotated[int, Field(ge=0)] = 5
     denominator: Count = 4
@@ -30,7 +30,7 @@ class RationalSize(NetSize):
 
 @NETS.register
 class Rational(Net):
-    """The ratio P(u) / (1 + |Q(u)|) of the scaled input u, which has no poles; Q is shared by all outputs."""
+    """Computes the ratio P(u) / (1 + |Q(u)|) of the scaled input u, which has no poles; Q is shared by all outputs."""
 
     name = "rational"
     source = "Molina et al. 2020, Padé Activation Units (safe PAU); Boullé et al. 2020, Rational Neural Networks"
@@ -110,14 +110,14 @@ class Rational(Net):
 
 
 class WavesSize(NetSize):
-    """The number of frequencies."""
+    """Holds the number of frequencies."""
 
     frequencies: Count = 64
 
 
 @NETS.register
 class Fourier(Net):
-    """A linear layer on sines and cosines of the input at F trained frequencies: periodic by construction."""
+    """Is a linear layer on sines and cosines of the input at F trained frequencies: periodic by construction."""
 
     name = "fourier"
     source = "Rahimi and Recht 2007, Random Features for Large-Scale Kernel Machines; frequencies placed by Prony 1795"
@@ -213,7 +213,7 @@ class LinearSize(NetSize):
 
 @NETS.register
 class Linear(Net):
-    """A trained matrix from vectors of n numbers to vectors of n numbers, with a bias."""
+    """Is a trained matrix from vectors of n numbers to vectors of n numbers, with a bias."""
 
     name = "linear"
     source = "Vaswani et al. 2017, section 3.2.2: the linear layers of a Transformer"

@@ -30,19 +30,19 @@ _PAPER_OMEGA = 30.0
 
 
 class MlpSize(NetSize):
-    """The hidden widths, first to last."""
+    """Holds the hidden widths, first to last."""
 
     hidden: Widths = (128, 128)
 
 
 class SirenSize(MlpSize):
-    """`omega` is the largest first frequency in radians per unit of the scaled input; 0 takes it from the domain."""
+    """Holds the widths and `omega`, the largest first frequency in rad per unit of scaled input; 0: from the domain."""
 
     omega: float = Field(default=0.0, ge=0)
 
 
 class FourierSize(MlpSize):
-    """The number of frequencies of the features, and whether they are fixed or trained."""
+    """Holds the number of frequencies of the features, and whether they are fixed or trained."""
 
     hidden: Widths = (256,)
     frequencies: Count = 32
@@ -50,7 +50,7 @@ class FourierSize(MlpSize):
 
 
 class ScalarMLP(Net):
-    """A net x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
+    """Computes x -> features(x) -> [activation(W h + b)] once or more -> W h + b."""
 
     Size = MlpSize
     size_on_reals: ClassVar[Mapping[str, Any]] = {"hidden": (32,)}
@@ -170,7 +170,7 @@ class ScalarMLP(Net):
 
 @NETS.register
 class MlpGelu(ScalarMLP):
-    """A plain MLP of the scaled input with GELU."""
+    """Is a plain MLP of the scaled input with GELU."""
 
     name = "mlp-gelu"
     activation = "gelu"
@@ -181,7 +181,7 @@ class MlpGelu(ScalarMLP):
 
 @NETS.register
 class MlpRelu(ScalarMLP):
-    """A plain MLP of the scaled input with ReLU: piecewise linear in its input."""
+    """Is a plain MLP of the scaled input with ReLU: piecewise linear in its input."""
 
     name = "mlp-relu"
     activation = "relu"
@@ -230,14 +230,14 @@ class MlpRelu(ScalarMLP):
 
 
 class MlpChoice(MlpSize):
-    """Any number of hidden widths, and the activation between them."""
+    """Holds any number of hidden widths, and the activation between them."""
 
     activation: Literal["relu", "gelu", "silu", "tanh", "sin"] = "silu"
 
 
 @NETS.register
 class Mlp(ScalarMLP):
-    """A plain MLP of the scaled input: any depth, width and activation."""
+    """Is a plain MLP of the scaled input: any depth, width and activation."""
 
     name = "mlp"
     source = "Hornik 1991, Approximation Capabilities of Multilayer Feedforward Networks"
@@ -253,7 +253,7 @@ class Mlp(ScalarMLP):
 
 @NETS.register
 class Siren(ScalarMLP):
-    """An MLP with sine activations whose first layer spans the frequencies that the domain can hold."""
+    """Is an MLP with sine activations whose first layer spans the frequencies that the domain can hold."""
 
     name = "siren"
     activation = "sin"
@@ -279,7 +279,7 @@ class Siren(ScalarMLP):
 
 @NETS.register
 class FourierMlp(ScalarMLP):
-    """An MLP with GELU on the sines and cosines of the input at F frequencies, trained or fixed."""
+    """Is an MLP with GELU on the sines and cosines of the input at F frequencies, trained or fixed."""
 
     name = "fourier-mlp"
     activation = "gelu"

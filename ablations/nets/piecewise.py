@@ -27,14 +27,14 @@ _STIFFNESS = 1e-7
 
 
 class PiecesSize(NetSize):
-    """The number of pieces."""
+    """Holds the number of pieces."""
 
     pieces: Count = 16
 
 
 @NETS.register
 class PiecewiseLinear(Net):
-    """Lines between K − 1 trained kinks, which all outputs share; the outer lines go on outside the domain."""
+    """Draws lines between K − 1 trained kinks, which all outputs share; the outer lines go on outside the domain."""
 
     name = "piecewise-linear"
     source = "Yu et al. 2022, NN-LUT: Neural Approximation of Non-Linear Operations for Efficient Transformer Inference"
@@ -144,14 +144,14 @@ def _rename_knots(net: nn.Module, state: dict[str, Tensor], prefix: str, *rest: 
 
 
 class SplineSize(NetSize):
-    """The number of intervals of the grid."""
+    """Holds the number of intervals of the grid."""
 
     intervals: Count = 32
 
 
 @NETS.register
 class Spline(Net):
-    """A KAN edge for each output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
+    """Is a KAN edge for each output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
 
     Outside the domain the splines keep the value that they have at its end.
     """

@@ -20,7 +20,7 @@ _RIDGE = 1e-8
 
 
 class DeepSetSize(NetSize):
-    """The number of summed features, and of hidden units."""
+    """Holds the number of summed features, and of hidden units."""
 
     summed: Count = 2
     hidden: Count = 16
@@ -28,7 +28,7 @@ class DeepSetSize(NetSize):
 
 @NETS.register
 class DeepSet(Net):
-    """A linear layer on sigmoids of each number x of a row and of log Σ softplus(features of every number in the row).
+    """Is a linear layer on sigmoids of each number x of a row and log Σ softplus(features of every number in the row).
 
     A number of −∞ pads the row, and has the value 0. Rows may have any length.
     """

@@ -8,7 +8,7 @@ from trans4init.ablations.settings.toml_file import load_toml, shipped_files
 
 
 class Part(BaseModel):
-    """A section."""
+    """Is a section."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -17,7 +17,7 @@ class Part(BaseModel):
 
 
 class Thing(BaseModel):
-    """A file's settings."""
+    """Holds a file's settings."""
 
     model_config = ConfigDict(extra="forbid")
 

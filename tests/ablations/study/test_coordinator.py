@@ -13,7 +13,7 @@ from trans4init.reports.records.store import load_results
 
 
 class Runs:
-    """An executor and a display: Ctrl-C comes while a run is started, or while it goes on."""
+    """Is an executor and a display: Ctrl-C comes while a run is started, or while it goes on."""
 
     capacity = 1
 
@@ -71,7 +71,7 @@ def test_ctrl_c_while_a_run_goes_on_lets_it_finish_and_is_told_once(interruptibl
 
 
 class Finishing(Runs):
-    """An executor whose one run finishes at once, and keeps something of its slots."""
+    """Is an executor whose one run finishes at once, and keeps something of its slots."""
 
     def __init__(self, record):
         super().__init__("never")

@@ -117,7 +117,7 @@ def test_the_plan_says_how_many_seeds_a_trial_has(tiny_study):
 
 
 class Sleeping:
-    """In place of a training step: as long as it is told, however often."""
+    """Stands in for a training step: sleeps as long as it is told, however often."""
 
     calls = 0
 

@@ -116,7 +116,7 @@ def test_sequences_are_trained_on_inputs_that_no_split_holds():
 
 
 class Graded(Addition):
-    """Scores that tell lengths, splits, and given from generated apart."""
+    """Gives scores that tell lengths, splits, and given from generated apart."""
 
     def _grade(self, pairs, shift):
         [split] = [split for split in SPLITS if pairs.sources[0] in self.examples[split]]

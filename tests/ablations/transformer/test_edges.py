@@ -16,7 +16,7 @@ from trans4init.ablations.transformer.normalization import Normalization
 
 
 class Unfused(Content):
-    """The closed form, called as a net would be."""
+    """Is the closed form, called as a net would be."""
 
     def value(self, inputs):
         return self.function.analytic(inputs, **self.shape)

@@ -27,7 +27,7 @@ FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
 
 
 class Page(HTMLParser):
-    """The words of a page and the addresses that it would ask for."""
+    """Collects the words of a page and the addresses that it would ask for."""
 
     def __init__(self, text):
         super().__init__()

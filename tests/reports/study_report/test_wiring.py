@@ -424,7 +424,7 @@ def test_a_study_records_the_largest_and_the_rms_of_each_change_under_their_own_
 
 
 class Tables(HTMLParser):
-    """The tables of a page: rows of cells' texts."""
+    """Collects the tables of a page: rows of cells' texts."""
 
     def __init__(self, text):
         super().__init__()

@@ -132,7 +132,7 @@ def test_stop_leaves_no_process(study):
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """A request that is no study's."""
+    """Is a request that is no study's."""
 
     run_id: str
 
@@ -164,7 +164,7 @@ def test_a_run_on_another_machine_records_that_machine(study, monkeypatch):
 
 
 class FakeRay:
-    """What the executor uses of Ray: everything that goes to the cluster or comes back is pickled."""
+    """Stands in for what the executor uses of Ray: everything that goes to the cluster or comes back is pickled."""
 
     class exceptions:  # noqa: N801  Ray's name
         class RayError(Exception):
