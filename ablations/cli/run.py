@@ -21,6 +21,8 @@ class Run:
     """Number of evaluation seeds of each cell."""
     trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
     """Number of tuning trials of each cell; each is run with the study's number of tuning seeds."""
+    tunings: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
+    """How often the study is tuned, with other settings and seeds: the report says which words depend on that."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
     """A text file to use instead of the study's data; this is a study of its own, named after both."""
     function: Annotated[str | None, arg(metavar="F", help_behavior_hint="(default: the study's)")] = None
@@ -39,7 +41,14 @@ class Run:
         from trans4init.ablations.study.run import Options, run_study
         from trans4init.ablations.study.spec import load_study
 
-        spec = load_study(self.study, seeds=self.seeds, trials=self.trials, data=self.data, function=self.function)
+        spec = load_study(
+            self.study,
+            seeds=self.seeds,
+            trials=self.trials,
+            tunings=self.tunings,
+            data=self.data,
+            function=self.function,
+        )
         console = plain_console()
         if self.dry_run:
             from trans4init.ablations.study.estimate import print_plan

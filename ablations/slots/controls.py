@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trans4init.ablations.functions import Domain, Function
-from trans4init.ablations.slots.contents import Content
+from trans4init.ablations.slots.contents import Content, NetContent
 
 __all__ = ["Gained", "Mapped", "Scaled", "Shuffled"]
 
@@ -76,12 +76,13 @@ class Shuffled(Content):
 
     Inside of the domain, which has the positions of training, each position gets the value of another of them. Beyond
     it, each further stretch of the domain's length is reordered within itself, in the same order, so that the first two
-    lengths together have the values of the first two lengths.
+    lengths together have the values of the first two lengths. A stretch that the net was fitted to in part only is left
+    in order: else positions inside would get values from outside, where the net was never fitted.
     """
 
-    def __init__(self, content: Content, domain: Domain, generator: torch.Generator) -> None:
+    def __init__(self, content: NetContent, domain: Domain, generator: torch.Generator) -> None:
         super().__init__(content.function, content.shape)
-        self.content, self.first = content, int(domain.low)
+        self.content, self.first, self.last = content, int(domain.low), int(content.net.domain.high)
         self.register_buffer("order", torch.randperm(int(domain.high) - self.first + 1, generator=generator))
         self.order: Tensor
         """Where each position of the domain has its value from, counted from the domain's start, [N] int64."""
@@ -90,5 +91,7 @@ class Shuffled(Content):
         """Compute the content's values at the places that the inputs are renumbered to."""
         places = inputs.round().long() - self.first
         stretch = places.div(len(self.order), rounding_mode="floor") * len(self.order)
-        places = stretch + self.order[places - stretch] + self.first
+        end = stretch + len(self.order) - 1 + self.first
+        in_part = (stretch + self.first <= self.last) & (self.last < end)
+        places = torch.where(in_part, places, stretch + self.order[places - stretch]) + self.first
         return self.content.value(places.to(inputs.dtype))

@@ -1,10 +1,11 @@
 """The agenda: which runs of a study are finished, and which can run next. Uses no process, clock or disk."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from trans4init.ablations.study.requests import Request, ResolvedStudy
-from trans4init.reports.records.schema import CellKey, RunRecord
+from trans4init.reports.records.schema import CellKey, Plan, RunRecord
 from trans4init.reports.study_report.comparing import compare_cells
 from trans4init.reports.study_report.error_budget import next_pieces, read_budget
 from trans4init.reports.study_report.tuning import Trial, best_first, trials_of
@@ -18,18 +19,27 @@ FITS_AT_ONCE = 16
 class Agenda:
     """Orders a study's runs: fits first, then all trials, then every seed of every cell, speeds last.
 
+    A study that is tuned several times has its trials and its seeds of the first time before those of the second.
+
     In an error budget the cells that are evaluated decide which net is the next of its bisection: the study grows by it
     as soon as they are. The same results give the same nets, whenever they were made.
     """
 
-    def __init__(self, study: ResolvedStudy, records: Sequence[RunRecord], fits_at_hand: Collection[str]) -> None:
+    def __init__(
+        self,
+        study: ResolvedStudy,
+        records: Sequence[RunRecord],
+        fits_at_hand: Collection[str],
+        stated: Plan | None = None,
+    ) -> None:
         """Begin with the finished `records`.
 
         fits_at_hand: the ids of the fits whose checkpoint is on the disk; a fit without one is run again.
+        stated: what the study stated before its first evaluation run, if it was made before.
         """
-        self.study = study
+        self.study, self._stated = study, stated
         self.finished: dict[str, RunRecord] = {}
-        self._asked: dict[tuple[CellKey, int, int | None], Request] = {}
+        self._asked: dict[tuple[CellKey, int, int, int | None], Request] = {}
         self._others: list[RunRecord] = []
         """Finished runs that are no part of the study, or not yet."""
         for record in records:
@@ -61,7 +71,7 @@ class Agenda:
         section = self.study.spec.error_budget
         if section is None or len(section.sharpened) >= section.steps() or not self._all_evaluated():
             return False
-        card, metric = self.study.card(), self.study.spec.metric()
+        card, metric = replace(self.study.card(), stated=self._stated), self.study.spec.metric()
         compared = compare_cells({cell: self.evaluated(cell) for cell in card.cells}, card, metric, ())
         comparisons = {cell: of_cell.comparison for cell, of_cell in compared.items()}
         pieces = next_pieces(read_budget(card, self.finished.values(), comparisons))
@@ -96,15 +106,18 @@ class Agenda:
         """Return whether nothing is left that can run."""
         return self.done() == self.total()
 
-    def trials(self, cell: CellKey) -> list[Trial]:
-        """Return the trials of a cell that are finished on every tuning seed, in order."""
-        runs = [self.finished[run.run_id] for run in self._tunings[cell] if run.run_id in self.finished]
-        spec = self.study.spec
-        return trials_of(runs, spec.metric(), spec.trials(), spec.tuning_seeds())
+    def trials(self, cell: CellKey, time: int = 0) -> list[Trial]:
+        """Return the trials of a cell that are finished on every tuning seed, in order.
 
-    def evaluated(self, cell: CellKey) -> list[RunRecord]:
+        time: which time the study is tuned, from 0.
+        """
+        runs = [self.finished[run.run_id] for run in self._tunings[time][cell] if run.run_id in self.finished]
+        spec = self.study.spec
+        return trials_of(runs, spec.metric(), spec.trials(), spec.tuning_seeds(time))
+
+    def evaluated(self, cell: CellKey, time: int = 0) -> list[RunRecord]:
         """Return the finished evaluation runs of a cell, in order of their seeds."""
-        run_ids = (run.run_id for run in self._evaluations() if run.cell == cell)
+        run_ids = (run.run_id for run in self._evaluations(time) if run.cell == cell)
         return [self.finished[run_id] for run_id in run_ids if run_id in self.finished]
 
     def next(self, in_flight: Collection[Request]) -> tuple[Request, ...]:
@@ -137,38 +150,45 @@ class Agenda:
         return self.study.fit_requests()
 
     @cached_property
-    def _tunings(self) -> dict[CellKey, list[Request]]:
-        """The tuning runs of each cell, trial by trial."""
+    def _tunings(self) -> list[dict[CellKey, list[Request]]]:
+        """The tuning runs of each cell, trial by trial, for each time that the study is tuned."""
+        return [self._tunings_of(time) for time in range(self.study.spec.times_tuned())]
+
+    def _tunings_of(self, time: int) -> dict[CellKey, list[Request]]:
         by_cell: dict[CellKey, list[Request]] = {cell: [] for cell in self.study.spec.cells()}
-        for run in self.study.tune_requests():
+        for run in self.study.tune_requests(time):
             by_cell[run.cell].append(run)
         return by_cell
 
     def _trainings(self) -> Iterator[Request]:
-        """Yield the tuning runs, trial by trial, then those evaluations whose settings are known."""
-        for runs in zip(*self._tunings.values(), strict=True):
-            yield from runs
-        yield from self._evaluations()
+        """Yield the tuning runs, trial by trial, then those evaluations whose settings are known; time after time.
 
-    def _evaluations(self) -> Iterator[Request]:
+        An evaluation whose settings two times have chosen is the same run, and is yielded twice.
+        """
+        for time, of_cells in enumerate(self._tunings):
+            for runs in zip(*of_cells.values(), strict=True):
+                yield from runs
+            yield from self._evaluations(time)
+
+    def _evaluations(self, time: int) -> Iterator[Request]:
         """Yield the runs seed by seed, so that a study that is interrupted has pairs."""
-        settings = {cell: self._best(cell) for cell in self.study.spec.cells()}
+        settings = {cell: self._best(cell, time) for cell in self.study.spec.cells()}
         for seed in range(self.study.spec.evaluation.seeds):
             for cell, best in settings.items():
                 if best is None:
                     continue
                 number, parameters = best
-                key = (cell, seed, number)
+                key = (cell, seed, time, number)
                 if key not in self._asked:
                     self._asked[key] = self.study.evaluate_request(cell, seed, number, parameters)
                 yield self._asked[key]
 
-    def _best(self, cell: CellKey) -> tuple[int | None, Mapping[str, float]] | None:
+    def _best(self, cell: CellKey, time: int) -> tuple[int | None, Mapping[str, float]] | None:
         """Return the number and the settings of the cell's best trial; None while a trial of it isn't finished.
 
         Where there are no trials, the number is None, and there are no settings but the study's own.
         """
-        trials, spec = self.trials(cell), self.study.spec
+        trials, spec = self.trials(cell, time), self.study.spec
         if len(trials) < spec.trials():
             return None
         if not trials:

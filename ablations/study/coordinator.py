@@ -16,7 +16,7 @@ from trans4init.ablations.study.optuna_database import OptunaDatabase
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.reports.mirror.runs import BackgroundMirror
 from trans4init.reports.records.kept_slots import write_kept
-from trans4init.reports.records.schema import Measurement, RunRecord
+from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
 from trans4init.reports.records.store import write_run
 
 __all__ = ["MIRROR_PATIENCE", "Coordinator"]
@@ -52,7 +52,7 @@ class Coordinator:
         try:
             with self._answering_interrupts():
                 for cell in self._agenda.study.spec.cells():
-                    self._database.keep(cell, self._agenda.trials(cell))
+                    self._keep_trials(cell)
                 self._record_lost()
                 while not self._stopping or self._executor.running():
                     self._tell()
@@ -121,9 +121,13 @@ class Coordinator:
         if self._agenda.study is not study:
             self._on_growth(self._agenda.study)
         if record.phase == "tune":
-            self._database.keep(record.cell, self._agenda.trials(record.cell))
+            self._keep_trials(record.cell)
         self._mirror.add(record)
         self._display.finished(record)
+
+    def _keep_trials(self, cell: CellKey) -> None:
+        for time in range(self._agenda.study.spec.times_tuned()):
+            self._database.keep(cell, self._agenda.trials(cell, time), time)
 
     def _failures(self, event: Died[Request]) -> list[RunRecord]:
         """Return a failed record for each run of a process that died."""

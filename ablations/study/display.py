@@ -154,13 +154,15 @@ class LiveDisplay:
         for title in ("cell", "trials", "seeds", f"best trial, {spec.evaluation.metric}", "mean over seeds"):
             table.add_column(title, justify="left" if title == "cell" else "right")
         for cell in spec.cells():
-            trials, evaluated = self._agenda.trials(cell), self._agenda.evaluated(cell)
+            times = range(spec.times_tuned())
+            trials = [self._agenda.trials(cell, time) for time in times]
+            evaluated = [self._agenda.evaluated(cell, time) for time in times]
             table.add_row(
                 cell.label(spec.function),
-                f"{len(trials)}/{spec.trials()}",
-                f"{len(evaluated)}/{spec.evaluation.seeds}",
-                _best(trials, spec.metric()),
-                _mean(evaluated, spec.evaluation.metric),
+                f"{sum(map(len, trials))}/{len(times) * spec.trials()}",
+                f"{sum(map(len, evaluated))}/{len(times) * spec.evaluation.seeds}",
+                _best(trials[0], spec.metric()),
+                _mean(evaluated[0], spec.evaluation.metric),
             )
         return table
 

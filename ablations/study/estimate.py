@@ -154,9 +154,10 @@ def _cells(spec: StudySpec) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for title in ("function", "arm", "net", "trials", "seeds"):
         table.add_column(title, justify="right" if title in ("trials", "seeds") else "left", no_wrap=True)
-    trials = f"{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
+    times = f"{spec.times_tuned()} × " if spec.times_tuned() > 1 else ""
+    trials = f"{times}{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
     for cell in spec.cells():
-        table.add_row(cell.function, cell.arm, cell.net or "–", trials, str(spec.evaluation.seeds))
+        table.add_row(cell.function, cell.arm, cell.net or "–", trials, f"{times}{spec.evaluation.seeds}")
     return table
 
 

@@ -23,7 +23,7 @@ __all__ = ["OptunaDatabase"]
 
 
 class OptunaDatabase:
-    """Holds one Optuna study per cell in `optuna.db`.
+    """Holds one Optuna study per cell in `optuna.db`, and one more for each further time that the study is tuned.
 
     A trial is added when all its runs are finished, so that a kill leaves no half-stored trial; a lost database is
     rebuilt from the results.
@@ -33,16 +33,19 @@ class OptunaDatabase:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._storage = _open(folder / "optuna.db")
-        self._studies: dict[CellKey, optuna.Study] = {}
+        self._studies: dict[tuple[CellKey, int], optuna.Study] = {}
 
-    def keep(self, cell: CellKey, finished: Sequence[Trial]) -> None:
-        """Store the cell's finished trials, in order; what the database holds instead is replaced."""
-        study, trials = self._study(cell), [self._frozen(trial) for trial in finished]
+    def keep(self, cell: CellKey, finished: Sequence[Trial], time: int = 0) -> None:
+        """Store the cell's finished trials, in order; what the database holds instead is replaced.
+
+        time: which time the study is tuned, from 0.
+        """
+        study, trials = self._study(cell, time), [self._frozen(trial) for trial in finished]
         stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
         if stored != [_content(trial) for trial in trials[: len(stored)]]:
             optuna.delete_study(study_name=study.study_name, storage=self._storage)
-            del self._studies[cell]
-            study, stored = self._study(cell), []
+            del self._studies[cell, time]
+            study, stored = self._study(cell, time), []
         study.add_trials(trials[len(stored) :])
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
@@ -72,10 +75,11 @@ class OptunaDatabase:
         )
         return frozen
 
-    def _study(self, cell: CellKey) -> optuna.Study:
-        if cell not in self._studies:
+    def _study(self, cell: CellKey, time: int) -> optuna.Study:
+        if (cell, time) not in self._studies:
+            again = f" / tuning {time + 1}" if time else ""
             study = optuna.create_study(
-                study_name=f"{self._spec.name} / {cell.function} / {cell}",
+                study_name=f"{self._spec.name} / {cell.function} / {cell}{again}",
                 storage=self._storage,
                 direction=self._direction(),
                 load_if_exists=True,
@@ -83,8 +87,8 @@ class OptunaDatabase:
             metric = self._spec.metric()
             with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
                 study.set_metric_names([f"{metric.name} ({metric.unit})"])  # else dashboards number their axes
-            self._studies[cell] = study
-        return self._studies[cell]
+            self._studies[cell, time] = study
+        return self._studies[cell, time]
 
     def _direction(self) -> StudyDirection:
         return StudyDirection.MAXIMIZE if self._spec.metric().higher_is_better else StudyDirection.MINIMIZE

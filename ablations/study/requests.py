@@ -80,7 +80,11 @@ class ResolvedStudy:
             throughput_runs=tuple(request.run_id for request in self.throughput_requests()),
             margins=tuple(self.spec.evaluation.margins.items()),
             looks=self.spec.evaluation.looks,
-            tuning=TuningDesign(tuple(self.spec.tuning_seeds()), self.spec.tuning.ranges()),
+            tuning=TuningDesign(
+                tuple(self.spec.tuning_seeds()),
+                self.spec.tuning.ranges(),
+                tuple(tuple(self.spec.tuning_seeds(time)) for time in range(1, self.spec.times_tuned())),
+            ),
             error_budget=self._budget_design(),
             target=(target.metric, target.value) if (target := self.spec.evaluation.target) else None,
         )
@@ -161,7 +165,8 @@ class ResolvedStudy:
     def fit_requests(self) -> list[Request]:
         """Return every fit that the study needs, net by net, in the order in which its runs need them."""
         nets = dict.fromkeys(cell.net for cell in self.spec.cells() if get_arm(cell.arm).needs_fit)
-        run_seeds = (*self.spec.tuning_seeds(), *range(self.spec.evaluation.seeds))
+        tuning_seeds = [seed for time in range(self.spec.times_tuned()) for seed in self.spec.tuning_seeds(time)]
+        run_seeds = (*tuning_seeds, *range(self.spec.evaluation.seeds))
         seeds = dict.fromkeys(self.spec.fit.seed_for(seed) for seed in run_seeds)
         return [self.fit_request(net, seed) for net in nets for seed in seeds]
 
@@ -169,16 +174,16 @@ class ResolvedStudy:
         """Return the request for one tuning seed of one trial of one cell."""
         return self._request("tune", cell, seed, trial, parameters)
 
-    def tune_requests(self) -> list[Request]:
-        """Return every tuning run, trial by trial and seed by seed."""
+    def tune_requests(self, time: int = 0) -> list[Request]:
+        """Return every tuning run, trial by trial and seed by seed, of one of the times that the study is tuned."""
         spec = self.spec
         own = {name: getattr(spec.training, name) for name in spec.tuning.space}
         return [
             self.tune_request(cell, trial, settings, seed)
             for trial, settings in enumerate(
-                settings_to_try(spec.tuning.ranges(), own, spec.tuning.seed, spec.trials())
+                settings_to_try(spec.tuning.ranges(), own, spec.tuning.seed + time, spec.trials())
             )
-            for seed in spec.tuning_seeds()
+            for seed in spec.tuning_seeds(time)
             for cell in spec.cells()
         ]
 

@@ -34,8 +34,8 @@ __all__ = ["INTERRUPTED", "Options", "run_study"]
 
 _FREE = (
     *("name", "question", "arms", "baselines", "throughput", "error_budget"),
-    *("tuning.trials", "tuning.seeds_per_trial", "evaluation.seeds", "evaluation.target"),
-    *("evaluation.margins", "evaluation.looks"),
+    *("tuning.trials", "tuning.seeds_per_trial", "tuning.times"),
+    *("evaluation.seeds", "evaluation.target", "evaluation.margins", "evaluation.looks"),
 )
 """What may change between two commands that run the same study."""
 INTERRUPTED = 130
@@ -78,7 +78,8 @@ def run_study(spec: StudySpec, options: Options, console: Console) -> int:
         for path in results.corrupt:
             _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
         _refuse_other_conditions(study, results.records)
-        agenda = Agenda(study, results.records, _fits_at_hand(study, results.records))
+        stated = results.stored_card.stated if results.stored_card else None
+        agenda = Agenda(study, results.records, _fits_at_hand(study, results.records), stated)
         if agenda.complete():
             _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
             card = _keep_card(agenda.study, results)

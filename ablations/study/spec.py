@@ -34,6 +34,7 @@ TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_w
 
 _SEEDS_APART = 1000
 """Evaluation seeds are below it; the tuning seeds of `[tuning] seed` n begin at (n + 1) times it and are fewer."""
+_LARGEST_TUNING_SEED = LARGEST_SEED // _SEEDS_APART - 2
 _LONGEST_NAME = 100
 """Characters of a study's name. Names of files have 255 bytes, and the names of Optuna's studies add the cell's."""
 _TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
@@ -118,14 +119,26 @@ class TuningSection(_Section):
     """Number of trials: the first uses the study's own settings, the others are spread over the space."""
     seeds_per_trial: Annotated[int, Field(ge=1, le=_SEEDS_APART)] = 3
     """Number of tuning seeds that every trial is run with; its value is their mean."""
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED // _SEEDS_APART - 2)] = 0
+    seed: Annotated[int, Field(ge=0, le=_LARGEST_TUNING_SEED)] = 0
     """Chooses the settings of the trials, and the tuning seeds: no other `seed` has any of these."""
+    times: Count = 1
+    """How often the study is tuned: the second time as with the next `seed`, and so on. The words come from the first
+    time; the report says which of them another one changes."""
     space: dict[str, Range] = Field(default={})
 
-    def seeds(self) -> range:
-        """Return the seeds that each trial is run with; no run that is evaluated has any of them."""
-        first = _SEEDS_APART * (self.seed + 1)
+    def seeds(self, time: int = 0) -> range:
+        """Return the seeds that each trial is run with; no run that is evaluated has any of them.
+
+        time: which time the study is tuned, from 0.
+        """
+        first = _SEEDS_APART * (self.seed + time + 1)
         return range(first, first + self.seeds_per_trial)
+
+    @model_validator(mode="after")
+    def _seeds_are_there(self) -> "TuningSection":
+        if self.seed + self.times - 1 > _LARGEST_TUNING_SEED:
+            raise ValueError(f"seed + times must be at most {_LARGEST_TUNING_SEED + 1}")
+        return self
 
     def ranges(self) -> tuple[TunedRange, ...]:
         """Return the ranges of the space by name."""
@@ -249,8 +262,9 @@ class StudySpec(_Section):
             for name, allowed in self.tuning.space.items()
             if not allowed.low <= getattr(self.training, name) <= allowed.high
         ]
-        if "trials" in self.tuning.model_fields_set and not self.tuning.space:
-            raise ValueError("[tuning] trials needs a [tuning.space]: without one there is nothing to try")
+        asked = self.tuning.model_fields_set & {"trials", "times"}
+        if asked and not self.tuning.space:
+            raise ValueError(f"[tuning] {max(asked)} needs a [tuning.space]: without one there is nothing to try")
         if outside:
             raise ValueError(
                 f"[training] {outside[0]} = {getattr(self.training, outside[0]):g} is outside its range in "
@@ -262,13 +276,21 @@ class StudySpec(_Section):
         """Return the number of tuning trials of each cell: 0 without a search space."""
         return self.tuning.trials if self.tuning.space else 0
 
-    def tuning_seeds(self) -> range:
+    def times_tuned(self) -> int:
+        """Return how often the study is tuned, and every cell evaluated with what that chose: 1 without a space."""
+        return self.tuning.times if self.tuning.space else 1
+
+    def tuning_seeds(self, time: int = 0) -> range:
         """Return the seeds that each trial is run with: none without a search space."""
-        return self.tuning.seeds() if self.tuning.space else range(0)
+        return self.tuning.seeds(time) if self.tuning.space else range(0)
 
     def training_runs(self) -> int:
-        """Return the number of models that are trained: in every cell trials × their seeds, and evaluation seeds."""
-        return len(self.cells()) * (self.trials() * len(self.tuning_seeds()) + self.evaluation.seeds)
+        """Return the number of models that are trained: in every cell trials × their seeds, and evaluation seeds.
+
+        They are as many each time that the study is tuned. A run that two times ask for alike counts twice.
+        """
+        once = len(self.cells()) * (self.trials() * len(self.tuning_seeds()) + self.evaluation.seeds)
+        return self.times_tuned() * once
 
     def metric(self) -> Metric:
         """Return the metric that the verdict is about."""
@@ -306,7 +328,8 @@ class StudySpec(_Section):
         shared["task"] |= {"source": fingerprint}
         for stated in ("seeds", "margins", "looks", "target"):
             del shared["evaluation"][stated]
-        del shared["tuning"]["trials"], shared["tuning"]["seeds_per_trial"]
+        for count in ("trials", "seeds_per_trial", "times"):
+            del shared["tuning"][count]
         return shared
 
     def public(self) -> dict[str, Any]:
@@ -340,6 +363,7 @@ def load_study(
     *,
     seeds: int | None = None,
     trials: int | None = None,
+    tunings: int | None = None,
     data: Path | None = None,
     function: str | None = None,
 ) -> StudySpec:
@@ -349,8 +373,9 @@ def load_study(
     the study's. Raises InputError as `load_toml` does.
     """
     source = None if data is None else str(data) if str(data) in NAMED_SOURCES else str(data.absolute())
-    changes = {"evaluation.seeds": seeds, "tuning.trials": trials, "task.source": source, "function": function}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    counts = {"evaluation.seeds": seeds, "tuning.trials": trials, "tuning.times": tunings}
+    asked = {**counts, "task.source": source, "function": function}
+    changes = {key: value for key, value in asked.items() if value is not None}
     spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
     if function is not None:
         own, _ = load_toml(StudySpec, "study", name_or_path, shipped_studies(), {})

@@ -46,10 +46,18 @@ class TuningDesign:
     seeds: tuple[int, ...] = ()
     """The seeds that each trial is run with."""
     ranges: tuple[TunedRange, ...] = ()
+    again: tuple[tuple[int, ...], ...] = ()
+    """The seeds of each further time that the study is tuned, which its words are checked with."""
+
+    def further(self) -> tuple["TuningDesign", ...]:
+        """Return the design of each further time."""
+        return tuple(TuningDesign(seeds, self.ranges) for seeds in self.again)
 
     @staticmethod
     def of(fields: Mapping[str, Any]) -> "TuningDesign":
         """Return the design whose fields were written as JSON."""
         return TuningDesign(
-            tuple(fields.get("seeds", ())), tuple(TunedRange(**tuned) for tuned in fields.get("ranges", ()))
+            tuple(fields.get("seeds", ())),
+            tuple(TunedRange(**tuned) for tuned in fields.get("ranges", ())),
+            tuple(tuple(seeds) for seeds in fields.get("again", ())),
         )

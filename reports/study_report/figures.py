@@ -161,7 +161,7 @@ def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None
         _draw_seeds(axes, row, comparison, summary.card.arm(cell.cell.arm).colour)
         _draw_estimate(axes, row, comparison.mean, comparison.interval, cell, summary.card)
         axes.annotate(
-            comparison.verdict,
+            cell.word,
             (comparison.mean, row),
             xytext=(0, 6),
             textcoords="offset points",

@@ -1,13 +1,13 @@
 """Find what explains that an arm with a fitted net is better: does it beat every control, or what a control gains?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trans4init.reports.records.roles import controls, role
 from trans4init.reports.records.schema import CellKey, StudyCard
 from trans4init.reports.study_report.verdict import LEVEL, Comparison, PairedRuns, judge
 
-__all__ = ["Control", "Gain", "explain"]
+__all__ = ["Control", "Gain", "explain", "in_every"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,24 @@ class Gain:
         """Return the control with the largest share of the gain."""
         known = [control for control in self.controls if control.compared]
         return max(known, key=lambda control: control.share, default=None)
+
+
+def in_every(gains: Sequence[Gain]) -> Gain:
+    """Return the first gain, where a control counts as beaten, and as compared, only if it does in all of them.
+
+    The gains are of one arm, and have the same controls.
+    """
+    return Gain(
+        tuple(
+            Control(
+                found[0].cell,
+                found[0].share,
+                all(control.beaten for control in found),
+                all(control.compared for control in found),
+            )
+            for found in zip(*(gain.controls for gain in gains), strict=True)
+        )
+    )
 
 
 def explain(

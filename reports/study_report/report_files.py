@@ -23,6 +23,8 @@ def digest(results: Results) -> str:
     for arm in card["arms"] if card else ():
         if arm["role"] is None:  # written before arms had roles: the report has the digest that it had then
             del arm["role"], arm["cost_rank"]
+    if card and not card["tuning"]["again"]:
+        del card["tuning"]["again"]
     if card:  # without what there is none of, as in reports that were written before there were such things
         card = {name: value for name, value in card.items() if value is not None or name not in _LATER}
     content = [

@@ -53,8 +53,8 @@ class Session:
     None in results that were written before sessions had one."""
     builds: int
     """How often the models were built."""
-    builds_rounds: int
-    """How many rounds were timed between two builds."""
+    builds_rounds: int | None
+    """How many rounds were timed between two builds; None in results from before models were built more than once."""
     contended: int
     """The number of stretches of the session, one for each build, in which other processes used the machine."""
     stretches: int
@@ -74,7 +74,7 @@ class Session:
             times = f"{self.builds} time{'s' if self.builds != 1 else ''}"
             said.append(
                 f"Speeds have no interval: the models were built {times}, and {FEWEST_BUILDS} builds give one "
-                f"([throughput] rounds = {FEWEST_BUILDS * self.builds_rounds})."
+                f"({self._advice()})."
             )
         return tuple(said)
 
@@ -92,6 +92,11 @@ class Session:
                 f"machine in {self.contended} of the {self.stretches} stretches that were timed."
             )
         return tuple(found)
+
+    def _advice(self) -> str:
+        if self.builds_rounds is None:
+            return "measured anew, they have it"
+        return f"[throughput] rounds = {FEWEST_BUILDS * self.builds_rounds}"
 
     def _differing(self) -> bool:
         """Return whether the two copies of the reference were measured as different."""
@@ -126,7 +131,8 @@ def throughput_session(records: Iterable[RunRecord], card: StudyCard) -> Session
     if reference is None:
         return None
     rounds = [m.step for m in reference.measurements if m.metric == metrics.TRAINING_THROUGHPUT]
-    builds_rounds = int(reference.notes.get("rounds_per_build", "0")) or len(rounds)  # older ones built models once
+    stated = int(reference.notes.get("rounds_per_build", "0")) or None
+    builds_rounds = stated or len(rounds)  # older sessions built the models once
     confidence, comparisons = 1 - LEVEL, len(card.comparisons())
     shares = reference.by_step(metrics.OTHERS_SHARE.name).values()
     return Session(
@@ -138,7 +144,7 @@ def throughput_session(records: Iterable[RunRecord], card: StudyCard) -> Session
         },
         copy=_speed(copy, reference, builds_rounds, 1, 1 - LEVEL / 2) if copy else None,
         builds=len({number // builds_rounds for number in rounds}),
-        builds_rounds=builds_rounds,
+        builds_rounds=stated,
         contended=sum(share > CONTENDED_SHARE for share in shares),
         stretches=len(shares),
     )

@@ -1,8 +1,8 @@
 """Sum up the runs of a study for its report: numbers with intervals, verdicts, and what went wrong."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,13 +12,21 @@ from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard, largest_card
 from trans4init.reports.statistics import Estimate
 from trans4init.reports.study_report.comparing import Compared, compare_cells, mean_of
+from trans4init.reports.study_report.counted_runs import (
+    evaluated_runs,
+    is_of,
+    metric_called,
+    trials_per_cell,
+    tuned_cells,
+)
 from trans4init.reports.study_report.error_budget import ErrorBudget, read_budget
 from trans4init.reports.study_report.fidelity import FidelityRow, fidelity
 from trans4init.reports.study_report.gain import Gain
 from trans4init.reports.study_report.plan import changes
 from trans4init.reports.study_report.speed import CellSpeed, Session, SpeedRatio, throughput_session
 from trans4init.reports.study_report.time_to_target import TimesToTarget, times_to_target
-from trans4init.reports.study_report.tuning import CellTuning, sum_up_tuning, trials_of
+from trans4init.reports.study_report.tuning import CellTuning
+from trans4init.reports.study_report.tunings import DEPENDS, Tunings
 from trans4init.reports.study_report.verdict import Comparison
 
 __all__ = ["CellSummary", "Curve", "Summary", "summarise"]
@@ -79,6 +87,15 @@ class CellSummary:
     """The judged metric over training."""
     run_ids: tuple[str, ...] = ()
     """The evaluation runs that count, by seed."""
+    tunings: Tunings = field(default_factory=Tunings)
+    """What each further time that the study was tuned says of the cell."""
+
+    @property
+    def word(self) -> str:
+        """The cell's verdict, or that it depends on tuning; an empty string for the reference."""
+        if self.comparison is None:
+            return ""
+        return DEPENDS if self.tunings.disagree(self.comparison) else self.comparison.verdict
 
 
 @dataclass(frozen=True)
@@ -115,6 +132,15 @@ class Summary:
         """The most fits that a net has in the table of fidelity; 0 where there is no fit."""
         return max((row.fits for row in self.fidelity), default=0)
 
+    def times_tuned(self) -> int:
+        """Return how often the study was tuned and every cell evaluated with what that chose; 1 if it wasn't tuned."""
+        return 1 + max((len(cell.tunings.further) for cell in self.cells), default=0)
+
+    def judged_metrics(self) -> tuple[str, ...]:
+        """Return the names of the metrics that get a word, the one that the verdict is about first."""
+        others = (name for cell in self.cells for name in cell.elsewhere)
+        return tuple(dict.fromkeys([*([self.card.metric] if self.card else []), *others]))
+
     def other_metrics(self) -> tuple[str, ...]:
         """Return the names of the other metrics that some cell has a mean of, in order."""
         return tuple(dict.fromkeys(name for cell in self.cells for name in cell.others))
@@ -128,18 +154,18 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
     if not records:
         raise ValueError("there are no results")
     card = card or largest_card(records)
-    tuned = _tuned(records, card) if card else {}
-    evaluated = _evaluated(records, card, tuned) if card else {}
+    tuned = tuned_cells(records, card) if card else {}
+    evaluated = evaluated_runs(records, card, tuned) if card else {}
     session = throughput_session(records, card) if card else None
     cells = _cells(records, card, evaluated, tuned, session) if card else ()
     return Summary(
         card=card,
-        metric=_metric_called(card.metric, records) if card else None,
+        metric=metric_called(card.metric, records) if card else None,
         cells=cells,
         fidelity=fidelity(records),
         failures=tuple(record for record in records if record.status != "ok"),
         environments=_environments(records),
-        tuning_trials=_tuning_trials(records, card) if card else 0,
+        tuning_trials=trials_per_cell(records, card) if card else 0,
         runs=len(records),
         inputs=_inputs(evaluated[card.reference]) if card else {},
         notes=(
@@ -159,13 +185,13 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
 def _times(
     records: Sequence[RunRecord], card: StudyCard, evaluated: Mapping[CellKey, Sequence[RunRecord]]
 ) -> TimesToTarget | None:
-    metric = _metric_called(card.target[0], records) if card.target else None
+    metric = metric_called(card.target[0], records) if card.target else None
     return times_to_target(card, evaluated, metric) if metric else None
 
 
 def _error_budget(records: Iterable[RunRecord], card: StudyCard, cells: Iterable[CellSummary]) -> ErrorBudget | None:
     compared = {cell.cell: cell.comparison for cell in cells if cell.comparison is not None}
-    return read_budget(card, (record for record in records if _is_of(record, card)), compared)
+    return read_budget(card, (record for record in records if is_of(record, card)), compared)
 
 
 def _cells(
@@ -175,17 +201,36 @@ def _cells(
     tuned: Mapping[CellKey, CellTuning | None],
     session: Session | None,
 ) -> tuple[CellSummary, ...]:
-    judged = _metric_called(card.metric, records)
+    judged = metric_called(card.metric, records)
     others = [
         metric
         for metric in _measured_once(evaluated[card.reference])
         if metric.higher_is_better is not None and metric.name != card.metric
     ]
     compared = compare_cells(evaluated, card, judged, others)
+    again = [compare_cells(runs, card, judged, others) for runs in _tuned_again(records, card)]
     speeds = session.cells if session else {}
     return tuple(
-        _cell(cell, card, evaluated[cell], compared.get(cell), speeds.get(cell), tuned[cell]) for cell in card.cells
+        _cell(
+            cell,
+            card,
+            evaluated[cell],
+            compared.get(cell),
+            speeds.get(cell),
+            tuned[cell],
+            Tunings(tuple(time[cell] for time in again if cell in time)),
+        )
+        for cell in card.cells
     )
+
+
+def _tuned_again(records: Sequence[RunRecord], card: StudyCard) -> Iterator[dict[CellKey, list[RunRecord]]]:
+    """Yield the evaluation runs of each further time that the study was tuned, of those that are finished."""
+    for design in card.tuning.further():
+        as_tuned = replace(card, tuning=design)
+        runs = evaluated_runs(records, as_tuned, tuned_cells(records, as_tuned))
+        if all(len(of_cell) == card.seeds for of_cell in runs.values()):
+            yield runs
 
 
 def _cell(
@@ -195,6 +240,7 @@ def _cell(
     compared: Compared | None,
     speed: CellSpeed | None,
     tuning: CellTuning | None,
+    tunings: Tunings,
 ) -> CellSummary:
     return CellSummary(
         cell=cell,
@@ -212,7 +258,7 @@ def _cell(
         elsewhere=compared.elsewhere if compared else {},
         described=compared.described if compared else {},
         share_of_none=compared.share_of_none if compared else None,
-        gain=compared.gain if compared else None,
+        gain=tunings.gain(compared.gain) if compared else None,
         training_speed=speed.training if speed else None,
         forward_speed=speed.forward if speed else None,
         tokens_per_second=speed.tokens_per_second if speed else None,
@@ -224,54 +270,8 @@ def _cell(
         tuning=tuning,
         curve=_curve(runs, card.metric),
         run_ids=tuple(record.run_id for record in runs),
+        tunings=tunings,
     )
-
-
-def _tuned(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, CellTuning | None]:
-    """Return for each cell what tuning found within the card's budget, from runs under the card's conditions."""
-    budget, metric = _tuning_trials(records, card), _metric_called(card.metric, records)
-    tuned = {}
-    for cell in card.cells:
-        runs = [record for record in records if record.cell == cell and _is_of(record, card)]
-        tuned[cell] = sum_up_tuning(trials_of(runs, metric, budget, card.tuning.seeds), metric, card.tuning)
-    return tuned
-
-
-def _evaluated(
-    records: Sequence[RunRecord], card: StudyCard, tuned: Mapping[CellKey, CellTuning | None]
-) -> dict[CellKey, list[RunRecord]]:
-    """Return for each cell the evaluation runs that the card asks for, by seed: those with its best trial's settings.
-
-    A cell has none while a trial of its budget is missing: which settings are its best is not known yet.
-    """
-    budget = _tuning_trials(records, card)
-    evaluated = {}
-    for cell in card.cells:
-        tuning = tuned[cell]
-        chosen = [
-            record
-            for record in records
-            if record.phase == "evaluate"
-            and record.seed < card.seeds
-            and record.cell == cell
-            and _is_of(record, card)
-            and record.parameters == (tuning.best.settings if tuning else {})
-        ]
-        complete = len(tuning.trials if tuning else ()) == budget
-        evaluated[cell] = sorted(chosen, key=lambda record: record.seed) if complete else []
-    return evaluated
-
-
-def _tuning_trials(records: Iterable[RunRecord], card: StudyCard) -> int:
-    """Return how many trials each cell is given; of a card that doesn't say it, how many numbers trials have."""
-    if card.trials is not None:
-        return card.trials
-    return len({record.trial for record in records if record.phase == "tune"})
-
-
-def _is_of(record: RunRecord, card: StudyCard) -> bool:
-    """Return whether the run was made under the card's conditions; a card that doesn't say them takes every run."""
-    return card.spec_hash in ("", record.spec_hash)
 
 
 def _measured_once(runs: Sequence[RunRecord]) -> list[Metric]:
@@ -344,12 +344,6 @@ def _edges(cells: Iterable[CellSummary]) -> list[str]:
 
 def _environments(records: Iterable[RunRecord]) -> tuple[Environment, ...]:
     return tuple({record.environment.fingerprint(): record.environment for record in records}.values())
-
-
-def _metric_called(name: str, records: Iterable[RunRecord]) -> Metric:
-    """Return the metric as it was measured; one without a unit where no run has measured it yet."""
-    measured = (m.metric for record in records for m in record.measurements if m.metric.name == name)
-    return next(measured, Metric(name, "", None))
 
 
 def _first(runs: Sequence[RunRecord], metric: Metric) -> int | None:

@@ -7,6 +7,7 @@ from trans4init.reports.formats import interval, signed, spoken
 from trans4init.reports.records.roles import role
 from trans4init.reports.study_report.error_budget import budget_sentence
 from trans4init.reports.study_report.summary import CellSummary, Summary
+from trans4init.reports.study_report.tunings import DEPENDS
 from trans4init.reports.study_report.verdict import Comparison
 
 __all__ = ["VerdictText", "verdict_text"]
@@ -76,12 +77,16 @@ def _clause(cell: CellSummary, summary: Summary) -> str:
         numbers += f", training speed ×{cell.training_speed.value:.2f}"
     if comparison.verdict == "no verdict":
         return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
+    if cell.word == DEPENDS:
+        return f"{cell.label} {DEPENDS} ({cell.tunings.counted(comparison)}; the first time {numbers})"
     return f"{cell.label} is {comparison.verdict} ({numbers})"
 
 
 def _cause(cell: CellSummary, summary: Summary) -> str:
     """Return a sentence on what explains that a cell is better."""
     assert cell.gain is not None
+    if cell.word == DEPENDS:
+        return f"Why {cell.label} is better is open: whether it is {DEPENDS}."
     labels = {other.cell: other for other in summary.cells}
     best, unbeaten = cell.gain.best(), cell.gain.unbeaten()
     if best is None:
@@ -114,6 +119,9 @@ def _control(cell: CellSummary) -> str:
     assert cell.comparison is not None
     if cell.comparison.mean is None:
         return f"{cell.label} has no result yet"
+    if cell.word == DEPENDS:
+        counted = cell.tunings.counted(cell.comparison)
+        return f"{cell.label} {DEPENDS} ({counted}; the first time {signed(cell.comparison.mean)})"
     return f"{cell.label} {cell.comparison.verdict} ({signed(cell.comparison.mean)})"
 
 
@@ -123,7 +131,9 @@ def _disagreements(compared: list[CellSummary]) -> Iterator[str]:
         assert cell.comparison is not None
         for metric, other in cell.elsewhere.items():
             if other.verdict in ("better", "worse") and other.verdict != cell.comparison.verdict:
-                yield f"{cell.label} is {other.verdict} in {spoken(metric)} ({_difference(other)})"
+                tuned = cell.tunings.disagree(other, metric)
+                depends = f"; {DEPENDS}: {cell.tunings.counted(other, metric)}" if tuned else ""
+                yield f"{cell.label} is {other.verdict} in {spoken(metric)} ({_difference(other)}{depends})"
 
 
 def _difference(comparison: Comparison) -> str:

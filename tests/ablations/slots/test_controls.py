@@ -163,6 +163,18 @@ def test_shuffled_has_the_fitted_rows_in_another_order(fitted):
     assert set(content.state_dict()) >= {"content.order"}
 
 
+def test_shuffled_takes_no_row_from_where_the_net_was_never_fitted(fitted):
+    """Fitted to 0–23: of the stretches of ten positions the third is fitted to in part, and keeps its order."""
+    slot, _ = slot_of("sinusoidal")
+    content = NetContent(slot.function, slot.shape, fitted.net)
+    shuffled = Shuffled(content, Domain(0, 9, integer=True), torch.Generator().manual_seed(0))
+    own, values = content(inputs := torch.arange(40.0)), shuffled(inputs)
+    order = shuffled.order
+    torch.testing.assert_close(values[:20], own[torch.cat([order, 10 + order])])
+    torch.testing.assert_close(values[20:30], own[20:30])
+    torch.testing.assert_close(values[30:], own[30 + order])
+
+
 def test_the_order_of_a_shuffled_slot_is_loaded_with_its_weights(fitted):
     first, inputs = slot_of("sinusoidal")
     second, _ = slot_of("sinusoidal")

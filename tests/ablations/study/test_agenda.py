@@ -278,6 +278,40 @@ def test_more_trials_and_tuning_seeds_keep_the_runs_that_are_there(study, tiny_s
     assert [(run.trial, run.seed) for run in again] == expected  # all losses are equal: the first trial stays the best
 
 
+def test_a_study_is_tuned_and_evaluated_again_with_settings_and_seeds_of_the_next_tuning_seed(
+    study, tiny_study, tmp_path
+):
+    """The runs of the first time stay; the second is what another `[tuning] seed` would do."""
+    records = [finish(study, run) for run in run_all(study, Agenda(study, [], []))]
+    twice = resolved(tiny_study(), tmp_path, tunings=2)
+    agenda = Agenda(twice, records, fits_of(twice))
+    assert (agenda.done(), agenda.total()) == (1 + 5 * (2 + 2) + 1, 1 + 2 * 5 * (2 + 2) + 1)
+
+    def outcome(run):  # the second trial is the better one: its settings are those of this time alone
+        return 1.0 - (run.trial or 0)
+
+    played = run_all(twice, agenda, outcome=outcome)
+    assert [(run.phase, run.trial, run.seed) for run in played] == [
+        *(("tune", trial, 2000) for trial in (0, 1) for _ in range(5)),
+        *(("evaluate", 1, seed) for seed in (0, 1) for _ in range(5)),
+    ]
+    assert agenda.complete()
+    other = resolved(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 1\nseed = 1")), tmp_path)
+    assert [run.parameters for run in twice.tune_requests(1)] == [run.parameters for run in other.tune_requests()]
+    assert settings_of(twice, 1) != settings_of(other, 1)
+    assert [trial.number for trial in agenda.trials(ANALYTIC, 1)] == [0, 1]
+    assert twice.card().tuning.again == ((2000,),)
+
+
+def test_what_two_tunings_choose_alike_is_run_once(tiny_study, tmp_path):
+    """The study's own settings are the first trial each time."""
+    study = resolved(tiny_study(), tmp_path, tunings=3)
+    agenda = Agenda(study, [], [])
+    played = run_all(study, agenda, 2)
+    assert sum(run.phase == "evaluate" for run in played) == 5 * 2
+    assert agenda.complete()
+
+
 def test_ids_of_another_net_or_another_session_are_others(study, tiny_study, tmp_path):
     """A net's size is part of every run with it; rounds and cells are part of a throughput session alone."""
 

@@ -14,7 +14,7 @@ from trans4init.ablations.study.run import Options, run_study
 from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import Measurement
+from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import load_results
 from trans4init.reports.study_report.report import write_report
 
@@ -202,6 +202,17 @@ def test_a_study_that_was_stopped_anywhere_goes_on_to_the_same_sizes(budget_file
     assert sharpened(agenda) == (3, 5, 4)
     assert not {record.run_id for record in before} & {record.run_id for record in after}
     assert {record.run_id for record in before + after} == {record.run_id for record in whole}
+
+
+def test_bisection_is_judged_by_what_was_stated_where_arms_were_dropped_since(budget_file):
+    """With 20 more cells, 8 seeds are below the floor: no size gets a word, and none is refused."""
+    study = resolved(budget_file())
+    card = study.card()
+    dropped = tuple(CellKey("gelu", f"dropped-{number}") for number in range(20))
+    stated = dataclasses.replace(card.plan(), cells=(*card.cells, *dropped))
+    agenda = Agenda(study, [], [], stated)
+    play(agenda, 0.5 / 5**2)
+    assert (sharpened(agenda), agenda.complete()) == ((), True)
 
 
 def test_the_bracket_is_not_moved_by_what_came_later(budget_file):

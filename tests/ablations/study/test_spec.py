@@ -38,6 +38,21 @@ def test_shipped_studies_try_slot_rates_far_beyond_the_models_and_fit_a_net_for_
     assert {spec.fit.seeds for spec in with_trained_nets} == {"per-run"}
 
 
+def test_each_time_that_a_study_is_tuned_is_what_the_next_seed_of_tuning_would_be(tiny_study):
+    twice = load_study(str(tiny_study()), tunings=2)
+    other = load_study(str(tiny_study(("seeds_per_trial = 1", "seeds_per_trial = 1\nseed = 1"))))
+    assert (twice.times_tuned(), other.times_tuned()) == (2, 1)
+    assert list(twice.tuning_seeds(1)) == list(other.tuning_seeds()) != list(twice.tuning_seeds())
+    once = load_study(str(tiny_study()))
+    assert twice.conditions("f") == once.conditions("f")
+    assert twice.training_runs() == 2 * once.training_runs()
+    with pytest.raises(InputError, match="times"):
+        load_study(str(tiny_study()), tunings=0)
+    last = f"seeds_per_trial = 1\nseed = {LARGEST_SEED // 1000 - 2}"
+    with pytest.raises(InputError, match=r"seed \+ times must be at most"):
+        load_study(str(tiny_study(("seeds_per_trial = 1", last))), tunings=2)
+
+
 def test_tuning_seeds_are_nobody_elses():
     """Of any two [tuning] seeds, and of evaluation."""
     most = [TuningSection(seed=seed, seeds_per_trial=1000).seeds() for seed in (0, 1, 2, 17, 1000)]

@@ -16,7 +16,7 @@ from trans4init.ablations.fit import FitDivergedError
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.study import work
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.run import Options, run_study
+from trans4init.ablations.study.run import Options, _differences, run_study
 from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.work import _fit_domain, fit_nets
 from trans4init.reports.machine import capture
@@ -247,6 +247,25 @@ def test_another_version_of_the_study_in_the_same_folder_is_refused(study_copy, 
     assert code == 2
     assert "runs/tiny holds runs of another version of this study (training.steps: 6 there, 7 here)" in output
     assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("margin = 0.05", "margin = 0.05\n[evaluation.margins]\nvalidation_loss_4x = 0.1"),
+        ("seeds = 2\n", "seeds = 2\nlooks = [1, 2]\n"),
+        ("margin = 0.05", 'margin = 0.05\n[evaluation.target]\nmetric = "validation_loss"\nvalue = 2.0'),
+        ("seeds = 2\n", "seeds = 3\n"),
+        ("trials = 2", "trials = 3"),
+        ("seeds_per_trial = 1", "seeds_per_trial = 2\ntimes = 2"),
+        ("rounds = 2", "rounds = 3"),
+    ],
+)
+def test_what_may_change_in_a_folder_with_runs_is_no_condition_of_theirs(tiny_study, tmp_path, old, new):
+    before, after = (load_study(str(tiny_study(*change))) for change in ((), ((old, new),)))
+    assert before.public() != after.public()
+    assert before.conditions("f") == after.conditions("f")
+    assert list(_differences(before.public(), after.public())) == []
 
 
 def test_another_study_in_the_same_folder_is_refused(study_copy, run_command):

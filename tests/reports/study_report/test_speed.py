@@ -128,6 +128,14 @@ def session(make_record):
     return make
 
 
+def test_the_advice_names_rounds_where_the_session_says_how_many_a_build_has(session, card):
+    new, old = (throughput_session(session(builds=3, old=old), card) for old in (False, True))
+    assert f"([throughput] rounds = {8 * PER_BUILD})" in " ".join(new.sentences())
+    assert "the models were built 1 time, and 8 builds give one (measured anew, they have it)" in " ".join(
+        old.sentences()
+    )
+
+
 def evaluated(make_record):
     return [
         make_record(cell=cell, seed=seed, value=2 + seed / 100 + 0.2 * (cell == FROZEN))
@@ -192,7 +200,7 @@ def test_a_session_without_copy_or_builds_is_still_read(session, card):
     assert old.warnings() == ()
     assert old.sentences() == (
         "No second copy of analytic was timed, which would check the intervals of speeds.",
-        "Speeds have no interval: the models were built 1 time, and 8 builds give one ([throughput] rounds = 320).",
+        "Speeds have no interval: the models were built 1 time, and 8 builds give one (measured anew, they have it).",
     )
     [warning] = throughput_session(session(old=True, others=0.4), card).warnings()
     assert "in 1 of the 1 stretches" in warning

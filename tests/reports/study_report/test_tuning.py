@@ -9,10 +9,14 @@ from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import load_results, write_card, write_run
 from trans4init.reports.records.tuning_design import TunedRange, TuningDesign
+from trans4init.reports.study_report.comparing import Compared
 from trans4init.reports.study_report.figures import tuning_trials
+from trans4init.reports.study_report.gain import Control, Gain
 from trans4init.reports.study_report.report import write_report
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.tuning import best_first, sum_up_tuning, trials_of
+from trans4init.reports.study_report.tunings import Tunings
+from trans4init.reports.study_report.verdict_text import verdict_text
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
 FROZEN = CellKey("sinusoidal", "learned-frozen", "fourier-mlp")
@@ -176,6 +180,86 @@ def test_a_cell_is_judged_on_the_runs_with_its_best_trials_settings(tuned_study)
     reference, frozen = summarise(lost, card).cells
     assert (reference.runs, frozen.runs) == (10, 0)  # which of its settings is best isn't known yet
     assert [trial.number for trial in frozen.tuning.trials] == [1]
+
+
+def tuned_again(records, card, by_cell, seeds=(2000, 2001, 2002)):
+    """The study tuned once more, with settings of its own; each cell's evaluation runs of that time are `by_cell`'s."""
+    again = dataclasses.replace(card, tuning=dataclasses.replace(card.tuning, again=(*card.tuning.again, seeds)))
+    settings = {"learning_rate": 0.02 + seeds[0] / 1e6}
+    first = {record.cell: record for record in records if record.phase == "tune"}
+    more = [
+        dataclasses.replace(
+            first[cell],
+            run_id=f"tune-again-{cell.arm}-{trial}-{seed}",
+            trial=trial,
+            seed=seed,
+            parameters=settings if trial else first[cell].parameters,
+            measurements=(Measurement(VALIDATION_LOSS, 5.0 - trial, 2),),
+        )
+        for cell in by_cell
+        for trial in (0, 1)
+        for seed in seeds
+    ]
+    evaluated = {record.cell: record for record in records if record.phase == "evaluate"}
+    more += [
+        dataclasses.replace(
+            evaluated[cell],
+            run_id=f"evaluate-again-{cell.arm}-{seeds[0]}-{seed}",
+            seed=seed,
+            parameters=settings,
+            measurements=(Measurement(VALIDATION_LOSS, value, 2),),
+        )
+        for cell, values in by_cell.items()
+        for seed, value in enumerate(values)
+    ]
+    return [*records, *more], again
+
+
+def test_a_word_that_another_tuning_changes_depends_on_tuning(tuned_study, tmp_path):
+    records, card = tuned_study
+    flat = [2 + seed / 100 for seed in range(10)]
+    worse = {ANALYTIC: flat, FROZEN: [value + 0.2 + seed / 1000 for seed, value in enumerate(flat)]}
+    _, once = summarise(records, card).cells
+    assert (once.word, once.tunings.words(once.comparison)) == ("equivalent", ("equivalent",))
+    records, card = tuned_again(records, card, {ANALYTIC: flat, FROZEN: flat})
+    summary = summarise(records, card)
+    assert (summary.cells[1].word, summary.times_tuned()) == ("equivalent", 2)
+    records, card = tuned_again(records, card, worse, (3000, 3001, 3002))
+    summary = summarise(records, card)
+    reference, frozen = summary.cells
+    assert (reference.word, frozen.word) == ("", "depends on tuning")
+    assert (frozen.runs, frozen.comparison.mean) == (10, 0.0)  # the numbers are those of the first time
+    assert frozen.tunings.words(frozen.comparison) == ("equivalent", "equivalent", "worse")
+    assert verdict_text(summary).verdict == (
+        "Against analytic sinusoidal, over 10 paired seeds: learned-frozen · fourier-mlp depends on tuning (equivalent "
+        "2 of 3 times, worse 1; the first time validation loss +0.0000 [+0.0000, +0.0000])."
+    )
+    for record in records:
+        write_run(record, tmp_path / "results")
+    write_card(card, tmp_path / "results")
+    report = write_report(tmp_path)
+    markdown, page = report.markdown.read_text(), report.html.read_text()
+    row = "| learned-frozen · fourier-mlp | equivalent 2 of 3 times, worse 1 | +0.0000 +0.0000 +0.2045 |"
+    assert row in markdown
+    assert "depends on tuning: equivalent 2 of 3 times, worse 1" in markdown
+    assert "Does the word depend on tuning?" in page
+    assert "tuned once" not in markdown + page
+
+
+def test_a_time_whose_runs_are_not_all_finished_changes_no_word(tuned_study):
+    records, card = tuned_study
+    flat = [2 + seed / 100 for seed in range(10)]
+    records, card = tuned_again(records, card, {ANALYTIC: flat, FROZEN: [value + 0.2 for value in flat[:9]]})
+    summary = summarise(records, card)
+    assert (summary.cells[1].word, summary.times_tuned()) == ("equivalent", 1)
+
+
+def test_a_gain_is_explained_by_a_control_that_any_tuning_leaves_unbeaten():
+    first = Gain((Control(ANALYTIC, 0.5, beaten=True), Control(FROZEN, 0.25, beaten=True)))
+    second = Gain((Control(ANALYTIC, 0.9, beaten=False), Control(FROZEN, 0.3, beaten=True, compared=False)))
+    together = Tunings((Compared(None, gain=second), Compared(None))).gain(first)
+    assert together == Gain((Control(ANALYTIC, 0.5, beaten=False), Control(FROZEN, 0.25, beaten=True, compared=False)))
+    assert Tunings().gain(None) is None
 
 
 def test_the_report_shows_every_trial_the_gap_and_the_edge(tuned_study, tmp_path):

@@ -1,0 +1,61 @@
+"""Choose the runs of a study that count: of each cell those with the settings of its best trial."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard
+from trans4init.reports.study_report.tuning import CellTuning, sum_up_tuning, trials_of
+
+__all__ = ["evaluated_runs", "is_of", "metric_called", "trials_per_cell", "tuned_cells"]
+
+
+def tuned_cells(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, CellTuning | None]:
+    """Return for each cell what tuning found within the card's budget, from runs under the card's conditions."""
+    budget, metric = trials_per_cell(records, card), metric_called(card.metric, records)
+    tuned = {}
+    for cell in card.cells:
+        runs = [record for record in records if record.cell == cell and is_of(record, card)]
+        tuned[cell] = sum_up_tuning(trials_of(runs, metric, budget, card.tuning.seeds), metric, card.tuning)
+    return tuned
+
+
+def evaluated_runs(
+    records: Sequence[RunRecord], card: StudyCard, tuned: Mapping[CellKey, CellTuning | None]
+) -> dict[CellKey, list[RunRecord]]:
+    """Return for each cell the evaluation runs that the card asks for, by seed: those with its best trial's settings.
+
+    A cell has none while a trial of its budget is missing: which settings are its best is not known yet.
+    """
+    budget = trials_per_cell(records, card)
+    evaluated = {}
+    for cell in card.cells:
+        tuning = tuned[cell]
+        chosen = [
+            record
+            for record in records
+            if record.phase == "evaluate"
+            and record.seed < card.seeds
+            and record.cell == cell
+            and is_of(record, card)
+            and record.parameters == (tuning.best.settings if tuning else {})
+        ]
+        complete = len(tuning.trials if tuning else ()) == budget
+        evaluated[cell] = sorted(chosen, key=lambda record: record.seed) if complete else []
+    return evaluated
+
+
+def trials_per_cell(records: Iterable[RunRecord], card: StudyCard) -> int:
+    """Return how many trials each cell is given; of a card that doesn't say it, how many numbers trials have."""
+    if card.trials is not None:
+        return card.trials
+    return len({record.trial for record in records if record.phase == "tune"})
+
+
+def is_of(record: RunRecord, card: StudyCard) -> bool:
+    """Return whether the run was made under the card's conditions; a card that doesn't say them takes every run."""
+    return card.spec_hash in ("", record.spec_hash)
+
+
+def metric_called(name: str, records: Iterable[RunRecord]) -> Metric:
+    """Return the metric as it was measured; one without a unit where no run has measured it yet."""
+    measured = (m.metric for record in records for m in record.measurements if m.metric.name == name)
+    return next(measured, Metric(name, "", None))
