@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | mutants | gpu | lint | typing | bench | ablate | report | ui`.
+"""Sessions: `nox -s tests | mutants | gpu | cluster | lint | typing | bench | ablate | report | ui`.
 
 Words after `--` go to the command.
 """
@@ -49,6 +49,15 @@ def gpu(session: nox.Session) -> None:
     install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
     session.run("python", "-c", "import sys, torch; sys.exit(not torch.cuda.is_available() and 'torch can use no GPU')")
     session.run("pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """The tests that start a PostgreSQL server of their own; fails where it isn't installed."""
+    install(session, "-e", ".", *GROUPS(PYPROJECT, "test", "cluster"))
+    there = "shutil.which('postgres') or glob.glob('/usr/lib/postgresql/*/bin/postgres')"
+    session.run("python", "-c", f"import glob, shutil, sys; sys.exit(not ({there}) and 'PostgreSQL is not installed')")
+    session.run("pytest", "-m", "cluster", *session.posargs)
 
 
 @nox.session

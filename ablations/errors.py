@@ -1,10 +1,14 @@
 """Errors for the person at the keyboard: one sentence with what was given, what was expected, the nearest word."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["FaultError", "InputError", "nearest", "shown", "unknown_name"]
+__all__ = ["FaultError", "InputError", "nearest", "shown", "unknown_name", "without_passwords"]
+
+_PASSWORDS = re.compile(r"(?<=://)([^\s:@/?#]*):\S*(?=@)|((?:password|passwd|sslpassword)=)[^\s&#'\"]+", re.IGNORECASE)
+"""The passwords in addresses of databases: between a user's name and the last @, and among the options."""
 
 
 class InputError(ValueError):
@@ -21,6 +25,11 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
+def without_passwords(text: str) -> str:
+    """Return a text in which every password of an address, as in scheme://user:password@host, is `***`."""
+    return _PASSWORDS.sub(lambda match: f"{match[2]}***" if match[2] else f"{match[1]}:***", text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Make the error for a name of a `kind` that is not among the known ones."""
     names = sorted(known)
@@ -29,7 +38,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}; {hint}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to `name`; None where nothing is close."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known name that is most similar to `name`; None where nothing is close.
+
+    cutoff: the least similarity, from 0 to 1.
+    """
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=cutoff)
     return close[0] if close else None

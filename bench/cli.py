@@ -161,9 +161,9 @@ class EstimateStudy:
         """Print the cells and the estimate."""
         from trans4init.ablations.console import plain_console
         from trans4init.ablations.study.estimate import print_plan
-        from trans4init.ablations.study.spec import load_study
+        from trans4init.ablations.study.grid import load_grid
 
-        print_plan(load_study(self.study), self.study, "process", plain_console())
+        print_plan(load_grid(self.study), self.study, "process", plain_console())
         return 0
 
 

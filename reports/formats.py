@@ -2,6 +2,7 @@
 
 import re
 
+from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.statistics import Estimate, Interval
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "limits",
     "markdown",
     "number",
+    "setting",
     "signed",
     "signed_number",
     "significant",
@@ -42,6 +44,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
     return significant(value, digits).replace(",", "")
+
+
+def setting(value: Setting, digits: int = 3) -> str:
+    """Return the value of a setting: a number with `digits` significant digits, a list's entries joined by ×."""
+    if isinstance(value, list):
+        return "×".join(setting(entry, digits) for entry in value)
+    return number(value, digits) if isinstance(value, float) else str(value)
 
 
 def significant(value: float, digits: int = 3) -> str:

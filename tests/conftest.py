@@ -89,8 +89,12 @@ LONG = ("tests/test_readme.py::test_the_commands_run", "tests/faults/")
 """How the names of those tests begin that take minutes."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that at the end no process works on alone."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that at the end no process works on alone; skip those of `nox -s cluster`."""
+    if "cluster" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("cluster"):
+                item.add_marker(pytest.mark.skip(reason="starts a server: runs with -m cluster"))
     items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), 9))
 
 
@@ -139,6 +143,12 @@ def text_file(tmp_path: Path) -> Path:
 def write_study() -> Callable[..., Path]:
     """Writes the tiny study to a folder, with pieces of its text replaced; returns its file. For wider fixtures."""
     return write_tiny_study
+
+
+@pytest.fixture(scope="session")
+def start_in() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `trans4init …` in a folder, for fixtures that live longer than a test."""
+    return start_command
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from trans4init.ablations.cli.environment import check_environment, open_streams, output_error
 from trans4init.ablations.cli.stopping import SIGNALS, TerminatedError, answered_signals, leave, say_stopped
-from trans4init.ablations.errors import FaultError, InputError
+from trans4init.ablations.errors import FaultError, InputError, without_passwords
 
 __all__ = ["execute", "main"]
 
@@ -36,7 +36,8 @@ def execute(
 
     commands: imports and returns a class, or a union of classes that are commands called by `names`.
     """
-    again = os.environ.get("TRANS4INIT_INVOKED_AS") or shlex.join([*program.split(), *words])
+    words_again = shlex.join([*program.split(), *map(without_passwords, words)])
+    again = without_passwords(os.environ.get("TRANS4INIT_INVOKED_AS", "")) or words_again
     try:
         with answered_signals(again):
             open_streams()
@@ -78,5 +79,5 @@ def _commands() -> Any:
 
 def _print_error(error: Exception, code: int) -> int:
     """Print the error, and return the exit code."""
-    print(f"trans4init: {error}", file=sys.stderr)
+    print(f"trans4init: {without_passwords(str(error))}", file=sys.stderr)
     return code

@@ -46,7 +46,7 @@ def _findings() -> Iterator[tuple[str, str]]:
         yield package, version
     if "triton" not in environment.versions:
         yield "triton", "not installed (it exists for Linux only)"
-    for package, extra in (("ray", "cluster"), ("optuna_dashboard", "dashboard")):
+    for package, extra in (("ray", "cluster"), ("optuna_dashboard", "dashboard"), ("psycopg", "postgres")):
         there = importlib.util.find_spec(package) is not None
         yield package, "installed" if there else f"not installed; optional: pip install 'trans4init[{extra}]'"
     refusal = native_refusal()

@@ -10,13 +10,21 @@ __all__ = ["Ls"]
 
 @dataclass(frozen=True)
 class Ls:
-    """List functions, nets, arms, tasks, recipes or studies."""
+    """List functions, nets, arms, tasks, recipes or studies, or the keys of study files and recipes."""
 
     kind: Positional[Literal["functions", "nets", "arms", "tasks", "recipes", "studies"] | None] = None
-    """The list to print; all of them if left out."""
+    """The list to print; all of them if left out. With --keys or --schema: studies (if left out) or recipes."""
+    keys: bool = False
+    """Print every key of a study file or a recipe: which values it takes, its default, what it means."""
+    schema: bool = False
+    """Print the JSON schema of a study file or a recipe, which editors read."""
+    markdown: bool = False
+    """Print the keys as a page in Markdown."""
 
     def run(self, command: str) -> int:
-        """Print the lists."""
+        """Print the lists, the keys or the schema."""
+        if self.keys or self.schema or self.markdown:
+            return self._print_keys()
         from rich.table import Table
 
         from trans4init.ablations.console import plain_console
@@ -37,6 +45,29 @@ class Ls:
                     table.add_row(name, text)
                 console.print(table)
                 console.print()
+        return 0
+
+    def _print_keys(self) -> int:
+        """Print what a study file or a recipe may hold."""
+        from trans4init.ablations.errors import InputError
+
+        if self.kind not in (None, "studies", "recipes"):
+            raise InputError(f"--keys and --schema are for studies or recipes, not for {self.kind}.")
+        if self.schema and (self.keys or self.markdown):
+            raise InputError("--schema prints JSON: leave out --keys and --markdown.")
+        from trans4init.ablations.cli.keys import markdown, print_sections, sections
+        from trans4init.ablations.cli.schemas import recipe_schema, study_file_schema, study_schema
+
+        schema = recipe_schema() if self.kind == "recipes" else study_schema()
+        if self.schema:
+            import json
+
+            of_file = schema if self.kind == "recipes" else study_file_schema()
+            print(json.dumps(of_file, indent=2, ensure_ascii=False))
+        elif self.markdown:
+            print(markdown(schema, f"trans4init ls {self.kind or 'studies'} --keys --markdown"), end="")
+        else:
+            print_sections(sections(schema))
         return 0
 
 
@@ -76,6 +107,7 @@ def _recipes() -> list[tuple[str, str]]:
 
 
 def _studies() -> list[tuple[str, str]]:
-    from trans4init.ablations.study.spec import load_study, shipped_studies
+    from trans4init.ablations.study.grid import load_grid
+    from trans4init.ablations.study.spec import shipped_studies
 
-    return [(name, load_study(name).question) for name in shipped_studies()]
+    return [(name, load_grid(name).question) for name in shipped_studies()]

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.errors import unknown_name, without_passwords
 
 __all__ = ["parse"]
 
@@ -30,7 +30,7 @@ def parse(words: list[str], commands: Any, names: Sequence[str], program: str, d
             )
     except SystemExit as error:
         if error.code:
-            print(f"trans4init: {_sentence(errors.getvalue())}", file=sys.stderr)
+            print(f"trans4init: {without_passwords(_sentence(errors.getvalue()))}", file=sys.stderr)
         raise
 
 

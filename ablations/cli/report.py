@@ -24,7 +24,7 @@ class Report:
     def run(self, command: str) -> int:
         """Render the report, and print the verdict and the paths."""
         from trans4init.ablations.errors import FaultError, InputError
-        from trans4init.reports.records.store import load_results, write_bundle, write_card
+        from trans4init.reports.records.store import load_results, write_bundle, write_cards
         from trans4init.reports.records.tables import UnreadableSchemaError
         from trans4init.reports.speed.speeds import STUDY
         from trans4init.reports.study_report.report import NoResultsError, write_report
@@ -36,8 +36,8 @@ class Report:
             report = write_report(self.folder, results)
             if self.publish is not None:
                 write_bundle(report.results.records, self.publish / "results")
-                if report.results.card is not None:
-                    write_card(report.results.card, self.publish / "results")
+                if report.results.cards:
+                    write_cards(report.results.cards, self.publish / "results")
                 report = write_report(self.publish, kept_in=self.folder)
         except (NoResultsError, UnreadableSchemaError) as error:
             raise InputError(str(error)) from None

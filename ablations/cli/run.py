@@ -18,11 +18,11 @@ class Run:
     dry_run: bool = False
     """Print the cells and an estimate of time, memory and disk; run nothing."""
     seeds: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """Number of evaluation seeds of each cell."""
+    """Number of runs of each cell that the verdict is about; they differ in their seeds."""
     trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """Number of tuning trials of each cell; each is run with the study's number of tuning seeds."""
+    """Number of trials: the first uses the study's own settings, the others are spread over the space."""
     tunings: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the study's)")] = None
-    """How often the study is tuned, with other settings and seeds: the report says which words depend on that."""
+    """How often the study is tuned: the second time as with the next `seed`, and so on."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the study's)")] = None
     """A text file to use instead of the study's data; this is a study of its own, named after both."""
     function: Annotated[str | None, arg(metavar="F", help_behavior_hint="(default: the study's)")] = None
@@ -31,30 +31,42 @@ class Run:
     """Where runs happen: in this process, in a process each (one at a time on a GPU), or on a Ray cluster."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/STUDY)")] = None
     """The folder to write the study to."""
+    storage: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: optuna.db in that folder)")] = None
+    """Optuna's database: postgresql://USER@HOST/DATABASE, or of MySQL; ${NAME} stands for an environment variable."""
     retry_failed: bool = False
     """Run again those runs that failed or ran out of memory."""
+    fail_fast: bool = False
+    """Stop at the first run that fails or runs out of memory; the same command goes on after it."""
+    keep_going: bool = False
+    """Go on when runs fail, as without this option: each failed run is a row of the results."""
 
     def run(self, command: str) -> int:
         """Run the study, or print its plan."""
         from trans4init.ablations.console import plain_console
+        from trans4init.ablations.errors import InputError
         from trans4init.ablations.settings.memory import check_memory
+        from trans4init.ablations.study.grid import load_grid
         from trans4init.ablations.study.run import Options, run_study
-        from trans4init.ablations.study.spec import load_study
 
-        spec = load_study(
+        if self.fail_fast and self.keep_going:
+            raise InputError("--fail-fast and --keep-going are opposites; name one.")
+        grid = load_grid(
             self.study,
             seeds=self.seeds,
             trials=self.trials,
             tunings=self.tunings,
             data=self.data,
             function=self.function,
+            storage=self.storage,
         )
         console = plain_console()
         if self.dry_run:
             from trans4init.ablations.study.estimate import print_plan
 
-            print_plan(spec, self.study, self.executor, console)
+            print_plan(grid, self.study, self.executor, console)
             return 0
-        check_memory(spec.model, spec.training)
-        folder = self.out or Path("runs") / spec.name
-        return run_study(spec, Options(self.study, command, folder, self.executor, self.retry_failed), console)
+        for block in grid.blocks:
+            check_memory(block.spec.model, block.spec.training)
+        folder = self.out or Path("runs") / grid.name
+        options = Options(self.study, command, folder, self.executor, self.retry_failed, self.fail_fast)
+        return run_study(grid, options, console)

@@ -24,8 +24,7 @@ class Sync:
         from trans4init.reports.records.store import load_results
         from trans4init.reports.records.tables import UnreadableSchemaError
         from trans4init.reports.speed.speeds import STUDY
-        from trans4init.reports.study_report.summary import summarise
-        from trans4init.reports.study_report.verdict_text import verdict_text
+        from trans4init.reports.study_report.blocks import study_text, summaries
 
         try:
             results = load_results(self.folder / "results")
@@ -39,7 +38,7 @@ class Sync:
                 new, mended = mirror_speeds(self.folder.resolve().parent, records)
                 written = f"all suites of {self.folder}, {new} of them new,"
             else:
-                mended = sync(self.folder, results, verdict_text(summarise(records, results.card)))
+                mended = sync(self.folder, results, study_text(summaries(results), results.cards))
                 written = f"{len(records)} runs of {records[0].study}"
         except MirrorError as error:
             raise FaultError(f"can't write to MLflow: {error}") from error

@@ -35,7 +35,7 @@ class Train:
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the recipe's model)")] = None
     """A named model size instead of the recipe's: toy, nano, base, gpt2-small or vit-tiny."""
     steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
-    """Number of training steps."""
+    """Number of training steps; each updates the weights once."""
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
     """Seed of the model's start, of the order of the data and of dropout."""
     data: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the recipe's)")] = None

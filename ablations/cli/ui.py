@@ -9,7 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ui"]
+__all__ = ["DASHBOARD", "Ui"]
+
+DASHBOARD = "from importlib.metadata import entry_points as e; e(group='console_scripts')['optuna-dashboard'].load()()"
+"""Runs Optuna's dashboard, which no module starts, with the Python that runs this: its script may be on no path."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Ui:
             for number, path in enumerate(sorted(self.runs.glob("*/optuna.db")), start=1):
                 port = self.port + number
                 servers[f"http://127.0.0.1:{port}  Optuna, {path.parent.name}"] = [
-                    *(sys.executable, "-m", "optuna_dashboard", sqlite_address(path)),
+                    *(sys.executable, "-c", DASHBOARD, sqlite_address(path)),
                     *("--host", "127.0.0.1", "--port", str(port)),
                 ]
         return _serve(servers)

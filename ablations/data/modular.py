@@ -27,6 +27,7 @@ class ModularConfig(TaskConfig):
 
     name: Literal["modular-addition"] = "modular-addition"
     operation: Literal["+", "-", "*", "/", "x2+y2"] = "+"
+    """The operation on a and b whose result modulo p is predicted."""
     modulus: Annotated[int, Field(ge=3, le=1000)] = 113
     """The prime p."""
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -26,7 +26,9 @@ class SequenceConfig(TaskConfig):
     kinds: ClassVar[tuple[Kind, ...]] = ("decoder", "encoder-decoder")
 
     symbols: Annotated[int, Field(ge=2, le=1000)] = 10
+    """Number of different symbols."""
     shortest: Count = 3
+    """Length of the shortest input, in symbols."""
     longest: Count = 10
     """Length of the longest input that is trained on, in symbols."""
     tested_longest: Count = 20
@@ -135,9 +137,13 @@ class AdditionConfig(SequenceConfig):
 
     name: Literal["addition"] = "addition"
     symbols: Literal[10] = 10
+    """The ten digits."""
     shortest: Count = 2
+    """Digits of the shortest numbers that are added."""
     longest: Count = 4
+    """Digits of the longest numbers that are trained on."""
     tested_longest: Count = 6
+    """Digits of the longest numbers that are tested."""
     reversed: bool = False
     """Whether the sum is written from its last digit on, in the order in which carries arise."""
 

@@ -42,6 +42,7 @@ class TextConfig(TaskConfig):
     source: str = STDLIB
     """`python-stdlib`, a public data set's name, or the path of a file."""
     unit: Literal["byte", "character"] = "byte"
+    """What a token is: a byte of the file, or a character of its UTF-8 text."""
     evaluation_tokens: int = Field(default=16384, ge=1)
     """Number of tokens, spread over the split, that an evaluation predicts; fewer if the split is shorter."""
 

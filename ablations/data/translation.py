@@ -32,8 +32,11 @@ class TranslationConfig(TaskConfig):
 
     name: Literal["translation"] = "translation"
     source: Literal["number-words", "multi30k"] = "number-words"
+    """Numbers written in words, generated; or the captions of Multi30k, downloaded once."""
     from_language: str = "de"
+    """The language that is translated, as a code of two letters."""
     to_language: str = "en"
+    """The language that it is translated to, as a code of two letters."""
     tokens: Annotated[int, Field(ge=300)] = 400
     """Number of byte-pair tokens, learned from both languages of the training split together."""
     numbers: Annotated[int, Field(ge=100)] = 4000

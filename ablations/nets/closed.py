@@ -25,7 +25,9 @@ class RationalSize(NetSize):
     """Holds the degrees of numerator and denominator."""
 
     numerator: Annotated[int, Field(ge=0)] = 5
+    """Degree of the polynomial above the line."""
     denominator: Count = 4
+    """Degree of the polynomial below the line."""
 
 
 @NETS.register
@@ -113,6 +115,7 @@ class WavesSize(NetSize):
     """Holds the number of frequencies."""
 
     frequencies: Count = 64
+    """Number of frequencies, each with a sine and a cosine."""
 
 
 @NETS.register

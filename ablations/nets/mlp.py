@@ -33,12 +33,14 @@ class MlpSize(NetSize):
     """Holds the hidden widths, first to last."""
 
     hidden: Widths = (128, 128)
+    """Widths of the hidden layers, first to last."""
 
 
 class SirenSize(MlpSize):
     """Holds the widths and `omega`, the largest first frequency in rad per unit of scaled input; 0: from the domain."""
 
     omega: float = Field(default=0.0, ge=0)
+    """Largest frequency of the first layer, in rad per unit of scaled input; 0: from the domain."""
 
 
 class FourierSize(MlpSize):
@@ -46,7 +48,9 @@ class FourierSize(MlpSize):
 
     hidden: Widths = (256,)
     frequencies: Count = 32
+    """Number of frequencies of the features, each with a sine and a cosine."""
     fixed: bool = False
+    """Whether the frequencies stay as they start; otherwise they are trained."""
 
 
 class ScalarMLP(Net):
@@ -233,6 +237,7 @@ class MlpChoice(MlpSize):
     """Holds any number of hidden widths, and the activation between them."""
 
     activation: Literal["relu", "gelu", "silu", "tanh", "sin"] = "silu"
+    """The function of each number between the layers."""
 
 
 @NETS.register

@@ -30,6 +30,7 @@ class PiecesSize(NetSize):
     """Holds the number of pieces."""
 
     pieces: Count = 16
+    """Number of lines, one between each two kinks and one beyond each end."""
 
 
 @NETS.register
@@ -147,6 +148,7 @@ class SplineSize(NetSize):
     """Holds the number of intervals of the grid."""
 
     intervals: Count = 32
+    """Number of intervals of the grid over the domain."""
 
 
 @NETS.register

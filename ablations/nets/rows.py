@@ -23,7 +23,9 @@ class DeepSetSize(NetSize):
     """Holds the number of summed features, and of hidden units."""
 
     summed: Count = 2
+    """Number of features that are summed over a row."""
     hidden: Count = 16
+    """Number of hidden units of each number of a row."""
 
 
 @NETS.register

@@ -42,57 +42,67 @@ class ModelSize(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "decoder"
+    """Which positions see which: a decoder's see those before them, an encoder's and an image's patches see all."""
     layers: Count
     """Blocks of the stack that gives the output: of the decoder, if there are two stacks."""
     width: Count
+    """Dimensions of the residual stream, shared evenly by the heads."""
     heads: Count
+    """Number of attention heads of each layer."""
     context: Count = 256
     """Positions seen in training; longer inputs are possible with positional encodings that allow them."""
     position: str = "sinusoidal"
+    """The function that tells the model where a token stands; `none` doesn't."""
     activation: str = "gelu"
+    """The function of each number inside the feed-forward layers."""
     softmax: str = "softmax-exp"
+    """The function that makes attention weights of scores, before they are divided by their sum."""
     softmax_reciprocal: str = "reciprocal"
+    """The function of that sum which the weights are multiplied with: the softmax's division."""
     normalization: str = "layernorm-rsqrt"
+    """The function of a state's statistic that the norms multiply the state by."""
     scale: str = "attention-scale"
+    """The function that scales attention scores."""
     head_mixing: str = "head-mixing"
+    """The function that mixes the outputs of the heads."""
     randomised_positions: Count | None = None
-    """Train on sorted random positions below this number (Ruoss et al. 2023) in place of 0, 1, 2, …"""
+    """Sorted random positions below this number are trained on (Ruoss et al. 2023); None: 0, 1, 2, …"""
     feed_forward: Count | None = None
     """Width inside the feed-forward layers; None: 4 · width."""
 
     encoder_layers: Count | None = None
-    """None: as many as the decoder has."""
+    """Blocks of the encoder; None: as many as the decoder has."""
     source_vocabulary: Count | None = None
-    """Source tokens have an embedding of their own with this many rows; None: they share the target's."""
+    """Rows of the source tokens' own embedding; None: they share the target's."""
     norm_placement: Literal["pre", "post", "none"] = "pre"
-    """Norms before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et al. 2017), or
-    nowhere."""
+    """Where norms are: before each sublayer and once at the end (Xiong et al. 2020), after each addition (Vaswani et
+    al. 2017), or nowhere."""
     normalization_epsilon: Annotated[float, Field(gt=0)] | None = None
     """Added to a norm's statistic; None: the functions' own, 1e-5."""
     embedding_norm: bool = False
-    """Normalise the sum of the embeddings (BERT)."""
+    """Whether the sum of the embeddings is normalised (BERT)."""
     embedding_scale: bool = True
-    """Multiply token embeddings by √width (Vaswani et al. 2017, section 3.4)."""
+    """Whether token embeddings are multiplied by √width (Vaswani et al. 2017, section 3.4)."""
     tied_output: bool = True
-    """The output layer uses the (target's) embedding (Press and Wolf 2017); otherwise a matrix of its own."""
+    """Whether the output layer uses the (target's) embedding (Press and Wolf 2017), or a matrix of its own."""
     bias: bool = False
-    """Linear layers inside the blocks have biases."""
+    """Whether linear layers inside the blocks have biases."""
     key_value_heads: Count | None = None
-    """Groups of query heads share one of this many key/value heads (Ainslie et al. 2023); None: one for each head."""
+    """Key/value heads, each shared by a group of query heads (Ainslie et al. 2023); None: one for each head."""
     rotary_base: Count | None = None
     """Rotary pairs turn by down to 1 / base radians per position; None: the function's own base, mostly 10000."""
     rotary_pairing: Literal["halves", "interleaved"] = "halves"
     """Dimensions that turn together: i and i + P (GPT-NeoX, Llama) or 2i and 2i + 1 (RoFormer, GPT-J)."""
     gated: bool = False
-    """The feed-forward layer multiplies its activations with a second projection (Shazeer 2020, GLU Variants)."""
+    """Whether feed-forward layers multiply their activations with a second projection (Shazeer 2020, GLU Variants)."""
     dropout: Share = 0.0
-    """Applied to what each sublayer adds to the residual stream."""
+    """Share of values that are dropped from what each sublayer adds to the residual stream."""
     attention_dropout: Share = 0.0
-    """Applied to attention weights."""
+    """Share of attention weights that are dropped."""
     embedding_dropout: Share = 0.0
-    """Applied to the sum of token embedding and positional encoding."""
+    """Share of values that are dropped from the sum of token embedding and positional encoding."""
     classifier_dropout: Share | None = None
-    """Applied to the state that logits of classes are computed from; None: as `dropout`."""
+    """Share of values that are dropped from the state that classes are computed from; None: as `dropout`."""
     segments: Count | None = None
     """Number of segment kinds, each with an embedding that is added to its tokens (BERT's token types)."""
     classes: Count | None = None
@@ -100,12 +110,13 @@ class ModelSize(BaseModel):
     pooling: Literal["mean", "first", "none"] | None = None
     """How a sequence becomes one prediction; "none": one prediction per token. None: "mean" if there are classes."""
     output_transform: bool = False
-    """BERT's layer before the output: linear, activation and norm per token; linear and tanh on a pooled state."""
+    """Whether BERT's layer is before the output: linear, activation, norm per token; linear, tanh on a pooled state."""
     image_size: Count | None = None
-    """Pixels on each side."""
+    """Pixels on each side of an image."""
     patch: Count | None = None
     """Pixels on each side of a patch; each patch is one input of the stack."""
     channels: Count = 1
+    """Colours of each pixel: 1 for grey, 3 for red, green and blue."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "ModelSize":

@@ -12,10 +12,10 @@ from trans4init.ablations.errors import InputError, shown, unknown_name
 from trans4init.ablations.settings.base import BaseModel, ValidationError
 from trans4init.ablations.settings.error_sentence import sentence
 
-__all__ = ["load_toml", "shipped_files"]
+__all__ = ["IN_FILE", "checked", "find_toml", "load_toml", "read_toml", "set_value", "shipped_files"]
 
 M = TypeVar("M", bound=BaseModel)
-_IN_FILE = re.compile(r".+\.py:[\w.-]+")
+IN_FILE = re.compile(r".+\.py:[\w.-]+")
 """The name of a function, net, arm or task in a user's file."""
 
 
@@ -33,7 +33,18 @@ def load_toml(
     kind: what such a file is called in errors. changes: values by key, such as {"training.steps": 100}; a key that
     names a section replaces it. Raises InputError with the file, the key, what was expected and the nearest word.
     """
-    path = _find(kind, name_or_path, shipped)
+    path = find_toml(kind, name_or_path, shipped)
+    content = read_toml(path)
+    for key, value in changes.items():
+        set_value(content, key, value, name_or_path)
+    return checked(model, content, name_or_path), path.parent
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file, in which a `FILE.py:NAME` is relative to the current folder.
+
+    Raises InputError where the file can't be read or is not TOML.
+    """
     try:
         content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and what Python says of numbers without end
@@ -42,19 +53,27 @@ def load_toml(
         raise InputError(f"{shown(path)} is not valid TOML: its values are nested too deeply.") from None
     except OSError as error:
         raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
-    for key, value in changes.items():
-        _set(content, key, value, name_or_path)
+    assert isinstance(content, dict)
+    return content
+
+
+def checked(model: type[M], content: Mapping[str, Any], where: str) -> M:
+    """Return the settings that are in `content`; raises InputError with `where`, the key and what was expected."""
     try:
-        return model.model_validate(content), path.parent
+        return model.model_validate(content)
     except ValidationError as error:
-        raise InputError(sentence(error, model, name_or_path)) from None
+        raise InputError(sentence(error, model, where)) from None
 
 
 _PROSE = ("about", "question")
 """Keys whose text may end like the name of something in a file, and which `_beside` leaves alone."""
 
 
-def _find(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
+def find_toml(kind: str, name_or_path: str, shipped: Mapping[str, Path]) -> Path:
+    """Return the path of the `shipped` file of that name, or of the file at that path; raises InputError without one.
+
+    kind: what such a file is called in errors.
+    """
     if name_or_path in shipped:
         return shipped[name_or_path]
     if os.path.isfile(name_or_path):  # Path.is_file raises for a name that is too long
@@ -70,13 +89,13 @@ def _beside(folder: Path, value: Any) -> Any:
         return {key: entry if key in _PROSE else _beside(folder, entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_beside(folder, entry) for entry in value]
-    if isinstance(value, str) and _IN_FILE.fullmatch(value):
+    if isinstance(value, str) and IN_FILE.fullmatch(value):
         file, _, name = value.rpartition(":")
         return f"{os.path.relpath(folder / os.path.expanduser(file))}:{name}"
     return value
 
 
-def _set(content: dict[str, Any], key: str, value: Any, where: str) -> None:
+def set_value(content: dict[str, Any], key: str, value: Any, where: str) -> None:
     """Set a key such as `training.steps`; raises InputError if what should be its section is a value."""
     *sections, last = key.split(".")
     table = content

@@ -32,6 +32,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: Count
+    """Number of training steps; each updates the weights once."""
     batch: Count
     """Examples (windows of a text) per step, or tokens with padding, as `batch_unit` says."""
     batch_unit: BatchUnit = "examples"
@@ -45,10 +46,13 @@ class TrainingConfig(BaseModel):
     schedule: Literal["cosine", "inverse-square-root", "constant"] = "cosine"
     """How the learning rate falls after the warm-up; inverse square root as in Vaswani et al. 2017, section 5.3."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Number of steps in which the learning rate rises linearly from near 0 to the highest."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Weight decay of the model's matrices; vectors, such as those of norms, don't decay."""
     beta1: Share = 0.9
+    """Share of AdamW's running mean of gradients that a step keeps (Loshchilov and Hutter 2019)."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Share of AdamW's running mean of squared gradients that a step keeps."""
     clip: Positive = 1.0
     """The largest norm of the whole gradient: a longer one is scaled down."""
     label_smoothing: Share = 0.0

@@ -34,9 +34,9 @@ class Slot(nn.Module):
         self, name: str, function: Function, domain: Domain | None = None, *, seed: int = 0, **shape: int
     ) -> None:
         super().__init__()
-        function.check_shape(**shape)
         if function.slot != name:
             raise InputError(f"{function.name} belongs in slot {function.slot!r}, not in {name!r}.")
+        function.check_shape(**shape)
         self.name, self.function, self.shape = name, function, shape
         self.domain = function.domain if domain is None else domain
         self.numbers = nn.ParameterDict(

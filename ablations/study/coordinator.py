@@ -1,18 +1,16 @@
 """The coordinator: starts a study's runs and, alone, writes their results."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-
-import optuna
-import sqlalchemy.exc
 
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Display
 from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, Executor
-from trans4init.ablations.study.optuna_database import OptunaDatabase
+from trans4init.ablations.study.grid_agenda import GridAgenda
+from trans4init.ablations.study.optuna_database import DatabaseError, OptunaDatabase, keep_trials
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.reports.mirror.runs import BackgroundMirror
 from trans4init.reports.records.kept_slots import write_kept
@@ -31,18 +29,25 @@ class Coordinator:
 
     def __init__(
         self,
-        agenda: Agenda,
+        agenda: Agenda | GridAgenda,
         executor: Executor[Request, RunRecord],
-        database: OptunaDatabase,
+        databases: Mapping[str, OptunaDatabase],
         mirror: BackgroundMirror,
         display: Display,
         on_growth: Callable[[ResolvedStudy], None] = lambda study: None,
+        *,
+        fail_fast: bool = False,
     ) -> None:
-        """on_growth: called with the study when its results gave it another cell."""
-        self._agenda, self._executor, self._database = agenda, executor, database
+        """databases: by the hash of each block's conditions.
+
+        on_growth: called with the study when its results gave it another cell. fail_fast: whether to stop at the first
+        run that fails or runs out of memory; one that diverges is a result.
+        """
+        self._agenda, self._executor, self._databases = agenda, executor, databases
         self._mirror, self._display, self._on_growth = mirror, display, on_growth
         self._in_flight: dict[str, Request] = {}
         self._stopping = self._told = False
+        self._fail_fast = fail_fast
 
     def run(self) -> bool:
         """Run what is left; return whether the agenda is complete: not if Ctrl-C stopped it.
@@ -51,8 +56,9 @@ class Coordinator:
         """
         try:
             with self._answering_interrupts():
-                for cell in self._agenda.study.spec.cells():
-                    self._keep_trials(cell)
+                for block in self._agenda.blocks:
+                    self._keep_trials(block, block.study.spec.cells())
+                self._record_stopped()
                 self._record_lost()
                 while not self._stopping or self._executor.running():
                     self._tell()
@@ -61,7 +67,12 @@ class Coordinator:
                     if not self._executor.running():
                         break
                     self._executor.wait(self._on_event, timeout=0.25)
-        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            for block in self._agenda.blocks:
+                database = self._databases[block.study.spec_hash]
+                if database.behind:
+                    database.ask_again()
+                    self._keep_trials(block, block.study.spec.cells())
+        except DatabaseError as error:
             raise FaultError(f"Optuna's database can't be written: {str(error).splitlines()[0]}") from error
         finally:
             self._executor.stop()
@@ -90,7 +101,12 @@ class Coordinator:
         kept = {} if isinstance(event, Died) else event.kept
         for record in records:
             self._write(record, kept.get(record.run_id))
+        if self._fail_fast and (failed := [record for record in records if record.status in ("failed", "oom")]):
+            if not self._stopping:
+                self._display.say(f"Stopping, as --fail-fast asks: {failed[0].phase} {failed[0].cell} failed.")
+            self._stopping = self._told = True
         if records[0].phase in ("fit", "tune"):  # a trial may be a cell's last: then its evaluations are known
+            self._record_stopped()
             self._record_lost()
 
     def _record_lost(self) -> None:
@@ -100,14 +116,24 @@ class Coordinator:
         """
         while lost := self._agenda.lost():
             for request, fit in lost:
+                study = self._agenda.block_of(request).study
                 why = fit.error.strip().splitlines()[-1] if fit.error else fit.status
-                missing = [Measurement(self._agenda.study.spec.metric(), None)]
+                missing = [Measurement(study.spec.metric(), None)]
                 error = f"its net has no fit: {why}"
-                self._write(self._agenda.study.record(request, missing, status=fit.status, error=error))
+                self._write(study.record(request, missing, status=fit.status, error=error))
+
+    def _record_stopped(self) -> None:
+        """Write a record for every tuning run that is never started, since a pruner stopped its trial."""
+        while stopped := self._agenda.stopped():
+            for request, why in stopped:
+                study = self._agenda.block_of(request).study
+                missing = [Measurement(study.spec.metric(), None)]
+                self._write(study.record(request, missing, status="pruned", error=why))
 
     def _write(self, record: RunRecord, kept: bytes | None = None) -> None:
         """Write what the run kept of its slots, then its record: a run that is finished has both."""
-        study = self._agenda.study
+        block = self._agenda.block_of(record)
+        study = block.study
         try:
             if kept is not None:
                 write_kept(study.folder, record.run_id, kept)
@@ -118,20 +144,19 @@ class Coordinator:
             ) from error
         self._in_flight.pop(record.run_id, None)  # a run that its fit's failure ended was never started
         self._agenda.add(record)
-        if self._agenda.study is not study:
-            self._on_growth(self._agenda.study)
+        if block.study is not study:
+            self._on_growth(block.study)
         if record.phase == "tune":
-            self._keep_trials(record.cell)
+            self._keep_trials(block, [record.cell])
         self._mirror.add(record)
         self._display.finished(record)
 
-    def _keep_trials(self, cell: CellKey) -> None:
-        for time in range(self._agenda.study.spec.times_tuned()):
-            self._database.keep(cell, self._agenda.trials(cell, time), time)
+    def _keep_trials(self, block: Agenda, cells: Iterable[CellKey]) -> None:
+        keep_trials(self._databases[block.study.spec_hash], block, cells)
 
     def _failures(self, event: Died[Request]) -> list[RunRecord]:
         """Return a failed record for each run of a process that died."""
-        study = self._agenda.study
+        study = self._agenda.block_of(event.requests[0]).study
         missing = [Measurement(study.spec.metric(), None)]
         return [study.record(request, missing, status="failed", error=event.reason) for request in event.requests]
 
@@ -143,7 +168,7 @@ class Coordinator:
         count = self._executor.running()
         self._display.say(
             f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
-            f"finished; Ctrl-C again stops now. To continue later: {self._agenda.study.command}"
+            f"finished; Ctrl-C again stops now. To continue later: {self._agenda.blocks[0].study.command}"
         )
 
     @contextmanager

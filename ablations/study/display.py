@@ -12,10 +12,11 @@ from rich.text import Text
 
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.executors.protocol import Advanced
+from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.requests import Request
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.records import metrics
-from trans4init.reports.records.schema import Metric, RunRecord
+from trans4init.reports.records.schema import CellKey, Metric, RunRecord
 from trans4init.reports.study_report.tuning import Trial, best_first
 
 __all__ = ["Display", "LiveDisplay", "PlainDisplay", "duration", "make_display"]
@@ -46,7 +47,7 @@ class Display(Protocol):
 class Clock:
     """Estimates the time left from this session's training runs. Fits are excluded: they take a different time."""
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda | GridAgenda) -> None:
         self._agenda, self._start = agenda, time.monotonic()
         self._runs_before = self._runs()
 
@@ -68,9 +69,8 @@ class Clock:
 class PlainDisplay:
     """Prints a line for each run that ends: for logs and pipes."""
 
-    def __init__(self, agenda: Agenda, console: Console) -> None:
+    def __init__(self, agenda: Agenda | GridAgenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
-        self._spec = agenda.study.spec
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -81,7 +81,7 @@ class PlainDisplay:
     def started(self, requests: Sequence[Request]) -> None:
         """Announce fits and throughput sessions only, which take a while."""
         if requests[0].phase in ("fit", "throughput"):
-            self.say(f"{_together(requests)} ...")
+            self.say(f"{_in_block(self._agenda.block_of(requests[0]))}{_together(requests)} ...")
 
     def advanced(self, event: Advanced[Request]) -> None:
         """Show nothing: a line per run is enough."""
@@ -91,8 +91,12 @@ class PlainDisplay:
         left = self._clock.remaining()
         eta = f", {duration(left)} left" if left else ""
         total = self._agenda.total()
-        run = Request(record.run_id, record.phase, record.cell, record.seed, record.trial).label(self._spec.function)
-        self.say(f"[{self._agenda.done():{len(str(total))}}/{total}] {run}: {_outcome(record, self._spec)}{eta}")
+        block = self._agenda.block_of(record)
+        run = Request(record.run_id, record.phase, record.cell, record.seed, record.trial).label(
+            block.study.spec.function
+        )
+        number = f"[{self._agenda.done():{len(str(total))}}/{total}]"
+        self.say(f"{number} {_in_block(block)}{run}: {_outcome(record, block.study.spec)}{eta}")
 
     def say(self, line: str) -> None:
         """Print the line."""
@@ -102,7 +106,7 @@ class PlainDisplay:
 class LiveDisplay:
     """Shows a view that stays in place: how far the study is, what runs, and the best results so far."""
 
-    def __init__(self, agenda: Agenda, console: Console) -> None:
+    def __init__(self, agenda: Agenda | GridAgenda, console: Console) -> None:
         self._agenda, self._console, self._clock = agenda, console, Clock(agenda)
         self._running: dict[str, tuple[Sequence[Request], Advanced[Request] | None]] = {}
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view)
@@ -135,11 +139,11 @@ class LiveDisplay:
 
     def _headline(self) -> RenderableType:
         done, total = self._agenda.done(), self._agenda.total()
-        failed = sum(record.status != "ok" for record in self._agenda.finished.values())
+        failed = sum(record.status not in ("ok", "pruned") for record in self._agenda.finished.values())
         left = self._clock.remaining()
         line = Table.grid(padding=(0, 2))
         line.add_row(
-            Text(self._agenda.study.spec.name, style="bold"),
+            Text(self._agenda.blocks[0].study.spec.name, style="bold"),
             ProgressBar(total=total, completed=done, width=24),
             f"{done}/{total} done",
             f"{len(self._running)} running",
@@ -149,33 +153,26 @@ class LiveDisplay:
         return line
 
     def _cells(self) -> RenderableType:
-        spec = self._agenda.study.spec
+        metrics_judged = dict.fromkeys(block.study.spec.evaluation.metric for block in self._agenda.blocks)
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("cell", "trials", "seeds", f"best trial, {spec.evaluation.metric}", "mean over seeds"):
+        for title in ("cell", "trials", "seeds", f"best trial, {' or '.join(metrics_judged)}", "mean over seeds"):
             table.add_column(title, justify="left" if title == "cell" else "right")
-        for cell in spec.cells():
-            times = range(spec.times_tuned())
-            trials = [self._agenda.trials(cell, time) for time in times]
-            evaluated = [self._agenda.evaluated(cell, time) for time in times]
-            table.add_row(
-                cell.label(spec.function),
-                f"{sum(map(len, trials))}/{len(times) * spec.trials()}",
-                f"{sum(map(len, evaluated))}/{len(times) * spec.evaluation.seeds}",
-                _best(trials[0], spec.metric()),
-                _mean(evaluated[0], spec.evaluation.metric),
-            )
+        for block in self._agenda.blocks:
+            for cell in block.study.spec.cells():
+                table.add_row(*_row(block, cell))
         return table
 
     def _running_lines(self) -> list[RenderableType]:
         lines: list[RenderableType] = []
         for requests, event in self._running.values():
             far = f"step {event.step}/{event.steps}, loss {event.loss:.4g}" if event else "starting"
-            name = requests[0].label(self._agenda.study.spec.function) if len(requests) == 1 else _together(requests)
-            lines.append(Text(f"  {name}: {far}", style="dim"))
+            block = self._agenda.block_of(requests[0])
+            name = requests[0].label(block.study.spec.function) if len(requests) == 1 else _together(requests)
+            lines.append(Text(f"  {_in_block(block)}{name}: {far}", style="dim"))
         return lines
 
 
-def make_display(agenda: Agenda, console: Console) -> Display:
+def make_display(agenda: Agenda | GridAgenda, console: Console) -> Display:
     """Return the live view on a terminal, plain lines otherwise."""
     return LiveDisplay(agenda, console) if console.is_terminal else PlainDisplay(agenda, console)
 
@@ -199,6 +196,26 @@ def _outcome(record: RunRecord, spec: StudySpec) -> str:
     if (speed := record.last(metrics.TRAINING_THROUGHPUT.name)) is not None:
         return f"{speed:,.0f} {metrics.TRAINING_THROUGHPUT.unit} in training"
     return "done"
+
+
+def _in_block(block: Agenda) -> str:
+    """Return the label of a run's block, to be written before the run; an empty string in a grid of one block."""
+    return f"{block.study.block}: " if block.study.block else ""
+
+
+def _row(block: Agenda, cell: CellKey) -> tuple[str, ...]:
+    """Return what the live view says of a cell."""
+    spec = block.study.spec
+    times = range(spec.times_tuned())
+    trials = [block.trials(cell, time) for time in times]
+    evaluated = [block.evaluated(cell, time) for time in times]
+    return (
+        f"{_in_block(block)}{cell.label(spec.function)}",
+        f"{sum(map(len, trials))}/{len(times) * spec.trials()}",
+        f"{sum(map(len, evaluated))}/{len(times) * spec.evaluation.seeds}",
+        _best(trials[0], spec.metric()),
+        _mean(evaluated[0], spec.evaluation.metric),
+    )
 
 
 def _best(trials: Sequence[Trial], metric: Metric) -> str:

@@ -4,6 +4,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +19,18 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import FitDivergedError
 from trans4init.ablations.study.agenda import FITS_AT_ONCE
 from trans4init.ablations.study.display import duration
+from trans4init.ablations.study.grid import Grid
 from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.resolving import resolve
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_nets
 from trans4init.ablations.tasks import Task
 from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, WARM_UP_ROUNDS
-from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
+from trans4init.reports.statistics import seed_floor
 from trans4init.reports.study_report.speed import FEWEST_BUILDS
+from trans4init.reports.study_report.verdict import LEVEL
 
 __all__ = ["CostEstimate", "Pace", "estimate", "print_plan"]
 
@@ -83,23 +87,49 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     return CostEstimate(fits, runs, run, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
 
 
-def print_plan(spec: StudySpec, file: str, executor: str, console: Console) -> None:
+def print_plan(study: StudySpec | Grid, file: str, executor: str, console: Console) -> None:
     """Print the cells and an estimate; raises InputError for a study that can't be run, with the name of its `file`."""
-    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
+    studies = resolve(study if isinstance(study, Grid) else Grid.of(study), Path(), "")
     imported = _most_memory()
-    check_study(study, file)
-    console.print(_cells(spec))
-    pace = _measure(study)
-    workers = 1 if executor == "inline" else parallel_runs(spec.training.threads)
-    cost = estimate(study, pace, workers)
+    for of in studies:
+        check_study(of, f"{file}: {of.block}" if of.block else file)
+    console.print(_cells(studies))
+    paces = [_measure(of) for of in studies]
+    workers = 1 if executor == "inline" else min(parallel_runs(of.spec.training.threads) for of in studies)
+    costs = [estimate(of, pace, workers) for of, pace in zip(studies, paces, strict=True)]
+    seconds = duration(sum(cost.seconds for cost in costs))
+    megabytes = (sum(cost.disk_bytes for cost in costs) - (len(costs) - 1) * _BYTES_PER_STUDY) / 1e6
+    bisections = "".join(_bisection(of, cost, workers) for of, cost in zip(studies, costs, strict=True))
     console.print(
-        f"{cost.fits} fit{'s' if cost.fits != 1 else ''}, {cost.runs} runs of {spec.training.steps} steps "
-        f"({1000 * pace.step:.1f} ms a step here), then {len(spec.cells())} cells and a second copy of "
-        f"{spec.reference().arm} timed in turn{_without_intervals(spec)}.\n"
-        f"About {duration(cost.seconds)} on {workers} process{'es' if workers > 1 else ''}, "
-        f"{cost.disk_bytes / 1e6:.0f} MB of disk"
-        f"{_memory(workers, imported)}.{_bisection(spec, cost, workers)}",
+        f"{_runs(studies, paces, costs)}.\n"
+        f"About {seconds} on {workers} process{'es' if workers > 1 else ''}, {megabytes:.0f} MB of disk"
+        f"{_memory(workers, imported)}.{bisections}{_too_few_seeds(studies)}",
     )
+
+
+def _runs(studies: Sequence[ResolvedStudy], paces: Sequence[Pace], costs: Sequence[CostEstimate]) -> str:
+    """Say what is run, without the end of the sentence."""
+    fits, runs = (sum(counts) for counts in zip(*((cost.fits, cost.runs) for cost in costs), strict=True))
+    counted = f"{fits} fit{'s' if fits != 1 else ''}, {runs} runs"
+    spec = studies[0].spec
+    if len(studies) == 1:
+        return (
+            f"{counted} of {spec.training.steps} steps ({1000 * paces[0].step:.1f} ms a step here), then "
+            f"{len(spec.cells())} cells and a second copy of {spec.reference().arm} timed in turn"
+            f"{_without_intervals(spec)}"
+        )
+    steps = sorted({of.spec.training.steps for of in studies})
+    milliseconds = sorted(1000 * pace.step for pace in paces)
+    cells = sum(len(of.spec.cells()) for of in studies)
+    return (
+        f"{counted} of {_range(steps)} steps ({milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms a step here) in "
+        f"{len(studies)} blocks, then block by block all {cells} cells and a second copy of {spec.reference().arm} "
+        f"timed in turn{_without_intervals(spec)}"
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _builds(spec: StudySpec) -> int:
@@ -117,13 +147,15 @@ def _without_intervals(spec: StudySpec) -> str:
     )
 
 
-def _bisection(spec: StudySpec, cost: CostEstimate, workers: int) -> str:
+def _bisection(study: ResolvedStudy, cost: CostEstimate, workers: int) -> str:
     """Say what an error budget's bisection adds; an empty string for other studies."""
+    spec = study.spec
     steps = spec.error_budget.steps() if spec.error_budget else 0
     if not steps:
         return ""
     seconds = steps * spec.evaluation.seeds * cost.run_seconds / workers
-    return f"\nThen bisection adds up to {steps} cells: about {duration(seconds)} more."
+    block = f" of {study.block}" if study.block else ""
+    return f"\nThen bisection{block} adds up to {steps} cells: about {duration(seconds)} more."
 
 
 def _memory(workers: int, imported: float) -> str:
@@ -150,15 +182,30 @@ def _most_memory() -> float:
     return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def _cells(spec: StudySpec) -> Table:
+def _cells(studies: Sequence[ResolvedStudy]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in ("function", "arm", "net", "trials", "seeds"):
+    grid = len(studies) > 1
+    for title in (*(("block", "cell") if grid else ("function", "arm", "net")), "trials", "seeds"):
         table.add_column(title, justify="right" if title in ("trials", "seeds") else "left", no_wrap=True)
-    times = f"{spec.times_tuned()} × " if spec.times_tuned() > 1 else ""
-    trials = f"{times}{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
-    for cell in spec.cells():
-        table.add_row(cell.function, cell.arm, cell.net or "–", trials, f"{times}{spec.evaluation.seeds}")
+    for study in studies:
+        spec = study.spec
+        times = f"{spec.times_tuned()} × " if spec.times_tuned() > 1 else ""
+        trials = f"{times}{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
+        for place, cell in enumerate(spec.cells()):
+            in_grid = ("" if place else study.block, cell.label(spec.function))
+            names = in_grid if grid else (cell.function, cell.arm, cell.net or "–")
+            table.add_row(*names, trials, f"{times}{spec.evaluation.seeds}")
     return table
+
+
+def _too_few_seeds(studies: Sequence[ResolvedStudy]) -> str:
+    """Say how many seeds the words of a grid take, where some of its blocks have fewer."""
+    words = sum(study.card().own_words() for study in studies)
+    floor = max(seed_floor(words, LEVEL / max(1, len(study.spec.evaluation.looks))) for study in studies)
+    fewest = min(study.spec.evaluation.seeds for study in studies)
+    if len(studies) == 1 or fewest >= floor:
+        return ""
+    return f"\n{words} comparisons are corrected together: a word takes {floor} seeds, and {fewest} are asked for."
 
 
 def _measure(study: ResolvedStudy) -> Pace:

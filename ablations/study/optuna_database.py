@@ -1,72 +1,157 @@
 """Keep a study's trials in a database of Optuna's, for its dashboard and its other tools."""
 
 import os
-import statistics
+import sqlite3
+import time as clock
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.study import StudyDirection
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trans4init.ablations.errors import FaultError, shown
+from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.proposals import directions
+from trans4init.ablations.study.server import Server, why
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.reports.files import sqlite_address
 from trans4init.reports.records.moments import began_at
+from trans4init.reports.records.optuna_ranges import distribution, for_optuna
 from trans4init.reports.records.schema import CellKey
-from trans4init.reports.study_report.tuning import Trial
+from trans4init.reports.study_report.tuning import Trial, best_first
 
-__all__ = ["OptunaDatabase"]
+__all__ = ["BEST", "BEST_SO_FAR", "DatabaseError", "OptunaDatabase", "keep_trials"]
+
+BEST, BEST_SO_FAR = "best trial", "best so far"
+"""Attributes for a dashboard's reader: a study's best trial, by number, and whether a trial was better than all before.
+
+Optuna changes no attribute of a finished trial, so that the best one of all is named by its study."""
+DatabaseError = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+"""What Optuna raises where its database can't be read or written."""
+_PAUSE = 30.0
+"""Seconds after which a server that had gone is asked again; each time costs the runs a few seconds if it is dead."""
+
+
+@dataclass
+class _Kept:
+    """Holds the Optuna study of a cell, and what this process knows to be in it."""
+
+    study: optuna.Study
+    count: int = 0
+    """How many trials it has, which are the first ones."""
+    best: Trial | None = None
 
 
 class OptunaDatabase:
-    """Holds one Optuna study per cell in `optuna.db`, and one more for each further time that the study is tuned.
+    """Holds one Optuna study per cell, and one more for each further time that the study is tuned.
 
-    A trial is added when all its runs are finished, so that a kill leaves no half-stored trial; a lost database is
-    rebuilt from the results.
+    The database is `optuna.db` in the study's folder, or one that the study names. A trial is added when all its runs
+    are finished, so that a kill leaves no half-stored trial; a lost database is rebuilt from the results. A process
+    compares what is stored with the results once, and from then on only adds to it.
     """
 
-    def __init__(self, spec: StudySpec, folder: Path) -> None:
+    def __init__(self, spec: StudySpec, folder: Path, server: Server | None = None, block: str = "") -> None:
+        """`server` is where the study says that its trials are kept, locked; None for a file.
+
+        block: the label of the grid's block that `spec` is, which goes into the names of its Optuna studies. Raises
+        FaultError where the database can't be used.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._spec = spec
-        self._storage = _open(folder / "optuna.db")
-        self._studies: dict[tuple[CellKey, int], optuna.Study] = {}
+        self._spec, self._server = spec, server
+        self._name = f"{spec.name} / {block}" if block else spec.name
+        self._storage = _open_server(server) if server else _open_file(spec, folder / "optuna.db")
+        self._kept: dict[tuple[CellKey, int], _Kept] = {}
+        self._ask_again = 0.0
+        self.behind = ""
+        """Why the server lacks trials that the results have, in a line; empty if it doesn't."""
+
+    def kept(self, cell: CellKey, time: int = 0) -> int:
+        """Return how many of the cell's trials are known to be in the database, the first ones by number."""
+        known = self._kept.get((cell, time))
+        return known.count if known else 0
 
     def keep(self, cell: CellKey, finished: Sequence[Trial], time: int = 0) -> None:
-        """Store the cell's finished trials, in order; what the database holds instead is replaced.
+        """Store the cell's finished trials by number; one whose predecessor isn't finished waits for it.
 
-        time: which time the study is tuned, from 0.
+        What the database held instead, before this process, is replaced. finished: all of them, or those from number
+        `kept` on. time: which time the study is tuned, from 0. If a server is gone, `behind` says why; it is asked
+        again after half a minute, and a later call adds what is missing. Raises FaultError if another process has the
+        study's lock by then, and DatabaseError where a file can't be written.
         """
-        study, trials = self._study(cell, time), [self._frozen(trial) for trial in finished]
-        stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
-        if stored != [_content(trial) for trial in trials[: len(stored)]]:
-            optuna.delete_study(study_name=study.study_name, storage=self._storage)
-            del self._studies[cell, time]
-            study, stored = self._study(cell, time), []
-        study.add_trials(trials[len(stored) :])
+        if self._server is None:
+            self._keep(cell, finished, time)
+        elif clock.monotonic() >= self._ask_again:
+            try:
+                self._server.take()
+                self._keep(cell, finished, time)
+            except DatabaseError as error:
+                self.behind, self._ask_again = why(error), clock.monotonic() + _PAUSE
+                self._kept.clear()
 
-    def _frozen(self, trial: Trial) -> FrozenTrial:
+    def ask_again(self) -> None:
+        """Forget that the server was gone: the next call of `keep` asks it at once, and `behind` says how it fared."""
+        self.behind, self._ask_again = "", 0.0
+
+    def _keep(self, cell: CellKey, finished: Sequence[Trial], time: int) -> None:
+        kept = self._kept.get((cell, time)) or self._compared(cell, finished, time)
+        for trial in finished:
+            if trial.number != kept.count:
+                continue
+            candidates = [trial] if kept.best is None else [kept.best, trial]
+            best = best_first(candidates, self._spec.metric())[0]
+            with self._in_time():
+                kept.study.add_trial(self._frozen(trial, best is trial))
+                if best is trial:
+                    kept.study.set_user_attr(BEST, trial.number)
+            kept.count, kept.best = kept.count + 1, best
+
+    def _compared(self, cell: CellKey, finished: Sequence[Trial], time: int) -> _Kept:
+        """Return the Optuna study of a cell, made anew if it holds anything but the first of the finished trials."""
+        with self._in_time():
+            kept = _Kept(self._study(cell, time))
+            stored = kept.study.get_trials(deepcopy=False)
+        metric = self._spec.metric()
+        whole = [trial for number, trial in enumerate(finished) if trial.number == number]
+        for trial, there in zip(whole, stored, strict=False):
+            best = trial if kept.best is None else best_first([kept.best, trial], metric)[0]
+            if _content(there) != _content(self._frozen(trial, best is trial)):
+                break
+            kept.count, kept.best = kept.count + 1, best
+        if kept.count < len(stored):
+            with self._in_time():
+                optuna.delete_study(study_name=kept.study.study_name, storage=self._storage)
+                kept = _Kept(self._study(cell, time))
+        elif kept.best is not None and kept.study.user_attrs.get(BEST) != kept.best.number:
+            kept.study.set_user_attr(BEST, kept.best.number)  # the process before was killed between the two
+        self._kept[cell, time] = kept
+        return kept
+
+    def _in_time(self) -> AbstractContextManager[None]:
+        return self._server.in_time() if self._server else nullcontext()
+
+    def _frozen(self, trial: Trial, best_so_far: bool) -> FrozenTrial:
         """Return a trial as Optuna has it: its value is the mean over the tuning seeds, its attributes say each."""
         metric = self._spec.evaluation.metric
-        curves = [run.by_step(metric) for run in trial.runs]
+        state = TrialState.PRUNED if trial.pruned else TrialState.FAIL if trial.failures else TrialState.COMPLETE
         frozen = create_trial(
-            state=TrialState.FAIL if trial.failures else TrialState.COMPLETE,
-            value=None if trial.failures else trial.mean,
-            params=dict(trial.settings),
+            state=state,
+            values=list(trial.weighed) if state == TrialState.COMPLETE else None,
+            params={name: for_optuna(value) for name, value in trial.settings.items()},
             distributions=self._distributions(),
             user_attrs={
                 **{f"{metric} of seed {seed}": value for seed, value in trial.values.items()},
                 **{f"run of seed {run.seed}": run.run_id for run in trial.runs},
                 **{f"status of seed {run.seed}": run.status for run in trial.runs},
+                **{f"error of seed {run.seed}": _reason(run.error) for run in trial.runs if run.error},
+                BEST_SO_FAR: best_so_far,
             },
-            intermediate_values={
-                step: statistics.fmean(curve[step] for curve in curves)
-                for step in sorted(curves[0])
-                if all(step in curve for curve in curves)
-            },
+            intermediate_values=trial.curve(metric),
         )
         # Optuna's times are those of the machine's zone, which they don't name.
         frozen.datetime_start, frozen.datetime_complete = (
@@ -76,39 +161,94 @@ class OptunaDatabase:
         return frozen
 
     def _study(self, cell: CellKey, time: int) -> optuna.Study:
-        if (cell, time) not in self._studies:
-            again = f" / tuning {time + 1}" if time else ""
-            study = optuna.create_study(
-                study_name=f"{self._spec.name} / {cell.function} / {cell}{again}",
-                storage=self._storage,
-                direction=self._direction(),
-                load_if_exists=True,
-            )
-            metric = self._spec.metric()
-            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-                study.set_metric_names([f"{metric.name} ({metric.unit})"])  # else dashboards number their axes
-            self._studies[cell, time] = study
-        return self._studies[cell, time]
-
-    def _direction(self) -> StudyDirection:
-        return StudyDirection.MAXIMIZE if self._spec.metric().higher_is_better else StudyDirection.MINIMIZE
+        again = f" / tuning {time + 1}" if time else ""
+        study = optuna.create_study(
+            study_name=f"{self._name} / {cell.function} / {cell}{again}",
+            storage=self._storage,
+            directions=directions(self._spec),
+            load_if_exists=True,
+        )
+        metric = self._spec.metric()
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            names = [f"{metric.name} ({metric.unit})", *self._spec.other_objectives()]
+            study.set_metric_names(names)  # else dashboards number their axes
+        return study
 
     def _distributions(self) -> dict[str, BaseDistribution]:
-        space = self._spec.tuning.space
-        return {name: FloatDistribution(allowed.low, allowed.high, log=allowed.log) for name, allowed in space.items()}
+        return {tuned.name: distribution(tuned) for tuned in self._spec.tuning.ranges()}
+
+
+def _reason(error: str) -> str:
+    """Return the last line of an error, which says what went wrong."""
+    return error.strip().splitlines()[-1]
+
+
+def keep_trials(database: OptunaDatabase, agenda: Agenda, cells: Iterable[CellKey]) -> None:
+    """Add to the database what the agenda has of the cells' finished trials, each time that the study is tuned."""
+    for cell in cells:
+        for time in range(agenda.study.spec.times_tuned()):
+            database.keep(cell, agenda.trials_from(database.kept(cell, time), cell, time), time)
 
 
 def _content(trial: FrozenTrial) -> tuple[object, ...]:
-    return trial.state, trial.value, trial.params, trial.user_attrs, trial.intermediate_values
+    return trial.state, trial.values, trial.params, trial.user_attrs, trial.intermediate_values
 
 
-def _open(path: Path) -> optuna.storages.RDBStorage:
-    """Open the database; a damaged file is renamed, and its trials are stored again from the results."""
+class _Unsynced(sqlite3.Connection):
+    """Leaves it to the system when a file's changes reach the disk: a view of the results needn't survive a power cut.
+
+    A process that is killed loses nothing, and a file that a power cut has damaged is found so when it is opened.
+    """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.execute("PRAGMA synchronous = OFF")
+
+
+def _open_file(spec: StudySpec, path: Path) -> optuna.storages.RDBStorage:
+    """Open the database in a file; a damaged `optuna.db` is renamed, and its trials are stored again from the results.
+
+    A file that the study names itself may hold other studies, and stays as it is. path: that of the study's own.
+    """
+    if spec.storage is not None:
+        address = spec.storage.address()
+        try:
+            return _opened(address, {})
+        except sqlalchemy.exc.DatabaseError as error:
+            raise FaultError(f"the database {address} can't be used: {why(error)}.") from None
     address = sqlite_address(Path(os.path.relpath(path)))  # so that folders around the current one may have any name
+    settings = {"connect_args": {"factory": _Unsynced}}
     try:
-        return optuna.storages.RDBStorage(address)
+        return _opened(address, settings)
     except sqlalchemy.exc.OperationalError as error:  # such as a full disk or a locked file: the database may be whole
         raise FaultError(f"Optuna's database {shown(path)} can't be used: {error.orig}.") from error
     except sqlalchemy.exc.DatabaseError:
         path.replace(path.with_name(path.name + ".corrupt"))
-        return optuna.storages.RDBStorage(address)
+        return _opened(address, settings)
+
+
+def _opened(address: str, settings: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """Open the SQLite database at an address; raises SQLAlchemy's DatabaseError for a file that is damaged."""
+    storage = optuna.storages.RDBStorage(address, settings)
+    with storage.engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("PRAGMA quick_check(1)")).scalar()
+    if found != "ok":
+        raise sqlalchemy.exc.DatabaseError("PRAGMA quick_check", {}, sqlite3.DatabaseError(found))
+    return storage
+
+
+def _open_server(server: Server) -> optuna.storages.RDBStorage:
+    address = server.url.render_as_string(hide_password=False)
+    try:
+        with server.alone():
+            storage = optuna.storages.RDBStorage(address, server.engine_options() | {"pool_pre_ping": True})
+    except DatabaseError as error:
+        raise FaultError(f"the database {server.shown} can't be used: {why(error)}.") from None
+    except RuntimeError:  # Optuna's, of tables that another version made
+        raise FaultError(
+            f"the database {server.shown} has the tables of another version of Optuna; "
+            f"`optuna storage upgrade --storage URL` makes them those of {optuna.__version__}."
+        ) from None
+    storage.engine.dispose()  # of the connection that nobody watched
+    server.watch(storage.engine)
+    return storage

@@ -1,43 +1,43 @@
 """Run a study from its spec to its report, or go on with one that was interrupted."""
 
 import dataclasses
-import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from trans4init.ablations.errors import FaultError, InputError, shown
+from trans4init.ablations.errors import InputError, shown
 from trans4init.ablations.lock import held
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.cards import StoredCards, card_before
+from trans4init.ablations.study.changes import refuse_other_conditions, what_changed
+from trans4init.ablations.study.grid import Grid
+from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.resolving import resolve
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.files import remove_leftovers, write_whole
-from trans4init.reports.machine import capture
+from trans4init.reports.files import remove_leftovers
 from trans4init.reports.records.kept_slots import SLOTS
-from trans4init.reports.records.schema import RunRecord, StudyCard
-from trans4init.reports.records.store import Results, load_results, write_card
+from trans4init.reports.records.schema import RunRecord
+from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.records.tables import UnreadableSchemaError
+from trans4init.reports.study_report.blocks import study_text, summaries
 from trans4init.reports.study_report.report_files import HTML, is_current
-from trans4init.reports.study_report.summary import summarise
-from trans4init.reports.study_report.verdict_text import VerdictText, verdict_text
+from trans4init.reports.study_report.verdict_text import VerdictText
 
 if TYPE_CHECKING:
+    from trans4init.ablations.study.optuna_database import OptunaDatabase
+    from trans4init.ablations.study.server import Server
     from trans4init.reports.mirror.runs import BackgroundMirror
 
 __all__ = ["INTERRUPTED", "Options", "run_study"]
 
-_FREE = (
-    *("name", "question", "arms", "baselines", "throughput", "error_budget"),
-    *("tuning.trials", "tuning.seeds_per_trial", "tuning.times"),
-    *("evaluation.seeds", "evaluation.target", "evaluation.margins", "evaluation.looks"),
-)
-"""What may change between two commands that run the same study."""
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 + SIGINT, as in shells."""
 
@@ -53,79 +53,157 @@ class Options:
     folder: Path
     executor: str = "process"
     retry_failed: bool = False
+    fail_fast: bool = False
 
 
-def run_study(spec: StudySpec, options: Options, console: Console) -> int:
+def run_study(study: StudySpec | Grid, options: Options, console: Console) -> int:
     """Run what is left of the study and write its report; return the exit code.
 
     It is 0 when all is done, 1 if a run failed, 130 if Ctrl-C let the runs under way finish. Raises InputError, before
     any run, for a study that can't be run, and FaultError if the machine refuses, such as a full disk.
     """
-    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), options.folder.absolute(), options.command)
-    _refuse_name(study.folder)
-    new = not study.folder.exists()
-    if new:
-        _check(study, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
-    with held(study.folder):
-        for folder in (study.results, study.folder / SLOTS, *(study.folder / "checkpoints").glob("*")):
-            remove_leftovers(folder)
-        if options.retry_failed:
-            _set_failures_aside(study.results)
-        try:
-            results = load_results(study.results)
-        except UnreadableSchemaError as error:
-            raise InputError(f"{error}; name another folder with --out.") from None
-        for path in results.corrupt:
-            _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
-        _refuse_other_conditions(study, results.records)
-        stated = results.stored_card.stated if results.stored_card else None
-        agenda = Agenda(study, results.records, _fits_at_hand(study, results.records), stated)
-        if agenda.complete():
-            _say(console, f"Nothing left to run: all {agenda.total()} runs of {spec.name} are finished.")
-            card = _keep_card(agenda.study, results)
-            return _conclude(agenda, dataclasses.replace(results, stored_card=card), console)
-        complete, mirror = _run(agenda, results, options, console, checked=new)
-        code = _conclude(agenda, None, console, mirror)
-        if not complete:
-            _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
-            return INTERRUPTED
-        return code
+    grid = study if isinstance(study, Grid) else Grid.of(study)
+    folder = options.folder.absolute()
+    _refuse_name(folder)
+    with _storage_held(grid) as server, ExitStack() as locks:
+        new = not folder.exists()
+        if not new:
+            locks.enter_context(held(folder))  # before the data are read: a second command stops at once
+        studies = resolve(grid, folder, options.command)
+        if new:
+            _check(studies, options.file)  # before the folder is made: a study that can't be run leaves nothing behind
+            locks.enter_context(held(folder))
+        return _run_held(studies, options, console, server, checked=new)
+
+
+def _storage_held(grid: Grid) -> AbstractContextManager["Server | None"]:
+    """Return a context with the server that the study names, where nobody else runs it meanwhile; None for a file."""
+    storage = grid.blocks[0].spec.storage
+    if storage is None:
+        return nullcontext()
+    from trans4init.ablations.study.server import reached
+
+    return reached(storage.address(), grid.name)
+
+
+def _run_held(
+    studies: Sequence[ResolvedStudy], options: Options, console: Console, server: "Server | None", *, checked: bool
+) -> int:
+    """Run what is left of a study, as `run_study` does, while its folder and its server are locked.
+
+    checked: whether the study has been built once already.
+    """
+    folder, name = studies[0].folder, studies[0].spec.name
+    for of in (studies[0].results, folder / SLOTS, *(folder / "checkpoints").glob("*")):
+        remove_leftovers(of)
+    results = _results(studies, options, console)
+    cards = StoredCards(studies, results)
+    agenda = _agenda(studies, cards, results)
+    if agenda.complete():
+        _say(console, f"Nothing left to run: all {agenda.total()} runs of {name} are finished.")
+        if studies[0].spec.storage is not None:  # where what a server lacks since it was gone is added
+            _catch_up(agenda, server, options, console)
+        return _conclude(agenda, dataclasses.replace(results, stored_cards=cards.fill(agenda.studies)), console)
+    complete, mirror = _run(agenda, cards, options, console, server, checked=checked)
+    code = _conclude(agenda, None, console, mirror)
+    if not complete:
+        _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
+        return code if options.fail_fast and code else INTERRUPTED
+    return code
+
+
+def _databases(studies: Sequence[ResolvedStudy], server: "Server | None") -> dict[str, "OptunaDatabase"]:
+    """Return Optuna's database as each block sees it, by the hash of the block's conditions."""
+    from trans4init.ablations.study.optuna_database import OptunaDatabase
+
+    return {study.spec_hash: OptunaDatabase(study.spec, study.folder, server, study.block) for study in studies}
+
+
+def _catch_up(agenda: GridAgenda, server: "Server | None", options: Options, console: Console) -> None:
+    from trans4init.ablations.study.optuna_database import keep_trials
+
+    databases = _databases(agenda.studies, server)
+    for block in agenda.blocks:
+        keep_trials(databases[block.study.spec_hash], block, block.study.spec.cells())
+    _say_behind(databases.values(), options, console)
+
+
+def _results(studies: Sequence[ResolvedStudy], options: Options, console: Console) -> Results:
+    """Return what is in the study's folder, and say what was damaged, and what a changed file means for it.
+
+    Raises InputError for results that this version can't read, or that aren't the study's.
+    """
+    if options.retry_failed:
+        _set_failures_aside(studies[0].results)
+    try:
+        results = load_results(studies[0].results)
+    except UnreadableSchemaError as error:
+        raise InputError(f"{error}; name another folder with --out.") from None
+    for path in results.corrupt:
+        _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
+    refuse_other_conditions(studies, results.records)
+    if (line := what_changed(studies, results.stored_cards, results.records)) is not None:
+        _say(console, line)
+    return results
+
+
+def _agenda(studies: Sequence[ResolvedStudy], cards: StoredCards, results: Results) -> GridAgenda:
+    """Return the agenda of all blocks, going by what is finished."""
+    blocks = []
+    for study in studies:
+        of_grid = dataclasses.replace(study, together=cards.of(study).together)
+        before = card_before(study, studies, results)
+        records = [record for record in results.records if len(studies) == 1 or record.spec_hash == study.spec_hash]
+        blocks.append(Agenda(of_grid, records, _fits_at_hand(study, records), before.stated if before else None))
+    return GridAgenda(blocks)
 
 
 def _run(
-    agenda: Agenda, results: Results, options: Options, console: Console, *, checked: bool
+    agenda: GridAgenda,
+    cards: StoredCards,
+    options: Options,
+    console: Console,
+    server: "Server | None",
+    *,
+    checked: bool,
 ) -> tuple[bool, "BackgroundMirror"]:
     """Run the agenda; return whether it is complete, and the mirror, which says how it fared.
 
-    results: what is in the folder. checked: whether the study has been built once already.
+    server: where Optuna's database is; None for a file. checked: whether the study has been built once already.
     """
     from trans4init.ablations.device import parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.display import make_display
     from trans4init.ablations.study.executors.choose import make_executor
     from trans4init.ablations.study.executors.local import start_server
-    from trans4init.ablations.study.optuna_database import OptunaDatabase
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
-    study = agenda.study
+    studies = agenda.studies
     if options.executor == "process":
         start_server("__main__", PRELOAD)
     if not checked:
-        _check(study, options.file)
-    worker = StudyWorker(study, elsewhere=options.executor == "ray")
-    executor = make_executor(options.executor, worker, parallel_runs(study.spec.training.threads), PRELOAD)
-    card = _keep_card(study, results)
-
-    def keep_grown(grown: ResolvedStudy) -> None:
-        known = dataclasses.replace(grown.card(), stated=card.stated, controls_left_out=card.controls_left_out)
-        _write_card(grown, known)
-
-    database, mirror = OptunaDatabase(study.spec, study.folder), BackgroundMirror(study.folder, study.spec.name)
+        _check(studies, options.file)
+    worker = StudyWorker(studies, elsewhere=options.executor == "ray")
+    at_once = min(parallel_runs(study.spec.training.threads) for study in studies)
+    executor = make_executor(options.executor, worker, at_once, PRELOAD)
+    cards.fill(studies)
+    folder, name = studies[0].folder, studies[0].spec.name
+    databases = _databases(studies, server)
+    mirror = BackgroundMirror(folder, name)
     with make_display(agenda, console) as display:
-        complete = Coordinator(agenda, executor, database, mirror, display, keep_grown).run()
+        coordinator = Coordinator(agenda, executor, databases, mirror, display, cards.grow, fail_fast=options.fail_fast)
+        complete = coordinator.run()
     mirror.drain(MIRROR_PATIENCE)
+    _say_behind(databases.values(), options, console)
     return complete, mirror
+
+
+def _say_behind(databases: Iterable["OptunaDatabase"], options: Options, console: Console) -> None:
+    """Say that a server had gone, if it lacks trials; the results have them."""
+    behind = next((database.behind for database in databases if database.behind), "")
+    if behind:
+        _say(console, f"Optuna's database lacks trials ({behind}); to add them later: {options.command}")
 
 
 def _refuse_name(folder: Path) -> None:
@@ -136,25 +214,26 @@ def _refuse_name(folder: Path) -> None:
         raise InputError(f"the name of {shown(folder)} is not UTF-8; name another folder with --out.") from None
 
 
-def _check(study: ResolvedStudy, file: str) -> None:
+def _check(studies: Sequence[ResolvedStudy], file: str) -> None:
     from trans4init.ablations.study.work import check_study
 
-    check_study(study, file)
+    for study in studies:
+        check_study(study, f"{file}: {study.block}" if study.block else file)
 
 
 def _conclude(
-    agenda: Agenda, results: Results | None, console: Console, mirror: "BackgroundMirror | None" = None
+    agenda: GridAgenda, results: Results | None, console: Console, mirror: "BackgroundMirror | None" = None
 ) -> int:
     """Write and mirror the report unless it is up to date, print the verdict and the paths; return the exit code.
 
     results: what is in the folder; None if there is more by now, which is read. mirror: of the runs, if there were any.
     """
-    folder = agenda.study.folder
+    folder = agenda.blocks[0].study.folder
     mirror_error, mended = (mirror.error, mirror.mended) if mirror else ("", [])
     if not agenda.finished:
         return 0
     if results is not None and is_current(folder, results):
-        verdict = verdict_text(summarise(results.records, results.card))
+        verdict = study_text(summaries(results), results.cards)
     else:
         from trans4init.reports.study_report.report import write_report
 
@@ -165,7 +244,7 @@ def _conclude(
             mended = [*mended, *more]
     _say(console, "\n".join(["", *verdict.lines(), ""]))
     _say(console, f"report   {shown(folder / HTML)}")
-    _say(console, f"results  {shown(agenda.study.results)}")
+    _say(console, f"results  {shown(agenda.blocks[0].study.results)}")
     for sentence in mended:
         _say(console, f"In MLflow, {sentence}.")
     if mirror_error:
@@ -192,76 +271,6 @@ def _mirror(folder: Path, results: Results, verdict: VerdictText) -> tuple[str, 
 def _fits_at_hand(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[str]:
     fits = [record.run_id for record in records if record.phase == "fit"]
     return [run_id for run_id in fits if is_whole(study.checkpoint_of(run_id))]
-
-
-def _keep_card(study: ResolvedStudy, results: Results) -> StudyCard:
-    """Write the card that reports go by, and `spec.json` for a person, unless `results` has it; return the card.
-
-    What the study stated when its first evaluation run was made stays in the card, whatever it says now.
-    """
-    card, before = study.card(), results.stored_card
-    evaluated = any(record.phase == "evaluate" for record in results.records)
-    stated = (before.stated or before.plan()) if before is not None and evaluated else card.plan()
-    known = before.controls_left_out if before is not None and before.cells == card.cells else None
-    left_out = _controls_left_out(card) if known is None else known
-    card = dataclasses.replace(card, stated=stated, controls_left_out=left_out)
-    if card != before:
-        _write_card(study, card)
-    return card
-
-
-def _write_card(study: ResolvedStudy, card: StudyCard) -> None:
-    content = study.spec.public() | {
-        "fingerprint": study.fingerprint,
-        "spec_hash": study.spec_hash,
-        "command": card.command,
-    }
-    try:
-        write_whole(study.folder / "spec.json", json.dumps(content, indent=2) + "\n")
-        write_card(card, study.results)
-    except OSError as error:
-        raise FaultError(f"{shown(study.folder)} can't be written: {error.strerror}.") from error
-
-
-def _controls_left_out(card: StudyCard) -> tuple[str, ...]:
-    """Return the controls that apply to the study's function and that are none of its arms."""
-    from trans4init.ablations.functions import get_function
-    from trans4init.ablations.slots.arms import arms_of, get_arm
-
-    names = arms_of(get_function(card.reference.function))
-    run = {cell.arm for cell in card.cells if cell.function == card.reference.function}
-    return tuple(name for name in names if get_arm(name).role == "control" and name not in run)
-
-
-def _refuse_other_conditions(study: ResolvedStudy, records: Sequence[RunRecord]) -> None:
-    """Raise InputError if the folder holds runs that can't be compared with the study's."""
-    now = study.spec.public() | {"fingerprint": study.fingerprint}
-    others = {record.study for record in records} - {study.spec.name}
-    if others:
-        raise InputError(
-            f"{shown(study.folder)} holds runs of another study, {min(others)!r}; name another folder with --out."
-        )
-    for record in records:
-        request = study.request_of(record)
-        if record.phase == "throughput":
-            continue  # a session is measured again when the cells change
-        if request is not None and request.run_id != record.run_id:
-            change = next(_differences(record.spec, now), "other conditions")
-            raise InputError(
-                f"{shown(study.folder)} holds runs of another version of this study ({change}); "
-                f"name another folder with --out, or give the study another name."
-            )
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Say what differs between two JSON values, without counts of runs and wording."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            below = f"{path}.{key}" if path else key
-            if below not in _FREE:
-                yield from _differences(before.get(key, "not set"), now.get(key, "not set"), below)
-    elif before != now:
-        yield "the data changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"
 
 
 def _set_failures_aside(results: Path) -> None:

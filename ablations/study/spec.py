@@ -4,37 +4,44 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from trans4init.ablations.data.tasks import AnyTaskConfig
-from trans4init.ablations.data.text import NAMED_SOURCES, TextConfig
-from trans4init.ablations.errors import InputError, nearest, unknown_name
+from trans4init.ablations.data.text import TextConfig
+from trans4init.ablations.errors import unknown_name
 from trans4init.ablations.settings.base import (
-    BaseModel,
-    ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from trans4init.ablations.settings.model import ModelSize
-from trans4init.ablations.settings.numbers import LARGEST_SEED, Count, Seed
-from trans4init.ablations.settings.toml_file import load_toml, shipped_files
+from trans4init.ablations.settings.toml_file import shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.study.error_budget import BUDGET_ARM, FAMILY, ErrorBudgetSection
+from trans4init.ablations.study.sections import (
+    Baseline,
+    EvaluationSection,
+    FitSection,
+    NetChoice,
+    Section,
+    ThroughputSection,
+)
+from trans4init.ablations.study.space import NET
+from trans4init.ablations.study.storage import StorageSection
+from trans4init.ablations.study.tuning_section import TuningSection
+from trans4init.reports.records.metrics import PARAMETERS, PARAMETERS_ADDED, TRAINING_THROUGHPUT
 from trans4init.reports.records.schema import CellKey, Metric
-from trans4init.reports.records.tuning_design import TunedRange
+from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.speed.speeds import STUDY
+from trans4init.reports.study_report.tuning import Weighing
 
-__all__ = ["TUNABLE", "NetChoice", "StudySpec", "load_study", "shipped_studies"]
+__all__ = ["COSTS", "SEARCHED", "StudySpec", "checked_name", "shipped_studies", "spec_hash"]
 
-TUNABLE = ("beta2", "clip", "learning_rate", "slot_learning_rate_ratio", "slot_weight_decay", "weight_decay")
-"""The training settings that a study's search space may name."""
-
-_SEEDS_APART = 1000
-"""Evaluation seeds are below it; the tuning seeds of `[tuning] seed` n begin at (n + 1) times it and are fewer."""
-_LARGEST_TUNING_SEED = LARGEST_SEED // _SEEDS_APART - 2
+SEARCHED = "searched"
+"""The name in cells of a net whose kind each trial chooses."""
+COSTS = (PARAMETERS, PARAMETERS_ADDED, TRAINING_THROUGHPUT)
+"""What a tuning run can be weighed by besides the task's metrics."""
 _LONGEST_NAME = 100
 """Characters of a study's name. Names of files have 255 bytes, and the names of Optuna's studies add the cell's."""
 _TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
@@ -42,185 +49,46 @@ _TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
 MLflow's own experiment."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class NetChoice(BaseModel):
-    """Names a net, with the options that set its size."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-
-    def size(self) -> dict[str, Any]:
-        """Return the options of the net's size: every key but the name."""
-        return dict(self.model_extra or {})
-
-
-class Baseline(_Section):
-    """Names another function for the same slot, with one of its arms."""
-
-    function: str
-    arm: str
-
-    @field_validator("arm")
-    @classmethod
-    def _known_arm(cls, arm: str) -> str:
-        if get_arm(arm).uses_net:
-            raise ValueError(f"a baseline has no net, but arm {arm!r} needs one; list it under arms")
-        return arm
-
-
-class FitSection(_Section):
-    """Says how nets are fitted to the function before the models are trained."""
-
-    positions: Literal["training", "tested"] = "tested"
-    """The positions that a net is fitted on: those of the trained context only, or also those of the longest test."""
-    steps: Count = 3000
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    seeds: Literal["shared", "per-run"] = "shared"
-    """One fit of each net for all runs, so that the verdict is about that fit; or for each seed the fit with that seed,
-    so that it is about such nets."""
-    seed: Seed = 0
-    """The seed of the shared fit."""
-
-    @model_validator(mode="after")
-    def _one_seed_or_many(self) -> "FitSection":
-        if self.seeds == "per-run" and self.seed:
-            raise ValueError("seed is that of a shared fit; with seeds = \"per-run\" each run's seed is its fit's")
-        return self
-
-    def seed_for(self, run_seed: int) -> int:
-        """Return the seed of the fit that a run with `run_seed` uses."""
-        return run_seed if self.seeds == "per-run" else self.seed
-
-
-class Range(_Section):
-    """Bounds the values of a hyper-parameter."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Range":
-        if not self.low < self.high:
-            raise ValueError(f"low must be less than high, not {self.low:g} and {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low > 0, not {self.low:g}")
-        return self
-
-
-class TuningSection(_Section):
-    """Sets the tuning budget, the same for every cell: trials of the training settings in `space`."""
-
-    trials: Count = 8
-    """Number of trials: the first uses the study's own settings, the others are spread over the space."""
-    seeds_per_trial: Annotated[int, Field(ge=1, le=_SEEDS_APART)] = 3
-    """Number of tuning seeds that every trial is run with; its value is their mean."""
-    seed: Annotated[int, Field(ge=0, le=_LARGEST_TUNING_SEED)] = 0
-    """Chooses the settings of the trials, and the tuning seeds: no other `seed` has any of these."""
-    times: Count = 1
-    """How often the study is tuned: the second time as with the next `seed`, and so on. The words come from the first
-    time; the report says which of them another one changes."""
-    space: dict[str, Range] = Field(default={})
-
-    def seeds(self, time: int = 0) -> range:
-        """Return the seeds that each trial is run with; no run that is evaluated has any of them.
-
-        time: which time the study is tuned, from 0.
-        """
-        first = _SEEDS_APART * (self.seed + time + 1)
-        return range(first, first + self.seeds_per_trial)
-
-    @model_validator(mode="after")
-    def _seeds_are_there(self) -> "TuningSection":
-        if self.seed + self.times - 1 > _LARGEST_TUNING_SEED:
-            raise ValueError(f"seed + times must be at most {_LARGEST_TUNING_SEED + 1}")
-        return self
-
-    def ranges(self) -> tuple[TunedRange, ...]:
-        """Return the ranges of the space by name."""
-        return tuple(TunedRange(name, r.low, r.high, r.log) for name, r in sorted(self.space.items()))
-
-    @field_validator("space")
-    @classmethod
-    def _known_settings(cls, space: dict[str, Range]) -> dict[str, Range]:
-        for name in space:
-            if name not in TUNABLE:
-                close = nearest(name, TUNABLE)
-                hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(TUNABLE)}"
-                raise ValueError(f"{name!r} can't be tuned; {hint}")
-            for end in (space[name].low, space[name].high):
-                try:
-                    TrainingConfig.model_validate({"steps": 1, "batch": 1, name: end})
-                except ValidationError as error:
-                    problem = error.errors()[0]["msg"]
-                    raise ValueError(f"{name} can't be {end:g}: {problem[0].lower()}{problem[1:]}") from None
-        return space
-
-
-class TargetSection(_Section):
-    """Names a value of a metric whose first time each run is asked for."""
-
-    metric: str
-    value: float
-
-
-class EvaluationSection(_Section):
-    """States, before any run, what the verdict is about."""
-
-    seeds: Annotated[int, Field(ge=1, le=_SEEDS_APART - 1)] = 10
-    metric: str = "validation_loss"
-    margin: Annotated[float, Field(gt=0)]
-    """Differences smaller than this, in the metric's unit, count as equivalent."""
-    margins: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
-    """Other metrics that get words too, each with its margin; every other metric is only described."""
-    looks: tuple[Count, ...] = ()
-    """Numbers of seeds at which the study may be judged; they share the level. Empty: once, when all seeds are run."""
-    target: TargetSection | None = None
-    """The report says when runs reach it, at the evaluations during training. No verdict is about that."""
-
-    @model_validator(mode="after")
-    def _looks_end_with_all_seeds(self) -> "EvaluationSection":
-        if list(self.looks) != sorted(set(self.looks)):
-            raise ValueError(f"looks must ascend, not {list(self.looks)}")
-        if self.looks and self.seeds not in self.looks:
-            raise ValueError(f"seeds = {self.seeds} is none of the looks {list(self.looks)}; the last is all seeds")
-        return self
-
-
-class ThroughputSection(_Section):
-    """Says how speed is measured when nothing else runs: in rounds of every cell in turn."""
-
-    rounds: Annotated[int, Field(ge=2)] = 40
-    """Number of rounds. The models are built again every four: speeds get an interval from 32 on."""
-    steps_per_round: Count = 3
-
-
-class StudySpec(_Section):
+class StudySpec(Section):
     """Describes a study: function × arms × task × model × tuning budget × seeds."""
 
     name: str
+    """Names the study, its folder and its pages: at most 100 letters, digits, dots, hyphens and underscores."""
     question: str
+    """What the study asks, in one or two sentences; the report begins with it."""
     function: str
+    """The function that arms replace or change."""
     arms: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What is in the function's slot, in turn; `analytic` must be one, which the others are compared with."""
     nets: tuple[NetChoice, ...] = ()
+    """The nets that stand in for the function; each arm with a net is run with each of them."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Arm and net of each cell, where not every arm is run with every net; empty: every arm with every net."""
     baselines: tuple[Baseline, ...] = ()
+    """Other functions for the same slot, which are run beside the arms."""
     fit: FitSection = FitSection()
+    """How nets are fitted to the function before the models are trained."""
     task: AnyTaskConfig = TextConfig()
+    """What is learned from which data; its other keys depend on the task's name. Left out: task `text`."""
     model: ModelSize
+    """The kind of the Transformer, its sizes and its functions."""
     training: TrainingConfig
+    """How every model is trained; tuning changes the settings in its space."""
     tuning: TuningSection = TuningSection()
+    """The tuning budget, the same for every cell."""
     evaluation: EvaluationSection
+    """What the verdict is about, and over how many seeds."""
     throughput: ThroughputSection = ThroughputSection()
+    """How speed is measured."""
     error_budget: ErrorBudgetSection | None = None
+    """Asks how exact a net must be, with polylines of growing size in the function's place."""
+    storage: StorageSection | None = None
+    """Where Optuna's view of the trials is kept."""
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        return _checked_name(name)
+        return checked_name(name)
 
     @field_validator("arms")
     @classmethod
@@ -237,10 +105,11 @@ class StudySpec(_Section):
     def _parts_fit(self) -> "StudySpec":
         names = self.net_names()
         if len(set(names)) < len(names):
-            raise ValueError("a net is named twice in [[nets]]")
+            raise ValueError("a net is named twice in [[nets]]; give one of them a label, or one net a list of sizes")
         with_nets = [arm for arm in self.arms if get_arm(arm).uses_net]
         if not names and with_nets:
             raise ValueError("arms with a net need at least one in [[nets]]")
+        self._check_searched_nets()
         if self.error_budget is not None and (self.nets or with_nets != [BUDGET_ARM]):
             raise ValueError(
                 f"[error_budget] makes the nets of arm {BUDGET_ARM!r}: list that arm, no other one with a net, and no "
@@ -257,20 +126,89 @@ class StudySpec(_Section):
         target = self.evaluation.target
         if target is not None and target.metric not in judged:
             raise ValueError(f"[evaluation.target] {unknown_name('metric', target.metric, sorted(judged))}")
-        outside = [
-            name
-            for name, allowed in self.tuning.space.items()
-            if not allowed.low <= getattr(self.training, name) <= allowed.high
-        ]
         asked = self.tuning.model_fields_set & {"trials", "times"}
         if asked and not self.tuning.space:
             raise ValueError(f"[tuning] {max(asked)} needs a [tuning.space]: without one there is nothing to try")
-        if outside:
-            raise ValueError(
-                f"[training] {outside[0]} = {getattr(self.training, outside[0]):g} is outside its range in "
-                f"[tuning.space]: the first trial tries the study's own settings"
-            )
+        self._check_own_settings()
+        self._check_objectives(judged)
         return self
+
+    def _check_searched_nets(self) -> None:
+        """Raise ValueError for a space that chooses nets which the study names itself."""
+        searched = [name for name in self.tuning.space if name == NET or name.startswith("nets.")]
+        if self.error_budget is not None and searched:
+            raise ValueError(f"[error_budget] makes the nets itself: leave {searched[0]} out of [tuning.space]")
+        if self.searches_nets() and self.nets:
+            raise ValueError("[tuning.space] net chooses the net: leave [[nets]] out")
+        for name in searched:
+            sizes: dict[str, set[str]] = {}
+            for net in self.nets:
+                sizes.setdefault(net.name, set()).add(str(net.size().get(name.removeprefix("nets."))))
+            several = [net for net, of_net in sizes.items() if len(of_net) > 1]
+            if several:
+                raise ValueError(f"[tuning.space] chooses {name}: give net {several[0]!r} one size in [[nets]]")
+
+    def _check_own_settings(self) -> None:
+        """Raise ValueError if a range lacks the study's own setting, which the first trial tries."""
+        for net in self.net_names() or ("",):
+            own = self.own_settings(net)
+            for tuned in self.tuning.ranges():
+                value = own.get(tuned.name)
+                if value is None:
+                    section = "model" if tuned.name.startswith("model.") else "training"
+                    raise ValueError(
+                        f"[tuning.space] {tuned.name} has no value of its own, which the first trial tries: set it in "
+                        f"[{section}]"
+                    )
+                if not tuned.has(value):
+                    raise ValueError(
+                        f"{tuned.name} = {value} is outside its range in [tuning.space]: the first trial tries the "
+                        "study's own settings"
+                    )
+
+    def _check_objectives(self, judged: set[str]) -> None:
+        """Raise ValueError for objectives that no tuning run measures, and for roles of settings that aren't there."""
+        objectives, known = self.tuning.objectives, sorted(judged | {metric.name for metric in COSTS})
+        for name in objectives:
+            if name not in known:
+                raise ValueError(f"[tuning] objectives: {unknown_name('metric', name, known)}")
+        if objectives and objectives[0] != self.evaluation.metric:
+            raise ValueError(f"[tuning] objectives must begin with the judged metric, {self.evaluation.metric}")
+        if objectives and self.tuning.sampler.name == "cma-es":
+            raise ValueError(
+                "[tuning] sampler 'cma-es' searches for one objective; nsga-ii, tpe and gp search for several"
+            )
+
+    def other_objectives(self) -> dict[str, bool]:
+        """Return the metrics that tuning weighs besides the judged one, and whether more of each is better."""
+        known = {metric.name: bool(metric.higher_is_better) for metric in (*self.task.metrics, *COSTS)}
+        return {name: known[name] for name in self.tuning.objectives[1:]}
+
+    def weighing(self) -> Weighing | None:
+        """Return how tuning weighs several objectives; None for one."""
+        return Weighing(self.evaluation.margin, self.other_objectives()) if self.tuning.objectives else None
+
+    def searches_nets(self) -> bool:
+        """Return whether the kind of the net is one of the settings that trials change."""
+        return NET in self.tuning.space
+
+    def own_settings(self, net: str = "") -> dict[str, Setting]:
+        """Return the study's own values of the settings in its space, for a cell with this net or without one.
+
+        Of a net's size that the study doesn't set, it is the first of the range.
+        """
+        own: dict[str, Setting] = {}
+        nets = [of for of in self.nets if of.called == net] or self.nets
+        for tuned in self.tuning.ranges():
+            section, _, key = tuned.name.rpartition(".")
+            sizes = [of.size()[key] for of in nets if section == "nets" and key in of.size()]
+            if section == "model":
+                own[tuned.name] = getattr(self.model, key)
+            elif section == "nets" or tuned.name == NET:
+                own[tuned.name] = sizes[0] if sizes else tuned.at(0.0)
+            else:
+                own[tuned.name] = getattr(self.training, tuned.name)
+        return own
 
     def trials(self) -> int:
         """Return the number of tuning trials of each cell: 0 without a search space."""
@@ -280,6 +218,10 @@ class StudySpec(_Section):
         """Return how often the study is tuned, and every cell evaluated with what that chose: 1 without a space."""
         return self.tuning.times if self.tuning.space else 1
 
+    def budgets(self) -> tuple[int, ...]:
+        """Return the smaller numbers of trials whose best setting is evaluated too: none without a search space."""
+        return self.tuning.budgets if self.tuning.space else ()
+
     def tuning_seeds(self, time: int = 0) -> range:
         """Return the seeds that each trial is run with: none without a search space."""
         return self.tuning.seeds(time) if self.tuning.space else range(0)
@@ -287,10 +229,12 @@ class StudySpec(_Section):
     def training_runs(self) -> int:
         """Return the number of models that are trained: in every cell trials × their seeds, and evaluation seeds.
 
-        They are as many each time that the study is tuned. A run that two times ask for alike counts twice.
+        They are as many each time that the study is tuned, and as many seeds for each smaller budget. A run that two of
+        these ask for alike counts twice.
         """
-        once = len(self.cells()) * (self.trials() * len(self.tuning_seeds()) + self.evaluation.seeds)
-        return self.times_tuned() * once
+        tuned = self.times_tuned() * self.trials() * len(self.tuning_seeds())
+        evaluated = (self.times_tuned() + len(self.budgets())) * self.evaluation.seeds
+        return len(self.cells()) * (tuned + evaluated)
 
     def metric(self) -> Metric:
         """Return the metric that the verdict is about."""
@@ -305,43 +249,47 @@ class StudySpec(_Section):
         cells = [self.reference()]
         for arm in self.arms:
             nets = self.net_names() if get_arm(arm).uses_net else ("",)
-            cells += [CellKey(self.function, arm, net) for net in nets]
+            everything = not self.pairs or self.error_budget is not None
+            cells += [CellKey(self.function, arm, net) for net in nets if everything or (arm, net) in self.pairs]
         cells += [CellKey(baseline.function, baseline.arm) for baseline in self.baselines]
         return tuple(dict.fromkeys(cells))
 
     def net_names(self) -> tuple[str, ...]:
-        """Return the names that the nets have in cells."""
-        return tuple(net.name for net in self.nets) if self.error_budget is None else self.error_budget.names()
+        """Return the names that the nets have in cells; a net whose kind is searched is called so."""
+        if self.searches_nets():
+            return (SEARCHED,)
+        return tuple(net.called for net in self.nets) if self.error_budget is None else self.error_budget.names()
 
     def net(self, name: str) -> NetChoice:
         """Return the net of that name, with its size; of an error budget's nets every size, chosen yet or not."""
         if self.error_budget is not None:
             return NetChoice.model_validate({"name": FAMILY, "pieces": self.error_budget.pieces_of(name)})
-        return next(net for net in self.nets if net.name == name)
+        return NetChoice(name=name) if self.searches_nets() else next(net for net in self.nets if net.called == name)
 
     def conditions(self, fingerprint: str) -> dict[str, Any]:
         """Return what all runs must share for their numbers to be compared: not how many there are, nor wording."""
-        free = {"name", "question", "arms", "nets", "baselines", "throughput", "error_budget"}
-        shared = self.model_dump(mode="json", exclude=free)
+        left_out = {"name", "question", "arms", "nets", "pairs", "baselines", "throughput", "error_budget", "storage"}
+        shared = self.model_dump(mode="json", exclude=left_out)
         if self.error_budget is not None:
             shared["error_budget"] = True  # its nets are fitted on another domain
         shared["task"] |= {"source": fingerprint}
         for stated in ("seeds", "margins", "looks", "target"):
             del shared["evaluation"][stated]
-        for count in ("trials", "seeds_per_trial", "times"):
-            del shared["tuning"][count]
+        for free in ("trials", "seeds_per_trial", "times", "objectives", "budgets", "roles"):
+            shared["tuning"].pop(free, None)
         return shared
 
     def public(self) -> dict[str, Any]:
-        """Return the spec as it goes into results: a user's file by its name alone."""
-        return self.model_dump(mode="json") | {"task": self.task.public()}
+        """Return the spec as it goes into results: a user's file by its name alone, and no address of a database."""
+        values = self.model_dump(mode="json", exclude={"storage"}) | {"task": self.task.public()}
+        return values if self.pairs else {key: value for key, value in values.items() if key != "pairs"}
 
     def setting(self) -> str:
         """Return task, data, model and training in one line."""
         return f"{self.task}; {self.model}; {self.training}"
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Return a study's name if it can be that of a folder beside other studies, and of an experiment in MLflow."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
         raise ValueError(
@@ -356,43 +304,6 @@ def _checked_name(name: str) -> str:
 def spec_hash(conditions: dict[str, Any]) -> str:
     """Return a short hash of a study's conditions."""
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def load_study(
-    name_or_path: str,
-    *,
-    seeds: int | None = None,
-    trials: int | None = None,
-    tunings: int | None = None,
-    data: Path | None = None,
-    function: str | None = None,
-) -> StudySpec:
-    """Load the study of that name or in that file, with what the command line changes.
-
-    A file or a named source in `data` makes a study of its own, called after both, and so does a `function` other than
-    the study's. Raises InputError as `load_toml` does.
-    """
-    source = None if data is None else str(data) if str(data) in NAMED_SOURCES else str(data.absolute())
-    counts = {"evaluation.seeds": seeds, "tuning.trials": trials, "tuning.times": tunings}
-    asked = {**counts, "task.source": source, "function": function}
-    changes = {key: value for key, value in asked.items() if value is not None}
-    spec, folder = load_toml(StudySpec, "study", name_or_path, shipped_studies(), changes)
-    if function is not None:
-        own, _ = load_toml(StudySpec, "study", name_or_path, shipped_studies(), {})
-        if own.function != function:
-            spec = _called_after(spec, f"--function {function}", function)
-    if data is not None:
-        spec = _called_after(spec, f"--data {data}", data.stem, "; rename the file")
-    return spec.model_copy(update={"task": spec.task.located(folder)})
-
-
-def _called_after(spec: StudySpec, option: str, word: str, advice: str = "") -> StudySpec:
-    """Return the study with a word after its name; raises InputError with the option if that makes no name."""
-    try:
-        name = _checked_name(f"{spec.name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', word)}")
-    except ValueError as error:
-        raise InputError(f"{option}: {error}{advice}.") from None
-    return spec.model_copy(update={"name": name})
 
 
 def shipped_studies() -> dict[str, Path]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trans4init.ablations.seeding import derived_seed
-from trans4init.reports.records.tuning_design import TunedRange
+from trans4init.reports.records.tuning_design import Setting, TunedRange
 
-__all__ = ["settings_to_try"]
+__all__ = ["rounded", "settings_to_try"]
 
 _CANDIDATES = 256
 """How many columns `_points` chooses each setting's from: more are correlated less, and studies start later."""
@@ -26,8 +26,8 @@ _DECIMALS = 9
 
 
 def settings_to_try(
-    ranges: Sequence[TunedRange], own: Mapping[str, float], seed: int, trials: int
-) -> tuple[dict[str, float], ...]:
+    ranges: Sequence[TunedRange], own: Mapping[str, Setting], seed: int, trials: int
+) -> tuple[dict[str, Setting], ...]:
     """Return the settings of each trial by name: those of `own` first, then points spread over the ranges.
 
     All of them are a nested Latin hypercube (P. Qian, "Nested Latin hypercube designs", Biometrika 96, 2009): of the
@@ -90,5 +90,12 @@ def _largest_correlation(columns: NDArray[np.float64], fewest: int, limit: float
     return largest
 
 
-def _rounded(tuned: TunedRange, place: float) -> float:
-    return min(max(float(f"{tuned.at(place):.{_DIGITS}g}"), tuned.low), tuned.high)
+def _rounded(tuned: TunedRange, place: float) -> Setting:
+    return rounded(tuned, tuned.at(place))
+
+
+def rounded(tuned: TunedRange, value: Setting) -> Setting:
+    """Return a value of the range with few digits; one of few values stays as it is."""
+    if tuned.count() is not None or isinstance(value, (str, list)):
+        return value
+    return min(max(float(f"{value:.{_DIGITS}g}"), tuned.low), tuned.high)

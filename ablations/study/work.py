@@ -7,6 +7,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -25,15 +26,19 @@ from trans4init.ablations.fit import (
 )
 from trans4init.ablations.fit.error_budget import budget_domain, check_budgeted, fitted_error
 from trans4init.ablations.functions import Domain, get_function
-from trans4init.ablations.nets import Net, build_net
+from trans4init.ablations.nets import Net, build_net, net_class
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.slots.kept import kept_slots
 from trans4init.ablations.slots.slot import slots_named
+from trans4init.ablations.study.optuna_names import BY_SEED
 from trans4init.ablations.study.requests import Request, ResolvedStudy
+from trans4init.ablations.study.search_check import check_search, corners
+from trans4init.ablations.study.space import NET, of_nets
+from trans4init.ablations.study.spec import SEARCHED
 from trans4init.ablations.tasks import TASKS, Task, model_config
 from trans4init.ablations.tasks.base import evaluating
-from trans4init.ablations.training.loop import DivergedError, TrainingStep, train
+from trans4init.ablations.training.loop import DivergedError, Prune, PrunedError, TrainingStep, train
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.ablations.transformer.widened import widened
@@ -69,12 +74,16 @@ def run_request(
     error = ""
     notes: dict[str, str] = {}
 
+    study = study.of(request)
+
     def advance(step: int, steps: int, loss: float) -> None:
         seconds[step] = time.perf_counter() - start
         on_advance(step, steps, loss)
 
     try:
         measurements, notes = _train(study, request, advance, keep)
+    except PrunedError as trouble:
+        measurements, status, error = [*trouble.measurements], "pruned", str(trouble)
     except DivergedError as trouble:
         measurements = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
         status, error = "diverged", str(trouble)
@@ -107,7 +116,10 @@ def _build_once(study: ResolvedStudy) -> None:
     key = function.slot.replace("-", "_")
     if key in spec.model.model_fields_set and getattr(spec.model, key) != spec.function:
         raise InputError(f"[model] {key}: the study is about {spec.function!r} there; leave the key out.")
-    Transformer(_config(study, spec.reference(), build_task(study)))
+    task = build_task(study)
+    model = Transformer(_config(study, spec.reference(), task))
+    if spec.tuning.pruner.name not in ("none", BY_SEED):
+        _check_pruned_metric(study, model, task)
     for cell in spec.cells():
         cell_function = get_function(cell.function)
         if cell_function.slot != function.slot:
@@ -117,6 +129,21 @@ def _build_once(study: ResolvedStudy) -> None:
         get_arm(cell.arm).check_applies_to(cell_function)
         if cell.net:
             _bare_net(study, cell)
+    check_search(study)
+    for settings in corners(study):
+        for net in spec.net_names():
+            _bare_net(dataclasses.replace(study, settings=settings), CellKey(spec.function, "", net))
+
+
+def _check_pruned_metric(study: ResolvedStudy, model: Transformer, task: Task) -> None:
+    """Raise InputError if runs can't be stopped by the judged metric, since it is measured at their ends alone."""
+    judged = study.spec.evaluation.metric
+    found = [m.metric.name for m in task.evaluate(model.to(choose_device()), "tune", 0, final=False)]
+    if judged not in found:
+        raise InputError(
+            f"[tuning] pruner {study.spec.tuning.pruner.name!r} can't go by {judged}, which is measured at a run's end "
+            f"alone; during training there are: {', '.join(found)}."
+        )
 
 
 def fit_nets(
@@ -128,13 +155,14 @@ def fit_nets(
     whichever others are fitted with it.
     """
     spec = study.spec
-    choice, domain, shape = spec.net(net), _fit_domain(study), _shape(study)
-    wanted = [Wanted(spec.function, choice.name, choice.size(), seed, domain, shape) for seed in seeds]
+    (name, size), domain, shape = _net(study, net), _fit_domain(study), _shape(study)
+    wanted = [Wanted(spec.function, name, size, seed, domain, shape) for seed in seeds]
     return fit_many(wanted, steps=steps, learning_rate=spec.fit.learning_rate, on_step=on_step)
 
 
 def run_fits(study: ResolvedStudy, requests: list[Request], on_advance: OnAdvance) -> list[RunRecord]:
     """Fit one net with the seed of each request, save the nets, and return a record for each."""
+    study = study.of(requests[0])
     start, steps = time.perf_counter(), study.spec.fit.steps
     net, total = requests[0].cell.net, steps + refinement_budget(steps)
     outcomes: dict[int, Fitted | FitDivergedError] = {}
@@ -180,7 +208,7 @@ def _train(
     spec = study.spec
     task = build_task(study)
     model, record = build_model(study, request.cell, request.seed, task)
-    config = spec.training.model_copy(update=dict(request.parameters))
+    config, start = study.training, time.perf_counter()
     measurements = [
         Measurement(metrics.PARAMETERS, _size(model)),
         Measurement(metrics.PARAMETERS_ADDED, record.parameters_added),
@@ -196,7 +224,13 @@ def _train(
         seed=request.seed,
         split="tune" if request.phase == "tune" else "evaluate",
         on_progress=lambda step, loss: on_advance(step, config.steps, loss),
+        prune=_pruner(study, request),
     )
+    if metrics.TRAINING_THROUGHPUT.name in spec.tuning.objectives and request.phase == "tune":
+        tokens = config.steps * task.tokens_in(next(task.batches(0, config.batch, "tune", unit=config.batch_unit)))
+        measurements.append(
+            Measurement(metrics.TRAINING_THROUGHPUT, tokens / (time.perf_counter() - start), config.steps)
+        )
     notes = {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
     if keep is not None and request.phase == "evaluate":
         try:
@@ -209,6 +243,22 @@ def _train(
     return measurements, notes
 
 
+def _pruner(study: ResolvedStudy, request: Request) -> Prune | None:
+    """Return what says at each evaluation whether a tuning run falls behind; None where nothing is asked."""
+    if request.phase != "tune" or study.spec.tuning.pruner.name in ("none", BY_SEED):
+        return None
+    from trans4init.ablations.study.pruning import RunPruner
+
+    pruner, metric = RunPruner(study.spec, request.rivals, request.place), study.spec.evaluation.metric
+
+    def stops(step: int, measured: list[Measurement]) -> bool:
+        value = next(m.value for m in measured if m.metric.name == metric)
+        assert value is not None  # else the run has diverged
+        return pruner.stops(step, value)
+
+    return stops
+
+
 def _facts(study: ResolvedStudy, request: Request) -> dict[str, object]:
     """Return what a file of kept slots says of its run."""
     cell = request.cell
@@ -218,7 +268,7 @@ def _facts(study: ResolvedStudy, request: Request) -> dict[str, object]:
         "spec_hash": study.spec_hash,
         "function": cell.function,
         "arm": cell.arm,
-        "net": study.spec.net(cell.net).model_dump(mode="json") if cell.net else None,
+        "net": {"name": (net := _net(study, cell.net))[0], **net[1]} if cell.net else None,
         "seed": request.seed,
     }
 
@@ -232,7 +282,7 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
         task = build_task(study)
         plan, cores = study.spec.throughput, study.spec.training.threads
         timings = interleaved(
-            [partial(_timed, study, request.cell, task) for request in requests],
+            [partial(_timed, study.of(request), request.cell, task) for request in requests],
             rounds=plan.rounds,
             steps=plan.steps_per_round,
             cores=cores,
@@ -251,8 +301,8 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
 
 def _timed(study: ResolvedStudy, cell: CellKey, task: Task) -> TimedModel:
     model, record = build_model(study, cell, 0, task)
-    step = TrainingStep(model, task, study.spec.training, record.moves)
-    training = study.spec.training
+    step = TrainingStep(model, task, study.training, record.moves)
+    training = study.training
     return TimedModel(step, next(task.batches(0, training.batch, "evaluate", unit=training.batch_unit)))
 
 
@@ -296,7 +346,7 @@ def _size(model: Transformer) -> int:
 
 def _config(study: ResolvedStudy, cell: CellKey, task: Task) -> TransformerConfig:
     slot = get_function(cell.function).slot.replace("-", "_")
-    return model_config(study.spec.model, task, **{slot: cell.function})
+    return model_config(study.model, task, **{slot: cell.function})
 
 
 def build_task(study: ResolvedStudy) -> Task:
@@ -310,7 +360,7 @@ def build_task(study: ResolvedStudy) -> Task:
 
 def _shape(study: ResolvedStudy) -> dict[str, int]:
     """Return the shape that the model gives to the function."""
-    return get_function(study.spec.function).shape_in(study.spec.model.shapes())
+    return get_function(study.spec.function).shape_in(study.model.shapes())
 
 
 def _fit_domain(study: ResolvedStudy) -> Domain:
@@ -319,7 +369,7 @@ def _fit_domain(study: ResolvedStudy) -> Domain:
     For a function of integers: all integers that the slot is given in training, random positions included, and those
     of the longest test if the study says so. Images are never longer than in training.
     """
-    function, size = get_function(study.spec.function), study.spec.model
+    function, size = get_function(study.spec.function), study.model
     if not function.domain.integer:
         return function.domain if study.spec.error_budget is None else budget_domain(function, _shape(study))
     random = size.randomised_positions if function.slot == "position" else None
@@ -331,6 +381,16 @@ def _fit_domain(study: ResolvedStudy) -> Domain:
 
 
 def _bare_net(study: ResolvedStudy, cell: CellKey) -> Net:
-    choice = study.spec.net(cell.net)
+    name, size = _net(study, cell.net)
     outputs = get_function(study.spec.function).outputs(**_shape(study))
-    return build_net(choice.name, _fit_domain(study), outputs, **choice.size())
+    return build_net(name, _fit_domain(study), outputs, **size)
+
+
+def _net(study: ResolvedStudy, net: str) -> tuple[str, dict[str, Any]]:
+    """Return the kind of a cell's net and its size: of what trials change, what that kind has."""
+    searched = net == SEARCHED and study.spec.searches_nets()
+    settings = {**study.spec.own_settings(net), **study.settings}
+    name = str(settings[NET]) if searched else study.spec.net(net).name
+    changed = of_nets(settings)
+    known = net_class(name).Size.model_fields
+    return name, study.spec.net(net).size() | {key: value for key, value in changed.items() if key in known}

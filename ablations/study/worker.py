@@ -17,9 +17,10 @@ PRELOAD = "trans4init.ablations.study.preload"
 
 @dataclass(frozen=True)
 class StudyWorker:
-    """Runs requests of a study and sends what happens; it is the `Work` that executors are given."""
+    """Runs requests of a study or a grid and sends what happens; it is the `Work` that executors are given."""
 
-    study: ResolvedStudy
+    studies: tuple[ResolvedStudy, ...]
+    """The study, or each block of a grid."""
     elsewhere: bool = False
     """Whether it may run on another machine: then that machine's environment is recorded."""
 
@@ -30,7 +31,8 @@ class StudyWorker:
         def advanced(step: int, steps: int, loss: float) -> None:
             send(Advanced(requests, step, steps, loss))
 
-        study = dataclasses.replace(self.study, environment=capture()) if self.elsewhere else self.study
+        study = next(study for study in self.studies if study.spec_hash == requests[0].spec_hash)
+        study = dataclasses.replace(study, environment=capture()) if self.elsewhere else study
         kept: dict[str, bytes] = {}
         if requests[0].phase == "throughput":
             records = run_throughput(study, list(requests))

@@ -25,10 +25,23 @@ from trans4init.kernels.torch_compile import instruction_set
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import Measurement
 
-__all__ = ["DivergedError", "Keep", "OnProgress", "StoppedError", "TrainingStep", "random_numbers", "train"]
+__all__ = [
+    "DivergedError",
+    "Keep",
+    "OnProgress",
+    "Prune",
+    "PrunedError",
+    "StoppedError",
+    "TrainingStep",
+    "random_numbers",
+    "train",
+]
 
 OnProgress = Callable[[int, float], None]
 """A function that is called with the step and the mean training loss since the last call."""
+
+Prune = Callable[[int, list[Measurement]], bool]
+"""A function that is called with the step of an evaluation and what was measured there; returns whether to stop."""
 
 Keep = Callable[["TrainingStep", Progress, bool], None]
 """A function that is called when a checkpoint is due, by every process of a team; told if the model is the best."""
@@ -39,6 +52,14 @@ class DivergedError(Exception):
 
     def __init__(self, what: str, step: int, measurements: list[Measurement]) -> None:
         super().__init__(f"the {what} at step {step}")
+        self.step, self.measurements = step, measurements
+
+
+class PrunedError(Exception):
+    """Raised when a run fell behind at an evaluation. `measurements` are those made until then."""
+
+    def __init__(self, step: int, measurements: list[Measurement]) -> None:
+        super().__init__(f"fell behind at step {step}")
         self.step, self.measurements = step, measurements
 
 
@@ -143,17 +164,19 @@ def train(
     seed: int,
     split: Split,
     on_progress: OnProgress | None = None,
+    prune: Prune | None = None,
 ) -> list[Measurement]:
     """Train the model from its start to its end, measure it on `split`, and return all measurements.
 
     They are training loss, the task's metrics and the drift of the slot; at the end also the task's final metrics and
-    the ranges of the slots' inputs. Raises DivergedError at the first check at which a loss is NaN or infinite, and
-    FrozenMovedError if a value moved that the arm freezes.
+    the ranges of the slots' inputs. Raises DivergedError at the first check at which a loss is NaN or infinite,
+    FrozenMovedError if a value moved that the arm freezes, and PrunedError where `prune`, asked at each evaluation but
+    the last, says that the run falls behind.
     """
     step = TrainingStep(model, task, config, record.moves if record else ())
     progress = Progress()
     with random_numbers(seed, 0):
-        train_on(step, progress, record, seed=seed, split=split, on_progress=on_progress)
+        train_on(step, progress, record, seed=seed, split=split, on_progress=on_progress, prune=prune)
     return progress.found
 
 
@@ -166,6 +189,7 @@ def train_on(
     split: Split,
     on_progress: OnProgress | None = None,
     keep: Keep | None = None,
+    prune: Prune | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train from where `progress` is to the end, and add what is measured to it.
@@ -197,6 +221,8 @@ def train_on(
                 improved = _measure(step_once, progress, record, split, last=last)
                 if guard:
                     guard.check()
+                if prune is not None and not (last or progress.finished):
+                    _prune(prune, progress)
             stopping = team.told(stop()) if check or team.size == 1 else False  # each question makes a team wait
             due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if keep is not None and due:
@@ -204,6 +230,12 @@ def train_on(
                 keep(step_once, progress, improved)
             if stopping and not (last or progress.finished):
                 raise StoppedError(step)
+
+
+def _prune(prune: Prune, progress: Progress) -> None:
+    """Raise PrunedError if the run falls behind by its last evaluation."""
+    if prune(progress.step, [m for m in progress.found if m.step == progress.step]):
+        raise PrunedError(progress.step, progress.found)
 
 
 @contextmanager

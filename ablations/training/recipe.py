@@ -22,9 +22,13 @@ class Recipe(BaseModel):
     about: str = ""
     """What the recipe is for, in one sentence."""
     task: AnyTaskConfig
+    """What is learned from which data; its other keys depend on the task's name."""
     model: ModelSize
+    """The kind of the Transformer, its sizes and its functions."""
     training: TrainingConfig
+    """How the model is trained."""
     seed: Seed = 0
+    """Seed of the model's start, of the order of the data and of dropout."""
     measured_on: Split = "tune"
     """The split that chooses the best model in training: by default validation, so that the test split is used once."""
 

@@ -26,8 +26,7 @@ from trans4init.reports.machine import MOST_CONTENDED
 from trans4init.reports.records import metrics
 from trans4init.reports.records.store import Results, load_results
 from trans4init.reports.speed.speeds import STUDY, CaseSpeeds, Speed, SuiteSpeeds, contended_rounds, speeds
-from trans4init.reports.study_report.summary import summarise
-from trans4init.reports.study_report.verdict_text import verdict_text
+from trans4init.reports.study_report.blocks import study_text, summaries
 
 __all__ = ["DOCUMENTS", "MarkError", "filled"]
 
@@ -86,7 +85,7 @@ def _study(project: Path, options: Mapping[str, str]) -> Results:
 
 def _verdict(project: Path, options: Mapping[str, str]) -> str:
     results = _study(project, options)
-    lines = verdict_text(summarise(results.records, results.card)).lines()
+    lines = study_text(summaries(results), results.cards).lines()
     return "\n>\n".join(f"> {line}" for line in lines)
 
 

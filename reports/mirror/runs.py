@@ -4,7 +4,7 @@ import queue
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ _RUN_TAG = "trans4init.run_id"
 _DIGEST_TAG = "trans4init.digest"
 _PARENT_TAG = "trans4init.spec_hash"
 _LINK_TAG = "mlflow.parentRunId"
+_BLOCK_TAG = "block"
 _BATCH = 1000
 """How many metrics are sent in one request: MLflow takes no more."""
 _MLFLOW_STATUS = {"ok": "FINISHED", "pruned": "KILLED"}
@@ -44,6 +45,8 @@ class _Child:
     deleted: bool
     whole: bool
     """Whether its writer came to the end."""
+    block: str
+    """The label of its block when it was copied; empty for a run of a study that wasn't a grid."""
 
 
 class Mirror:
@@ -53,8 +56,12 @@ class Mirror:
     other folders may hold runs of the same study.
     """
 
-    def __init__(self, folder: Path, study: str) -> None:
-        """`folder` is the study's; MLflow's store is beside it. Raises MirrorError where the store can't be opened."""
+    def __init__(self, folder: Path, study: str, blocks: Mapping[str, str] | None = None) -> None:
+        """`folder` is the study's; MLflow's store is beside it. Raises MirrorError where the store can't be opened.
+
+        blocks: the label of each block of a grid by the hash of its conditions, where runs may hold older ones.
+        """
+        self._blocks = blocks or {}
         self._study, self._path = study, folder.resolve()
         self._parents: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
@@ -96,7 +103,14 @@ class Mirror:
             tags, info = run.data.tags, run.info
             if _RUN_TAG in tags and self._is_ours(tags):
                 deleted, whole = info.lifecycle_stage == "deleted", info.status not in ("RUNNING", "SCHEDULED")
-                child = _Child(info.run_id, tags.get(_DIGEST_TAG, ""), tags.get(_LINK_TAG, ""), deleted, whole)
+                child = _Child(
+                    info.run_id,
+                    tags.get(_DIGEST_TAG, ""),
+                    tags.get(_LINK_TAG, ""),
+                    deleted,
+                    whole,
+                    tags.get(_BLOCK_TAG, ""),
+                )
                 children.setdefault(tags[_RUN_TAG], []).append(child)
         return children
 
@@ -117,6 +131,8 @@ class Mirror:
         if kept.parent != parent:
             self._store.client.set_tag(kept.number, _LINK_TAG, parent)
             self._counts["of the runs had lost their parent run and were given another"] += 1
+        if (block := self._block(record)) and kept.block != block:
+            self._store.client.set_tag(kept.number, _BLOCK_TAG, block)
 
     def _write(self, record: RunRecord, digest: str, parent: str) -> None:
         """Write a record as a child run."""
@@ -160,7 +176,7 @@ class Mirror:
             if parent is None:
                 moment = _milliseconds(began_at(record))
                 tags = self._tags(record) | {_PARENT_TAG: spec_hash}
-                name = f"{self._study} ({spec_hash})"
+                name = f"{self._study} ({self._block(record) or spec_hash})"
                 parent = self._store.client.create_run(self._experiment, start_time=moment, tags=tags, run_name=name)
                 self._store.client.set_terminated(parent.info.run_id, end_time=moment)
             elif parent.info.lifecycle_stage == "deleted":
@@ -175,7 +191,12 @@ class Mirror:
 
     def _tags(self, record: RunRecord) -> dict[str, str]:
         names = {"study": record.study, "function": record.cell.function, "task": record.task}
-        return names | {_FOLDER_TAG: self._folder}
+        block = self._block(record)
+        return names | {_FOLDER_TAG: self._folder} | ({_BLOCK_TAG: block} if block else {})
+
+    def _block(self, record: RunRecord) -> str:
+        """Return the label of a run's block; an empty string for a study that is no grid."""
+        return self._blocks.get(record.spec_hash) or (record.card.block if record.card else "")
 
 
 class BackgroundMirror:
@@ -217,18 +238,24 @@ def sync(folder: Path, results: Results, verdict: VerdictText) -> list[str]:
     folder: the study's; the store is that of the runs folder around it. Return what was put right in MLflow that
     somebody had deleted or moved there, a sentence each. Raises MirrorError where MLflow fails.
     """
-    records, card = results.records, results.card
+    records, cards = results.records, results.cards
     if not records:
         return []
-    mirror = Mirror(folder, records[0].study)
+    mirror = Mirror(folder, records[0].study, {card.spec_hash: card.block for card in cards if card.block})
     mirror.add(records)
-    pages = [path for name in (HTML, MARKDOWN, DRAWING, BUDGET_DRAWING) if (path := folder / name).exists()]
-    paragraphs = [card.question, *verdict.lines(), card.setting] if card else []
-    if units := _units(records):
-        paragraphs.append(f"Units: {units}.")
-    conditions = card.spec_hash if card and card.spec_hash else _usual_conditions(records)
-    about = [record for record in records if record.spec_hash == conditions] or records
-    mirror.attach(conditions, about, "\n\n".join(paragraphs), pages)
+    pages = [path for name in (HTML, MARKDOWN, DRAWING) if (path := folder / name).exists()]
+    pages += sorted(folder.glob(BUDGET_DRAWING.replace(".", "*.")))
+    for card in cards or (None,):
+        paragraphs = [card.question, *verdict.lines(), card.setting] if card else []
+        conditions = card.spec_hash if card and card.spec_hash else _usual_conditions(records)
+        about = [record for record in records if record.spec_hash == conditions]
+        if not about and len(cards) > 1:
+            continue  # a block without a run yet
+        if units := _units(about if len(cards) > 1 else records):
+            paragraphs.append(f"Units: {units}.")
+        # The report has megabytes and is about all blocks: the first one's parent run has it.
+        mirror.attach(conditions, about or records, "\n\n".join(paragraphs), pages)
+        pages = []
     return mirror.mended()
 
 

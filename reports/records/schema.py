@@ -12,13 +12,14 @@ from typing import Any
 from trans4init.reports.files import without_folders
 from trans4init.reports.machine import Environment
 from trans4init.reports.records.error_budget import BudgetDesign
-from trans4init.reports.records.tuning_design import TuningDesign
+from trans4init.reports.records.tuning_design import Setting, TuningDesign
 from trans4init.reports.records.vocabulary import PHASES, STATUSES, ArmRole, Phase, Status
 
 __all__ = [
     "RUN_COLUMNS",
     "ArmDescription",
     "CellKey",
+    "DroppedBlock",
     "Measurement",
     "Metric",
     "Plan",
@@ -103,6 +104,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class DroppedBlock:
+    """Names a block of a grid that was evaluated and then taken out: its comparisons are still corrected for."""
+
+    spec_hash: str
+    label: str
+    words: int
+    """How many comparisons it had."""
+
+
+@dataclass(frozen=True)
 class StudyCard:
     """Says what a report needs to know of a study beyond its rows, and which runs its verdict is about.
 
@@ -145,6 +156,16 @@ class StudyCard:
     """The nets of the study's error budget; None for a study that asks for none."""
     target: tuple[str, float] | None = None
     """A metric and the value of it whose first time the report says; None for a study that asks for none."""
+    block: str = ""
+    """What tells the study's cells from those of the other blocks of its grid; empty for a grid of one block."""
+    together: int | None = None
+    """How many comparisons are corrected together in all blocks of the grid; None for a grid of one block."""
+    dropped: tuple["DroppedBlock", ...] = ()
+    """The blocks that the grid had when runs of them were evaluated, and that it has no more."""
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the card as JSON has it."""
+        return dataclasses.asdict(self) | {"tuning": self.tuning.as_fields()}
 
     def plan(self) -> Plan:
         """Return what the study states now."""
@@ -159,7 +180,11 @@ class StudyCard:
         return tuple(cell for cell in self.cells if cell != self.reference)
 
     def words(self) -> int:
-        """Return how many comparisons are corrected together: cells × metrics.
+        """Return how many comparisons are corrected together: those of the study, or of all blocks of its grid."""
+        return self.own_words() if self.together is None else self.together
+
+    def own_words(self) -> int:
+        """Return how many comparisons this study or block has: cells × metrics.
 
         Cells that were dropped since count too, and those that an error budget's bisection may still add.
         """
@@ -189,7 +214,7 @@ class RunRecord:
     environment: Environment
     card: StudyCard | None = None
     """None for a run that belongs to no study, such as a single fit."""
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
     """The hyper-parameters of the run's trial, where they are not the study's own."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts about the run that are not numbers: what may move, which checkpoint was used."""

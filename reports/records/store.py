@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import RunRecord, StudyCard, largest_card
-from trans4init.reports.records.tables import UnreadableSchemaError, card_from_table, card_table, from_table, to_table
+from trans4init.reports.records.tables import UnreadableSchemaError, cards_from_table, cards_table, from_table, to_table
 
 __all__ = [
     "CorruptResultError",
@@ -22,6 +23,7 @@ __all__ = [
     "read_runs",
     "write_bundle",
     "write_card",
+    "write_cards",
     "write_run",
     "write_together",
 ]
@@ -43,13 +45,33 @@ class Results:
 
     records: tuple[RunRecord, ...]
     corrupt: tuple[Path, ...] = ()
-    stored_card: StudyCard | None = None
-    """The card beside the runs; None for results that have none, such as single fits."""
+    stored_cards: tuple[StudyCard, ...] = ()
+    """The card beside the runs, or one for each block of a grid; none for results without, such as single fits."""
+
+    @property
+    def stored_card(self) -> StudyCard | None:
+        """The card beside the runs, of a grid that of its first block; None for results without one."""
+        return self.stored_cards[0] if self.stored_cards else None
 
     @property
     def card(self) -> StudyCard | None:
-        """The study's card, which says what its verdict is about: the stored one, else the runs' largest."""
-        return self.stored_card or largest_card(self.records)
+        """The study's card, which says what its verdict is about: the stored one, else the runs' largest.
+
+        Of a grid it is that of the first block; `cards` has all.
+        """
+        return self.cards[0] if self.cards else None
+
+    @cached_property
+    def cards(self) -> tuple[StudyCard, ...]:
+        """The card of each block of the study, one for a study that isn't a grid; none for single fits."""
+        if self.stored_cards:
+            return self.stored_cards
+        blocks: dict[str, list[RunRecord]] = {}
+        for record in self.records:
+            if record.card is not None:
+                blocks.setdefault(record.spec_hash if record.card.block else "", []).append(record)
+        cards = map(largest_card, blocks.values())
+        return tuple(card for card in cards if card is not None)
 
 
 def path_of(folder: Path, run_id: str) -> Path:
@@ -67,7 +89,12 @@ def write_run(record: RunRecord, folder: Path) -> Path:
 
 def write_card(card: StudyCard, folder: Path) -> Path:
     """Write the study's card beside its runs, as safely as `write_run`; return its path."""
-    return _write_table(card_table(card), folder / _CARD_NAME)
+    return write_cards([card], folder)
+
+
+def write_cards(cards: Sequence[StudyCard], folder: Path) -> Path:
+    """Write the cards of a grid's blocks beside its runs, as safely as `write_run`; return their path."""
+    return _write_table(cards_table(cards), folder / _CARD_NAME)
 
 
 def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
@@ -116,11 +143,11 @@ def load_results(folder: Path) -> Results:
     Raises UnreadableSchemaError where a file was written by another version of the schema.
     """
     records: list[RunRecord] = []
-    card: StudyCard | None = None
+    cards: tuple[StudyCard, ...] = ()
     for path in sorted(path for path in folder.glob("*.parquet") if path.is_file()):
         try:
             if path.name == _CARD_NAME:
-                card = _read(path, card_from_table)
+                cards = _read(path, cards_from_table)
             else:
                 records += read_runs(path)
         except CorruptResultError:
@@ -129,4 +156,4 @@ def load_results(folder: Path) -> Results:
         except FileNotFoundError:
             continue  # another process has set it aside, to run it again
     corrupt = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
-    return Results(tuple(records), tuple(path for path in corrupt if not path.with_suffix("").exists()), card)
+    return Results(tuple(records), tuple(path for path in corrupt if not path.with_suffix("").exists()), cards)

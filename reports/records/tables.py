@@ -14,6 +14,7 @@ from trans4init.reports.records.schema import (
     RUN_COLUMNS,
     ArmDescription,
     CellKey,
+    DroppedBlock,
     Measurement,
     Metric,
     Plan,
@@ -27,16 +28,21 @@ __all__ = [
     "SCHEMA_VERSION",
     "DigestError",
     "UnreadableSchemaError",
-    "card_from_table",
-    "card_table",
+    "cards_from_table",
+    "cards_table",
     "from_table",
     "to_table",
 ]
 
 SCHEMA_VERSION = 5
-"""Written into every file; raise it when older code would misread new files, which it then refuses."""
-_READABLE_VERSIONS = ("2", "3", "4", "5")
-"""Read by `from_table`. Study cards had no arms in version 2, no trials and ids in 3, no roles in 4."""
+"""Written into every file but those of grids; raise it when older code would misread new files, which it then refuses.
+"""
+_GRID_VERSION = 6
+"""Written into files of grids, whose cards say more than code that reads version 5 alone takes."""
+_READABLE_VERSIONS = ("2", "3", "4", "5", "6")
+"""Read by `from_table`. Study cards had no arms in version 2, no trials and ids in 3, no roles in 4, no blocks in 5."""
+_OF_GRIDS = ("block", "together", "dropped")
+"""Fields of cards that are left out of the files of studies that are no grid, which stay as they were."""
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -98,10 +104,10 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
         "step": [m.step for _, m in rows],
     }
     metadata = {
-        "schema_version": str(SCHEMA_VERSION),
+        "schema_version": str(_version([first.card])),
         "environment": json.dumps(dataclasses.asdict(first.environment)),
         "git_commit": first.environment.git_commit,
-        "study_card": _card_as_json(first.card),
+        "study_card": json.dumps(_fields(first.card)),
         "spec": json.dumps(first.spec),
         "runs": json.dumps(
             {r.run_id: {"parameters": dict(r.parameters), "notes": dict(r.notes), "error": r.error} for r in records}
@@ -111,14 +117,18 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
     return _sealed(pa.Table.from_arrays(arrays, schema=ROWS), metadata)
 
 
-def card_table(card: StudyCard) -> pa.Table:
-    """Return a study's card as a table without rows."""
-    return _sealed(ROWS.empty_table(), {"schema_version": str(SCHEMA_VERSION), "study_card": _card_as_json(card)})
+def cards_table(cards: Sequence[StudyCard]) -> pa.Table:
+    """Return a study's card, or the cards of a grid's blocks, as a table without rows."""
+    fields = [_fields(card) for card in cards]
+    content = json.dumps(fields[0] if len(fields) == 1 else fields)
+    return _sealed(ROWS.empty_table(), {"schema_version": str(_version(cards)), "study_card": content})
 
 
-def card_from_table(table: pa.Table) -> StudyCard | None:
-    """Return the card that a table was made of by `card_table`; raises errors as `from_table` does."""
-    return _card(json.loads(_checked_metadata(table)["study_card"]))
+def cards_from_table(table: pa.Table) -> tuple[StudyCard, ...]:
+    """Return the cards that a table was made of by `cards_table`; raises errors as `from_table` does."""
+    content = json.loads(_checked_metadata(table)["study_card"])
+    cards = map(_card, content if isinstance(content, list) else [content])
+    return tuple(card for card in cards if card is not None)
 
 
 def _sealed(table: pa.Table, metadata: Mapping[str, str]) -> pa.Table:
@@ -214,8 +224,19 @@ def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[
     return {row["run_id"]: row for row in rows}, {ids[run]: measurements[run] for run in first_rows}
 
 
-def _card_as_json(card: StudyCard | None) -> str:
-    return json.dumps(dataclasses.asdict(card) if card else None)
+def _version(cards: Sequence[StudyCard | None]) -> int:
+    """Return the schema version of a file with these cards."""
+    return _GRID_VERSION if any(_OF_GRIDS[0] in (_fields(card) or {}) for card in cards) else SCHEMA_VERSION
+
+
+def _fields(card: StudyCard | None) -> dict[str, Any] | None:
+    """Return what is written of a card."""
+    if card is None:
+        return None
+    fields = card.as_fields()
+    if not any(fields[name] for name in _OF_GRIDS):
+        fields = {name: value for name, value in fields.items() if name not in _OF_GRIDS}
+    return fields
 
 
 def _card(fields: dict[str, Any] | None) -> StudyCard | None:
@@ -240,6 +261,7 @@ def _card(fields: dict[str, Any] | None) -> StudyCard | None:
         fields[name] = tuple(fields.get(name, ()))
     fields["tuning"] = TuningDesign.of(fields.get("tuning", {}))
     fields["error_budget"] = BudgetDesign.of(fields.get("error_budget"))
+    fields["dropped"] = tuple(DroppedBlock(**block) for block in fields.get("dropped", ()))
     if fields.get("target") is not None:
         fields["target"] = (str(fields["target"][0]), float(fields["target"][1]))
     return StudyCard(**fields)

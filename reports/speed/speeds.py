@@ -205,7 +205,7 @@ def _case(records: Sequence[RunRecord]) -> CaseSpeeds:
     return CaseSpeeds(
         operator=first.cell.function,
         size=first.model,
-        shape=first.parameters,
+        shape={name: float(size) for name, size in first.parameters.items() if isinstance(size, (int, float))},
         speeds=tuple(
             _speed(record, {} if record is baseline else baseline_times, flop, least_bytes, least_milliseconds)
             for record in records

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard
-from trans4init.reports.study_report.tuning import CellTuning, sum_up_tuning, trials_of
+from trans4init.reports.study_report.tuning import CellTuning, Weighing, sum_up_tuning, trials_of
 
 __all__ = ["evaluated_runs", "is_of", "metric_called", "trials_per_cell", "tuned_cells"]
 
@@ -14,8 +14,15 @@ def tuned_cells(records: Sequence[RunRecord], card: StudyCard) -> dict[CellKey, 
     tuned = {}
     for cell in card.cells:
         runs = [record for record in records if record.cell == cell and is_of(record, card)]
-        tuned[cell] = sum_up_tuning(trials_of(runs, metric, budget, card.tuning.seeds), metric, card.tuning)
+        trials = trials_of(runs, metric, budget, card.tuning.seeds, card.tuning.objectives[1:])
+        tuned[cell] = sum_up_tuning(trials, metric, card.tuning, _weighing(records, card))
     return tuned
+
+
+def _weighing(records: Iterable[RunRecord], card: StudyCard) -> Weighing | None:
+    """Return how tuning weighed several objectives; None for one."""
+    others = [metric_called(name, records) for name in card.tuning.objectives[1:]]
+    return Weighing(card.margin, {metric.name: bool(metric.higher_is_better) for metric in others}) if others else None
 
 
 def evaluated_runs(

@@ -1,5 +1,6 @@
 """Draw the figures of a report from its summary: interactive ones for the HTML page, one SVG for documents."""
 
+from collections.abc import Sequence
 from html import escape
 
 import plotly.graph_objects as go
@@ -7,14 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trans4init.reports.drawing import as_svg, drawing_style
-from trans4init.reports.formats import spoken
-from trans4init.reports.records.schema import StudyCard
+from trans4init.reports.formats import setting, spoken
+from trans4init.reports.records.schema import Metric, StudyCard
 from trans4init.reports.records.vocabulary import SYMBOLS
 from trans4init.reports.statistics import Interval
 from trans4init.reports.study_report.summary import CellSummary, Summary
+from trans4init.reports.study_report.tuning import Trial, best_first
 from trans4init.reports.study_report.verdict import Comparison
 
-__all__ = ["accuracy_against_speed", "draw_differences", "loss_curves", "tuning_trials"]
+__all__ = ["accuracy_against_speed", "draw_blocks", "draw_differences", "loss_curves", "tuning_trials"]
 
 _GRID = "#DDDDDD"
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
@@ -91,6 +93,8 @@ def loss_curves(summary: Summary) -> go.Figure | None:
 def tuning_trials(summary: Summary) -> go.Figure | None:
     """Return a figure of every cell's trials: mean over the tuning seeds, bars to the lowest and the highest seed.
 
+    A line is the mean of the best trial so far, which is Optuna's history of an optimisation.
+
     None where no trial has a value.
     """
     assert summary.card is not None
@@ -104,10 +108,12 @@ def tuning_trials(summary: Summary) -> go.Figure | None:
         arm = summary.card.arm(cell.cell.arm)
         known = [[value for value in trial.values.values() if value is not None] for trial, _ in shown]
         means = [mean for _, mean in shown]
+        figure.add_trace(_best_so_far(summary.metric, trials, arm.colour, cell.label))
         figure.add_trace(
             go.Scatter(
                 x=[trial.number for trial, _ in shown],
                 y=means,
+                legendgroup=cell.label,
                 error_y={
                     "type": "data",
                     "symmetric": False,
@@ -122,11 +128,27 @@ def tuning_trials(summary: Summary) -> go.Figure | None:
                     "symbol": _symbol(summary, cell),
                     "size": [14 if trial == cell.tuning.best else 8 for trial, _ in shown],
                 },
-                text=[", ".join(f"{spoken(k)} {v:.3g}" for k, v in trial.settings.items()) for trial, _ in shown],
+                text=[", ".join(f"{spoken(k)} {setting(v)}" for k, v in trial.settings.items()) for trial, _ in shown],
                 hovertemplate="%{fullData.name}<br>trial %{x}: %{text}<br>%{y:.4f}<extra></extra>",
             )
         )
     return figure if figure.data else None
+
+
+def _best_so_far(metric: Metric, trials: Sequence[Trial], colour: str, label: str) -> go.Scatter:
+    """Return the history of a cell's tuning as a line: the mean of the best of the trials up to each one."""
+    best = [trials[0]]
+    for trial in trials[1:]:
+        best.append(best_first([best[-1], trial], metric)[0])
+    return go.Scatter(
+        x=[trial.number for trial in trials],
+        y=[trial.mean for trial in best],
+        mode="lines",
+        line={"color": colour, "shape": "hv", "width": 1},
+        legendgroup=label,
+        showlegend=False,
+        hoverinfo="skip",
+    )
 
 
 def draw_differences(summary: Summary) -> str | None:
@@ -134,18 +156,36 @@ def draw_differences(summary: Summary) -> str | None:
 
     None while no seed has both runs of a pair. The same summary gives the same text.
     """
-    cells = [cell for cell in summary.cells if cell.comparison and cell.comparison.mean is not None]
-    if not cells or summary.card is None or summary.metric is None:
+    return draw_blocks([summary])
+
+
+def draw_blocks(summaries: Sequence[Summary]) -> str | None:
+    """Return an SVG like that of `draw_differences` with a row of panels for each block of a grid, under its label.
+
+    Blocks without a pair are left out; None where all are.
+    """
+    drawn = [(summary, cells) for summary in summaries if (cells := _compared(summary)) and summary.metric]
+    if not drawn:
         return None
+    titled = len(summaries) > 1
+    heights = [0.9 + titled * 0.3 + 0.36 * len(cells) for _, cells in drawn]
     with drawing_style(9.5):
-        figure = Figure(figsize=(8.4, 1.3 + 0.36 * len(cells)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        _draw_metric(left, cells, summary)
-        _draw_speed(right, cells, summary.card)
-        left.set_yticks(range(len(cells)), [cell.label for cell in cells])
-        left.set_ylim(len(cells) - 0.5, -0.5)
-        left.locator_params(axis="x", nbins=6)
+        figure = Figure(figsize=(8.4, 0.4 + sum(heights)), layout="constrained")
+        panels = figure.subplots(len(drawn), 2, sharey="row", width_ratios=(3, 2), height_ratios=heights, squeeze=False)
+        for (summary, cells), (left, right) in zip(drawn, panels, strict=True):
+            assert summary.card is not None
+            _draw_metric(left, cells, summary)
+            _draw_speed(right, cells, summary.card)
+            left.set_yticks(range(len(cells)), [cell.label for cell in cells])
+            left.set_ylim(len(cells) - 0.5, -0.5)
+            left.locator_params(axis="x", nbins=6)
+            if titled:
+                left.set_title(summary.card.block, loc="left", fontweight="bold", fontsize=10)
         return as_svg(figure)
+
+
+def _compared(summary: Summary) -> list[CellSummary]:
+    return [cell for cell in summary.cells if cell.comparison and cell.comparison.mean is not None]
 
 
 def _draw_metric(axes: Axes, cells: list[CellSummary], summary: Summary) -> None:

@@ -10,6 +10,7 @@ from trans4init.reports.formats import limits
 from trans4init.reports.machine import CONTENDED_SHARE, MOST_CONTENDED
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard
+from trans4init.reports.records.tuning_design import Setting, shapes_runs
 from trans4init.reports.records.vocabulary import REFERENCE_COPY
 from trans4init.reports.statistics import Estimate, Interval, sign_flip_interval
 from trans4init.reports.study_report.verdict import LEVEL
@@ -114,14 +115,22 @@ class Session:
         )
 
 
-def throughput_session(records: Iterable[RunRecord], card: StudyCard) -> Session | None:
+def throughput_session(
+    records: Iterable[RunRecord], card: StudyCard, chosen: Mapping[CellKey, Mapping[str, Setting]] | None = None
+) -> Session | None:
     """Return the card's throughput session; None where that lacks the reference.
 
     Of several sessions, as a card that doesn't name its runs may have, the one that timed most of the cells counts.
+    chosen: the settings of each cell's best trial: where these change nets or models, others that were timed don't
+    count.
     """
+    shapes = {cell: shapes_runs(settings) for cell, settings in (chosen or {}).items()}
     sessions: dict[str, dict[tuple[CellKey, int], RunRecord]] = {}
     for record in records:
-        timed = record.run_id in card.throughput_runs or not card.throughput_runs
+        as_chosen = not card.spec_hash or (
+            record.spec_hash == card.spec_hash and record.parameters == shapes.get(record.cell, {})
+        )
+        timed = record.run_id in card.throughput_runs or (not card.throughput_runs and as_chosen)
         if record.phase == "throughput" and record.status == "ok" and timed and record.cell in card.cells:
             sessions.setdefault(record.notes.get("session", ""), {})[record.cell, record.seed] = record
     if not sessions:

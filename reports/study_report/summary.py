@@ -10,6 +10,7 @@ from trans4init.reports.formats import number, spoken
 from trans4init.reports.machine import Environment
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Metric, RunRecord, StudyCard, largest_card
+from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.statistics import Estimate
 from trans4init.reports.study_report.comparing import Compared, compare_cells, mean_of
 from trans4init.reports.study_report.counted_runs import (
@@ -26,7 +27,7 @@ from trans4init.reports.study_report.plan import changes
 from trans4init.reports.study_report.speed import CellSpeed, Session, SpeedRatio, throughput_session
 from trans4init.reports.study_report.time_to_target import TimesToTarget, times_to_target
 from trans4init.reports.study_report.tuning import CellTuning
-from trans4init.reports.study_report.tunings import DEPENDS, Tunings
+from trans4init.reports.study_report.tunings import BUDGET_DEPENDENT, DEPENDS, Budgets, Tunings
 from trans4init.reports.study_report.verdict import Comparison
 
 __all__ = ["CellSummary", "Curve", "Summary", "summarise"]
@@ -79,7 +80,7 @@ class CellSummary:
     """The largest change of a logit when the arm is put in, before the first training step; largest over the seeds."""
     drift: Estimate | None
     """The RMS distance of the slot's output from the analytic function after training: the mean over seeds."""
-    settings: Mapping[str, float]
+    settings: Mapping[str, Setting]
     """The hyper-parameters that tuning chose."""
     tuning: CellTuning | None
     """What tuning found; None while no trial is finished, and where nothing is tuned."""
@@ -89,13 +90,23 @@ class CellSummary:
     """The evaluation runs that count, by seed."""
     tunings: Tunings = field(default_factory=Tunings)
     """What each further time that the study was tuned says of the cell."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """What tuning with fewer trials says of the cell."""
 
     @property
     def word(self) -> str:
-        """The cell's verdict, or that it depends on tuning; an empty string for the reference."""
+        """The cell's verdict, or that it depends on tuning or its budget; an empty string for the reference."""
         if self.comparison is None:
             return ""
-        return DEPENDS if self.tunings.disagree(self.comparison) else self.comparison.verdict
+        if self.tunings.disagree(self.comparison):
+            return DEPENDS
+        return BUDGET_DEPENDENT if self.budgets.disagree(self.comparison) else self.comparison.verdict
+
+    def words(self) -> str:
+        """Write which words were found how often, where the cell's word depends on something."""
+        assert self.comparison is not None
+        found = self.budgets if self.word == BUDGET_DEPENDENT else self.tunings
+        return found.counted(self.comparison)
 
 
 @dataclass(frozen=True)
@@ -109,11 +120,13 @@ class Summary:
     """The study's cells in its order; empty for single fits."""
     fidelity: tuple[FidelityRow, ...]
     failures: tuple[RunRecord, ...]
-    """Every run that is not `ok`."""
+    """Every run that went wrong: diverged, out of memory, or failed."""
     environments: tuple[Environment, ...]
     """The different environments that the runs were made in."""
     tuning_trials: int
     """How many settings were tried for each cell."""
+    pruned: int
+    """How many tuning runs were stopped, or never started, since their trial fell behind."""
     runs: int
     """The number of all runs."""
     inputs: Mapping[str, tuple[float, float]]
@@ -131,6 +144,19 @@ class Summary:
     def fits_per_net(self) -> int:
         """The most fits that a net has in the table of fidelity; 0 where there is no fit."""
         return max((row.fits for row in self.fidelity), default=0)
+
+    def roles(self) -> str:
+        """Write which settings the study calls scientific, nuisance and fixed; an empty string if it says nothing."""
+        by_role: dict[str, list[str]] = {}
+        for name, role in self.card.tuning.roles if self.card else ():
+            by_role.setdefault(role, []).append(spoken(name))
+        return "; ".join(f"{role}: {', '.join(names)}" for role, names in by_role.items())
+
+    def choice(self) -> str:
+        """Return how the best setting is chosen where tuning weighs several metrics, as part of a sentence."""
+        assert self.card is not None
+        others = ", then ".join(spoken(name) for name in self.card.tuning.objectives[1:])
+        return f"of the trials within the margin of the best, the one that is best in {others} is chosen"
 
     def times_tuned(self) -> int:
         """Return how often the study was tuned and every cell evaluated with what that chose; 1 if it wasn't tuned."""
@@ -156,16 +182,18 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
     card = card or largest_card(records)
     tuned = tuned_cells(records, card) if card else {}
     evaluated = evaluated_runs(records, card, tuned) if card else {}
-    session = throughput_session(records, card) if card else None
+    best = {cell: tuning.best.settings for cell, tuning in tuned.items() if tuning}
+    session = throughput_session(records, card, best) if card else None
     cells = _cells(records, card, evaluated, tuned, session) if card else ()
     return Summary(
         card=card,
         metric=metric_called(card.metric, records) if card else None,
         cells=cells,
         fidelity=fidelity(records),
-        failures=tuple(record for record in records if record.status != "ok"),
+        failures=tuple(record for record in records if record.status not in ("ok", "pruned")),
         environments=_environments(records),
         tuning_trials=trials_per_cell(records, card) if card else 0,
+        pruned=sum(record.status == "pruned" for record in records),
         runs=len(records),
         inputs=_inputs(evaluated[card.reference]) if card else {},
         notes=(
@@ -209,6 +237,7 @@ def _cells(
     ]
     compared = compare_cells(evaluated, card, judged, others)
     again = [compare_cells(runs, card, judged, others) for runs in _tuned_again(records, card)]
+    smaller = [(fewer, compare_cells(runs, card, judged, others)) for fewer, runs in _budgeted(records, card)]
     speeds = session.cells if session else {}
     return tuple(
         _cell(
@@ -219,6 +248,7 @@ def _cells(
             speeds.get(cell),
             tuned[cell],
             Tunings(tuple(time[cell] for time in again if cell in time)),
+            Budgets(tuple((fewer, found[cell]) for fewer, found in smaller if cell in found), card.trials),
         )
         for cell in card.cells
     )
@@ -233,6 +263,15 @@ def _tuned_again(records: Sequence[RunRecord], card: StudyCard) -> Iterator[dict
             yield runs
 
 
+def _budgeted(records: Sequence[RunRecord], card: StudyCard) -> Iterator[tuple[int, dict[CellKey, list[RunRecord]]]]:
+    """Yield the evaluation runs of the best of fewer trials, for each of these budgets that is finished."""
+    for fewer in card.tuning.budgets:
+        as_tuned = replace(card, trials=fewer)
+        runs = evaluated_runs(records, as_tuned, tuned_cells(records, as_tuned))
+        if all(len(of_cell) == card.seeds for of_cell in runs.values()):
+            yield fewer, runs
+
+
 def _cell(
     cell: CellKey,
     card: StudyCard,
@@ -241,6 +280,7 @@ def _cell(
     speed: CellSpeed | None,
     tuning: CellTuning | None,
     tunings: Tunings,
+    budgets: Budgets,
 ) -> CellSummary:
     return CellSummary(
         cell=cell,
@@ -271,6 +311,7 @@ def _cell(
         curve=_curve(runs, card.metric),
         run_ids=tuple(record.run_id for record in runs),
         tunings=tunings,
+        budgets=budgets,
     )
 
 

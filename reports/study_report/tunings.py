@@ -7,10 +7,12 @@ from trans4init.reports.study_report.comparing import Compared
 from trans4init.reports.study_report.gain import Gain, in_every
 from trans4init.reports.study_report.verdict import Comparison
 
-__all__ = ["DEPENDS", "Tunings"]
+__all__ = ["BUDGET_DEPENDENT", "DEPENDS", "Budgets", "Tunings"]
 
 DEPENDS = "depends on tuning"
 """What is said of a cell in place of a word that another tuning changes."""
+BUDGET_DEPENDENT = "budget-dependent"
+"""What is said of a cell in place of a word that it doesn't have with fewer trials."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,27 @@ class Tunings:
         None where the first time found no gain.
         """
         return first and in_every([first, *(time.gain for time in self.further if time.gain is not None)])
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Holds what the comparison of one cell with the reference gave with the best of fewer trials."""
+
+    smaller: tuple[tuple[int, Compared], ...] = ()
+    """Each number of trials with its comparison; one whose runs are not all finished is left out."""
+    trials: int | None = None
+    """The number of all trials."""
+
+    def disagree(self, whole: Comparison) -> bool:
+        """Return whether some smaller budget gives another word."""
+        return any(found.comparison.verdict != whole.verdict for _, found in self.smaller)
+
+    def counted(self, whole: Comparison) -> str:
+        """Write the word at each budget: better with 1 trial, equivalent with 5 and with 8."""
+        words: dict[str, list[str]] = {}
+        for trials, word in [
+            *((n, found.comparison.verdict) for n, found in self.smaller),
+            (self.trials, whole.verdict),
+        ]:
+            words.setdefault(word, []).append(f"with {trials}")
+        return ", ".join(f"{word} {' and '.join(budgets)}" for word, budgets in words.items()) + " trials"

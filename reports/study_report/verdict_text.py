@@ -7,7 +7,7 @@ from trans4init.reports.formats import interval, signed, spoken
 from trans4init.reports.records.roles import role
 from trans4init.reports.study_report.error_budget import budget_sentence
 from trans4init.reports.study_report.summary import CellSummary, Summary
-from trans4init.reports.study_report.tunings import DEPENDS
+from trans4init.reports.study_report.tunings import BUDGET_DEPENDENT, DEPENDS
 from trans4init.reports.study_report.verdict import Comparison
 
 __all__ = ["VerdictText", "verdict_text"]
@@ -25,6 +25,10 @@ class VerdictText:
     """How the other cells did: without these controls the verdict means nothing."""
     limits: str = ""
     """Where another metric contradicts the verdict."""
+    blocks: tuple[tuple[str, "VerdictText"], ...] = ()
+    """The label and the verdict of each block of a grid, whose other fields are empty but `correction`."""
+    correction: str = ""
+    """Over what the words of a grid are corrected."""
 
     def paragraphs(self) -> dict[str, str]:
         """Return what there is to say, each paragraph under its heading."""
@@ -32,7 +36,12 @@ class VerdictText:
         return {heading: sentences for heading, sentences in named.items() if sentences}
 
     def lines(self) -> list[str]:
-        """Return the paragraphs as lines of plain text: the verdict, and under their headings the rest."""
+        """Return the paragraphs as lines of plain text: the verdict, and under their headings the rest.
+
+        A grid has a line for each block, led by its label, and one that says how all words are corrected.
+        """
+        if self.blocks:
+            return [*(f"{label}: {' '.join(text.lines())}" for label, text in self.blocks), self.correction]
         return [
             sentences if heading == "Verdict" else f"{heading}: {sentences}"
             for heading, sentences in self.paragraphs().items()
@@ -78,7 +87,9 @@ def _clause(cell: CellSummary, summary: Summary) -> str:
     if comparison.verdict == "no verdict":
         return f"{cell.label} has no verdict yet ({numbers}; {comparison.reason})"
     if cell.word == DEPENDS:
-        return f"{cell.label} {DEPENDS} ({cell.tunings.counted(comparison)}; the first time {numbers})"
+        return f"{cell.label} {DEPENDS} ({cell.words()}; the first time {numbers})"
+    if cell.word == BUDGET_DEPENDENT:
+        return f"{cell.label} is {BUDGET_DEPENDENT} ({cell.words()}; with all {numbers})"
     return f"{cell.label} is {comparison.verdict} ({numbers})"
 
 
@@ -87,6 +98,8 @@ def _cause(cell: CellSummary, summary: Summary) -> str:
     assert cell.gain is not None
     if cell.word == DEPENDS:
         return f"Why {cell.label} is better is open: whether it is {DEPENDS}."
+    if cell.word == BUDGET_DEPENDENT:
+        return f"Why {cell.label} is better is open: whether it is depends on the number of trials."
     labels = {other.cell: other for other in summary.cells}
     best, unbeaten = cell.gain.best(), cell.gain.unbeaten()
     if best is None:
@@ -120,8 +133,9 @@ def _control(cell: CellSummary) -> str:
     if cell.comparison.mean is None:
         return f"{cell.label} has no result yet"
     if cell.word == DEPENDS:
-        counted = cell.tunings.counted(cell.comparison)
-        return f"{cell.label} {DEPENDS} ({counted}; the first time {signed(cell.comparison.mean)})"
+        return f"{cell.label} {DEPENDS} ({cell.words()}; the first time {signed(cell.comparison.mean)})"
+    if cell.word == BUDGET_DEPENDENT:
+        return f"{cell.label} {BUDGET_DEPENDENT} ({cell.words()}; with all {signed(cell.comparison.mean)})"
     return f"{cell.label} {cell.comparison.verdict} ({signed(cell.comparison.mean)})"
 
 

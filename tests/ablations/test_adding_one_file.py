@@ -9,7 +9,7 @@ from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.slots.arms import get_arm
-from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.records.store import load_results
 

@@ -50,7 +50,7 @@ def test_every_command_explains_itself(run_command, name):
         (["run"], "Missing from trans4init run: STR"),
         (["run", "positional-text", "--sedes", "3"], "Unrecognized options: --sedes, 3; did you mean --seeds?"),
         (["run", "positional-text", "--seeds", "three"], "Error parsing --seeds"),
-        (["run", "positional-text", "--seeds", "0"], "[evaluation] seeds: input should be greater than or equal to 1"),
+        (["run", "positional-text", "--seeds", "0"], "[evaluation] seeds must be a whole number from 1 to 999, and 0"),
         (["run", "positional-txt"], "unknown study 'positional-txt'; did you mean 'positional-text'?"),
         (["run", "missing.toml"], "there is no study file 'missing.toml'"),
         (["run", "positional-text", "--data", "missing.txt"], "there is no file"),
@@ -146,7 +146,7 @@ def test_fit_all_makes_a_page_and_goes_on_where_it_was(tmp_path, monkeypatch, ca
     [
         ({"net": "spline", "size": (("interval=4",),)}, "unknown key 'interval'; did you mean 'intervals'"),
         ({"net": "spline", "size": (("intervals",),)}, "--size takes KEY=VALUE, not 'intervals'"),
-        ({"net": "spline", "size": (("intervals=x",),)}, "intervals: input should be a valid integer"),
+        ({"net": "spline", "size": (("intervals=x",),)}, "intervals must be a whole number from 1 to 2,147,483,647"),
         ({"function": "alibi", "shape": (("head=4",),)}, "function 'alibi' takes heads, and"),
         ({"function": "sinusoidal", "domain": (0, 4)}, "--domain doesn't apply, --positions does"),
         ({"function": "alibi", "shape": (("seed=3",),)}, "function 'alibi' takes heads, and"),

@@ -36,7 +36,7 @@ def command(folder, *words, given=None):
         ({"task": "copyy"}, "unknown recipe 'copyy'; did you mean 'copy'?"),
         ({"task": "missing.toml"}, "there is no recipe file 'missing.toml'"),
         ({"task": "copy", "preset": "tiny"}, "unknown preset 'tiny'; "),
-        ({"task": "copy", "steps": 0}, "copy: [training] steps: input should be greater than or equal to 1"),
+        ({"task": "copy", "steps": 0}, "copy: [training] steps must be a whole number from 1 to "),
         (
             {"task": "copy", "set": (("training.lerning_rate=1",),)},
             "[training] unknown key 'lerning_rate'; did you mean",
@@ -50,9 +50,15 @@ def command(folder, *words, given=None):
             {"task": "copy", "set": (("seed.a=1",),), "seed": 2},
             "copy: 'seed.a' can't be set, since 'seed' is a value there, not a section",
         ),
-        ({"task": "translation", "set": (("task.interim_sentences=0",),)}, "interim_sentences: input should be"),
+        (
+            {"task": "translation", "set": (("task.interim_sentences=0",),)},
+            "interim_sentences must be a whole number of at least 1, and 0 was given.",
+        ),
         ({"task": "copy", "data": Path("x.csv")}, "[task] unknown key 'source'"),
-        ({"task": "modular-addition", "set": (("task.operation=%",),)}, "operation: input should be"),
+        (
+            {"task": "modular-addition", "set": (("task.operation=%",),)},
+            'operation must be "+", "-", "*", "/" or "x2+y2", and "%" was given.',
+        ),
         (
             {"task": "translation", "set": (("task.to_language=xx",),)},
             "number-words has the languages de, en, es, fr, it, nl, not 'xx'",

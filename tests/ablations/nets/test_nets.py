@@ -182,8 +182,8 @@ def test_fixed_frequencies_are_kept_but_not_trained():
     [
         ("siren", {"hiden": (3,)}, "net 'siren': unknown key 'hiden'; did you mean 'hidden'?"),
         ("mlp-gelu", {"frequencies": 3}, "net 'mlp-gelu': unknown key 'frequencies'"),
-        ("mlp-gelu", {"hidden": ()}, "hidden: "),
-        ("fourier-mlp", {"frequencies": 0}, "frequencies: input should be greater than or equal to 1, and 0 was given"),
+        ("mlp-gelu", {"hidden": ()}, "hidden must be a list of at least 1, each a whole number"),
+        ("fourier-mlp", {"frequencies": 0}, "frequencies must be a whole number from 1 to 2,147,483,647, and 0"),
     ],
 )
 def test_a_size_a_net_cannot_have_is_refused_by_key(name, size, sentence):

@@ -12,7 +12,7 @@ from trans4init.ablations.nets import build_net
 from trans4init.ablations.settings.memory import check_memory, least_bytes
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.settings.training import TrainingConfig
-from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 LARGE = "1" + 5000 * "0"
@@ -24,18 +24,18 @@ LARGE = "1" + 5000 * "0"
         (
             "trials = 2",
             f"trials = 2\nseed = {2**63}",
-            r"\[tuning\] seed: input should be less than or equal to 9223372036",
+            r"\[tuning\] seed must be a whole number from 0 to 9,223,372,036,854,773, and",
         ),
         (
             "steps = 20",
             f"steps = 20\nseed = {2**64}",
-            r"\[fit\] seed: input should be less than or equal to 9223372036",
+            r"\[fit\] seed must be a whole number from 0 to 9,223,372,036,854,775,807, and",
         ),
-        ("width = 8", f"width = {10**12}", r"\[model\] width: input should be less than or equal to 2147483647"),
+        ("width = 8", f"width = {10**12}", r"\[model\] width must be a whole number from 1 to 2,147,483,647, and"),
         (
             "width = 8",
             "width = 8\nnormalization_epsilon = inf",
-            "normalization_epsilon: input should be a finite number",
+            "normalization_epsilon must be a finite number above 0, and inf was given",
         ),
         ("log = true", "logs = true", r"\[tuning.space.learning_rate\] unknown key 'logs'; did you mean 'log'?"),
         ("steps = 20", f"steps = {LARGE}", "is not valid TOML: Exceeds the limit"),

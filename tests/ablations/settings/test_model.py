@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.spec import load_study, spec_hash
+from trans4init.ablations.study.grid import load_study
+from trans4init.ablations.study.spec import spec_hash
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.reports.records.store import load_results
 

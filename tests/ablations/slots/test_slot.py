@@ -107,6 +107,8 @@ def test_a_net_with_the_wrong_outputs_is_refused():
 def test_a_function_in_the_wrong_slot_is_refused():
     with pytest.raises(InputError, match="gelu belongs in slot 'activation', not in 'position'"):
         Slot("position", get_function("gelu"))
+    with pytest.raises(InputError, match="rope belongs in slot 'position', not in 'activation'"):
+        Slot("activation", get_function("rope"))  # its shape, which this slot doesn't give either, matters less
 
 
 def test_slots_are_found_by_name_and_a_missing_one_is_named():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from trans4init.ablations.study.agenda import FITS_AT_ONCE, Agenda
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
@@ -133,6 +133,19 @@ def test_a_cell_is_evaluated_when_every_seed_of_every_trial_is_finished(tiny_stu
     while requests := agenda.next(in_flight):
         in_flight += requests
     assert {run.cell for run in in_flight if run.phase == "evaluate"} == {ANALYTIC}
+
+
+def test_trials_from_a_number_on_end_at_the_first_that_is_not_finished(tiny_study, tmp_path):
+    four = (("seeds_per_trial = 1", "seeds_per_trial = 2"), ("trials = 2", "trials = 4"))
+    study = resolved(tiny_study(*four), tmp_path)
+    mine = [run for run in study.tune_requests() if run.cell == ANALYTIC]
+    for missing, numbers in ((None, [1, 2, 3]), (7, [1, 2]), (4, [1]), (2, []), (0, [1, 2, 3])):
+        records = [finish(study, run) for n, run in enumerate(mine) if n != missing]
+        agenda = Agenda(study, records, [])
+        found = agenda.trials_from(1, ANALYTIC)
+        assert [trial.number for trial in found] == numbers
+        assert found == [trial for trial in agenda.trials(ANALYTIC) if trial.number in numbers]
+        assert agenda.trials_from(4, ANALYTIC) == []
 
 
 def test_a_study_with_nothing_to_tune_has_no_trials(tiny_study, tmp_path):

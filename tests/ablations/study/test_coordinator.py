@@ -48,9 +48,10 @@ class Runs:
 
 def coordinator(runs):
     request = SimpleNamespace(run_id="a", phase="tune")
-    study = SimpleNamespace(spec=SimpleNamespace(cells=list), command="trans4init run s")
-    agenda = SimpleNamespace(study=study, next=lambda *_: (request,), lost=list, complete=lambda: False)
-    return Coordinator(agenda, runs, None, None, runs)
+    study = SimpleNamespace(spec=SimpleNamespace(cells=list), command="trans4init run s", spec_hash="h")
+    agenda = SimpleNamespace(study=study, next=lambda *_: (request,), lost=list, stopped=list, complete=lambda: False)
+    agenda.blocks, agenda.block_of = (agenda,), lambda run: agenda
+    return Coordinator(agenda, runs, {"h": SimpleNamespace(behind="")}, None, runs)
 
 
 def test_ctrl_c_while_the_first_run_starts_stops_at_once(interruptible):
@@ -117,3 +118,18 @@ def test_a_run_whose_slots_can_not_be_written_is_not_finished(finishing, tmp_pat
     ):
         finishing.run()
     assert load_results(tmp_path / "results").records == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "fail_fast", "started"), [("failed", True, 1), ("failed", False, 3), ("diverged", True, 3)]
+)
+def test_fail_fast_starts_no_run_after_one_that_failed(finishing, make_record, status, fail_fast, started):
+    """One that diverged is a result, as any other."""
+    asked = []
+    finishing._fail_fast = fail_fast
+    finishing._executor.record = make_record(run_id="a", status=status)
+    finishing._agenda.next = lambda *_: (
+        asked.append(1) or (SimpleNamespace(run_id="a", phase="tune"),) if len(asked) < 3 else ()
+    )
+    finishing.run()
+    assert len(asked) == started

@@ -8,8 +8,8 @@ from rich.console import Console
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Clock, LiveDisplay, PlainDisplay, duration, make_display
 from trans4init.ablations.study.executors.protocol import Advanced
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement

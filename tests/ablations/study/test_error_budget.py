@@ -9,9 +9,9 @@ from rich.console import Console
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.run import Options, run_study
-from trans4init.ablations.study.spec import load_study
 from trans4init.reports.machine import capture
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import CellKey, Measurement
@@ -202,6 +202,23 @@ def test_a_study_that_was_stopped_anywhere_goes_on_to_the_same_sizes(budget_file
     assert sharpened(agenda) == (3, 5, 4)
     assert not {record.run_id for record in before} & {record.run_id for record in after}
     assert {record.run_id for record in before + after} == {record.run_id for record in whole}
+
+
+def test_a_budget_whose_cells_each_have_a_sampler_grows_too(budget_file):
+    tuned = """[tuning]
+sampler = "random"
+trials = 2
+seeds_per_trial = 1
+[tuning.space]
+learning_rate = { low = 1e-3, high = 1e-1, log = true }
+"""
+    path = budget_file(("[evaluation]", f"{tuned}\n[evaluation]"))
+    agenda = Agenda(resolved(path), [], [])
+    made = play(agenda, 0.5 / 5**2)
+    assert sharpened(agenda) == (3, 5, 4)
+    assert agenda.complete()
+    again = Agenda(resolved(path), made[:40], fits_in(made[:40]))
+    assert {record.run_id for record in made[:40] + play(again, 0.5 / 5**2)} == {record.run_id for record in made}
 
 
 def test_bisection_is_judged_by_what_was_stated_where_arms_were_dropped_since(budget_file):

@@ -12,8 +12,9 @@ from rich.console import Console
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.study import estimate as estimating
 from trans4init.ablations.study.estimate import Pace, estimate, print_plan
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import StudySpec, load_study
+from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_task
 from trans4init.reports.machine import capture
 from trans4init.reports.records import metrics

@@ -1,11 +1,15 @@
 """Optuna's database follows the finished trials: each with its settings, its mean, and every tuning seed's value."""
 
+import dataclasses
+import statistics
+import time
+
 import optuna
 import pytest
 
-from trans4init.ablations.study.optuna_database import OptunaDatabase
+from trans4init.ablations.study.grid import load_study
+from trans4init.ablations.study.optuna_database import BEST, BEST_SO_FAR, OptunaDatabase
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.reports.files import sqlite_address
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, WALL_TIME
@@ -76,14 +80,14 @@ def test_trials_are_stored_once_and_in_whatever_session(study):
 
 
 def test_a_trial_with_a_run_that_diverged_is_a_failed_one(study):
-    database = OptunaDatabase(study.spec, study.folder)
-    database.keep(ANALYTIC, trials(study, [(2.0, None), (3.0, 4.0)]))
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, [(2.0, None), (3.0, 4.0)]))
     failed, whole = stored(study).trials
     assert (failed.state.name, failed.value, whole.state.name, whole.value) == ("FAIL", None, "COMPLETE", 3.5)
     assert failed.user_attrs["validation_loss of seed 1000"] == 2.0
     assert failed.user_attrs["validation_loss of seed 1001"] is None
     assert failed.user_attrs["status of seed 1001"] == "diverged"
-    database.keep(ANALYTIC, trials(study, [(2.0, 2.25), (3.0, 4.0)]))  # it was tried again
+    again = OptunaDatabase(study.spec, study.folder)  # by a command that tried the run again
+    again.keep(ANALYTIC, trials(study, [(2.0, 2.25), (3.0, 4.0)]))
     assert [trial.value for trial in stored(study).trials] == [2.125, 3.5]
 
 
@@ -116,6 +120,101 @@ def test_a_broken_database_is_set_aside(study):
     OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
     assert len(stored(study).trials) == 3
     assert (study.folder / "optuna.db.corrupt").exists()
+
+
+def test_the_best_trial_is_marked_and_so_is_each_that_was_better_than_all_before(study):
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    assert stored(study).user_attrs[BEST] == 1
+    assert [trial.user_attrs[BEST_SO_FAR] for trial in stored(study).trials] == [True, True, False]
+
+
+def test_of_trials_that_diverged_the_first_is_marked_until_one_has_a_value(study):
+    database = OptunaDatabase(study.spec, study.folder)
+    marks = []
+    for trial in trials(study, [(2.0, None), (1.0, None), (9.0, 9.0)]):
+        database.keep(ANALYTIC, [trial])
+        marks.append(stored(study).user_attrs[BEST])
+    assert marks == [0, 1, 2]
+
+
+def test_a_mark_that_a_kill_left_behind_is_mended(study):
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    stored(study).set_user_attr(BEST, 0)
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    assert stored(study).user_attrs[BEST] == 1
+
+
+def test_a_trial_that_is_finished_before_its_predecessor_waits_for_it(study):
+    """So that Optuna's numbers are the study's, and nothing is stored twice."""
+    first, second, third = trials(study, LOSSES)
+    database = OptunaDatabase(study.spec, study.folder)
+    database.keep(ANALYTIC, [second])
+    assert stored(study).trials == []
+    database.keep(ANALYTIC, [first, second])
+    database.keep(ANALYTIC, [second, third])
+    assert [trial.value for trial in stored(study).trials] == [2.25, 1.375, 3.25]
+    assert database.kept(ANALYTIC) == 3
+
+
+def test_what_is_stored_is_read_once_and_then_only_added_to(study, monkeypatch):
+    reads = []
+    read = optuna.Study.get_trials
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *given, **more: reads.append(1) or read(*given, **more))
+    database = OptunaDatabase(study.spec, study.folder)
+    for count in (1, 2, 3):
+        database.keep(ANALYTIC, trials(study, LOSSES)[:count])
+    assert len(reads) == 1
+    monkeypatch.undo()
+    assert len(stored(study).trials) == 3
+
+
+def test_a_database_of_another_version_of_the_study_is_replaced(study):
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, [(2.0, 2.5), (7.0, 8.0)]))
+    assert [trial.value for trial in stored(study).trials] == [2.25, 7.5]
+    assert stored(study).user_attrs[BEST] == 0
+
+
+def test_a_page_that_a_power_cut_has_damaged_is_found_when_the_database_is_opened(study):
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    path = study.folder / "optuna.db"
+    content = bytearray(path.read_bytes())
+    content[8192:-4096] = b"x" * (len(content) - 12288)
+    path.write_bytes(content)
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    assert len(stored(study).trials) == 3
+    assert (study.folder / "optuna.db.corrupt").exists()
+
+
+def test_optunas_own_tools_work_on_the_database(study):
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, LOSSES))
+    loaded = stored(study)
+    history = optuna.visualization.plot_optimization_history(loaded)
+    assert list(history.data[0].y) == [2.25, 1.375, 3.25]
+    assert optuna.importance.get_param_importances(loaded) == {"learning_rate": 1.0}
+    assert len(optuna.visualization.plot_intermediate_values(loaded).data) == 3
+    assert optuna.visualization.plot_param_importances(loaded).data
+    table = loaded.trials_dataframe()
+    assert list(table["user_attrs_status of seed 1001"]) == ["ok"] * 3
+
+
+@pytest.mark.alone
+def test_one_trial_more_costs_about_the_same_after_many_as_after_few(study):
+    """Reading what is stored each time would cost thirty times as much by then."""
+    [model] = trials(study, LOSSES[:1])
+    database, number, spent = OptunaDatabase(study.spec, study.folder), 0, {}
+    for count in (20, 600):
+        while number < count:
+            database.keep(ANALYTIC, [dataclasses.replace(model, number=number)])
+            number += 1
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            database.keep(ANALYTIC, [dataclasses.replace(model, number=number)])
+            times.append(time.perf_counter() - began)
+            number += 1
+        spent[count] = statistics.median(times)
+    assert spent[600] < 4 * spent[20]
 
 
 @pytest.mark.parametrize(("metric", "direction"), [("accuracy", "MAXIMIZE"), ("validation_loss", "MINIMIZE")])

@@ -7,28 +7,28 @@ import pytest
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.settings.numbers import LARGEST_SEED
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import (
-    StudySpec,
-    TuningSection,
-    _checked_name,
-    load_study,
-    shipped_studies,
-    spec_hash,
-)
+from trans4init.ablations.study.spec import StudySpec, TuningSection, checked_name, shipped_studies, spec_hash
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
 
 
 def test_the_shipped_studies_are_valid():
-    assert set(shipped_studies()) == {"error-budget", "first-look", "positional-text", "positional-text-full"}
+    assert set(shipped_studies()) == {
+        "cheapest-gelu",
+        "error-budget",
+        "first-look",
+        "positional-text",
+        "positional-text-full",
+    }
     for name in shipped_studies():
         assert load_study(name).name == name
 
 
 def test_shipped_studies_try_slot_rates_far_beyond_the_models_and_fit_a_net_for_each_run():
-    tuned = [spec for spec in map(load_study, shipped_studies()) if spec.tuning.space]
+    tuned = [spec for spec in map(load_study, shipped_studies()) if spec.tuning.space and spec.nets]
     assert tuned
     for spec in tuned:
         assert spec.tuning.space["slot_learning_rate_ratio"].high >= 10
@@ -114,33 +114,44 @@ def test_cells_are_every_arm_with_every_net_and_the_baselines(tiny_study):
     [
         ("steps = 6", "step = 6", "[training] unknown key 'step'; did you mean 'steps'?"),
         ("[training]", "[trainin]", "unknown key 'trainin'; did you mean 'training'?"),
-        ("layers = 1\n", "", "[model] key 'layers' is missing."),
-        ("batch = 2", 'batch = "two"', "[training] batch: input should be a valid integer"),
-        ("batch = 2", "batch = 0", "[training] batch: input should be greater than or equal to 1, and 0 was given."),
+        ("margin = 0.05", "margin = 0.05\ntrials = 2", "[evaluation] unknown key 'trials'; it belongs in [tuning]."),
+        ("[[nets]]", "[nets]", "nets is a list of sections: head each with [[nets]], not with [nets]."),
+        ('"free-table"]', "5]", "arms, item "),
+        ("layers = 1\n", "", "[model] key 'layers' is missing: give a whole number from 1 to"),
+        (
+            "batch = 2",
+            'batch = "two"',
+            '[training] batch must be a whole number from 1 to 2,147,483,647, and "two" was given. What it',
+        ),
+        ("batch = 2", "batch = 0", "[training] batch must be a whole number from 1 to 2,147,483,647, and 0 was given."),
         ('"learned-frozen", ', '"learned-frosen", ', "unknown arm 'learned-frosen'; did you mean 'learned-frozen'?"),
         ('"analytic", ', "", "the arms must include 'analytic'"),
         ('"free-table"]', '"free-table", "analytic"]', "an arm is named twice"),
         ('arm = "free-table"', 'arm = "random-frozen"', "a baseline has no net, but arm 'random-frozen' needs one"),
-        ("trials = 2", "trials = 2\nseed = -1", "[tuning] seed: input should be greater than or equal to 0"),
+        ("trials = 2", "trials = 2\nseed = -1", "[tuning] seed must be a whole number from 0 to"),
         (
             "seeds_per_trial = 1",
             "seeds_per_trial = 0",
-            "[tuning] seeds_per_trial: input should be greater than",
+            "[tuning] seeds_per_trial must be a whole number from 1 to 1,000, and 0",
         ),
         (
             "seeds_per_trial = 1",
             "seeds_per_trial = 1001",
-            "seeds_per_trial: input should be less than or equal",
+            "seeds_per_trial must be a whole number from 1 to 1,000, and 1001",
         ),
         ("[fit]", '[fit]\nseeds = "per-run"\nseed = 3', "[fit] seed is that of a shared fit"),
-        ("[fit]", '[fit]\nseeds = "each"', "[fit] seeds: input should be 'shared' or 'per-run'"),
+        ("[fit]", '[fit]\nseeds = "each"', '[fit] seeds must be "shared" or "per-run", and "each" was given.'),
         ("low = 1e-3, high = 1e-1, log = true", "low = -1, high = 1", "learning_rate can't be -1: input should be"),
-        ("high = 1e-1", "high = inf", "high: input should be a finite number"),
-        ("margin = 0.05", "margin = inf", "[evaluation] margin: input should be a finite number"),
+        ("high = 1e-1", "high = inf", "high must be a finite number, and inf was given."),
+        ("margin = 0.05", "margin = inf", "[evaluation] margin must be a finite number above 0"),
         ('arm = "free-table"', 'arm = "fre-table"', "unknown arm 'fre-table'; did you mean 'free-table'?"),
         ("heads = 2", "heads = 3", "[model] width 8 can't be shared by 3 heads evenly."),
-        ("margin = 0.05", "", "[evaluation] key 'margin' is missing."),
-        ("margin = 0.05", "margin = 0", "[evaluation] margin: input should be greater than 0"),
+        (
+            "margin = 0.05",
+            "",
+            "[evaluation] key 'margin' is missing: give a number above 0. What it means: differences smaller",
+        ),
+        ("margin = 0.05", "margin = 0", "[evaluation] margin must be a number above 0, and 0 was given."),
         (
             "margin = 0.05",
             "margin = 0.05\nmargins = { validation_loss_2 = 0.1 }",
@@ -173,7 +184,7 @@ def test_a_mistake_is_one_sentence_with_file_key_and_nearest_word(tiny_study, ol
 @pytest.mark.parametrize("name", ["", "a/b", "a b", ".a", "-a", "ä", "a\n", "a" * 101])
 def test_a_name_that_can_not_be_that_of_a_folder_is_refused_by_one_rule(name):
     with pytest.raises(ValueError, match="is made of at most 100 letters, digits, dots, hyphens and underscores"):
-        _checked_name(name)
+        checked_name(name)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +192,12 @@ def test_a_name_that_can_not_be_that_of_a_folder_is_refused_by_one_rule(name):
 )
 def test_a_name_that_something_else_has_is_refused_by_one_rule(name):
     with pytest.raises(ValueError, match=f"'{name}' is the name of something else"):
-        _checked_name(name)
+        checked_name(name)
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a.b-c_d", "fits", "mlflow", "a" * 100])
 def test_other_names_are_kept(name):
-    assert _checked_name(name) == name
+    assert checked_name(name) == name
 
 
 def test_a_refused_name_is_one_sentence_of_the_file_or_the_data(tiny_study, tmp_path):

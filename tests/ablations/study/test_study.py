@@ -15,9 +15,10 @@ from rich.console import Console
 from trans4init.ablations.fit import FitDivergedError
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.study import work
+from trans4init.ablations.study.changes import differences
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.run import Options, _differences, run_study
-from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.run import Options, run_study
 from trans4init.ablations.study.work import _fit_domain, fit_nets
 from trans4init.reports.machine import capture
 from trans4init.reports.records.kept_slots import read_kept
@@ -265,7 +266,7 @@ def test_what_may_change_in_a_folder_with_runs_is_no_condition_of_theirs(tiny_st
     before, after = (load_study(str(tiny_study(*change))) for change in ((), ((old, new),)))
     assert before.public() != after.public()
     assert before.conditions("f") == after.conditions("f")
-    assert list(_differences(before.public(), after.public())) == []
+    assert list(differences(before.public(), after.public())) == []
 
 
 def test_another_study_in_the_same_folder_is_refused(study_copy, run_command):

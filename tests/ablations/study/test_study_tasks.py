@@ -3,8 +3,8 @@
 import pytest
 
 from trans4init.ablations.errors import InputError
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.work import check_study, run_fits, run_request
 from trans4init.reports.machine import capture
 

@@ -6,8 +6,8 @@ import statistics
 import pytest
 from scipy import stats
 
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.tuner import settings_to_try
 from trans4init.reports.machine import capture
 from trans4init.reports.records.tuning_design import TunedRange

@@ -11,8 +11,8 @@ from trans4init.ablations.functions import Domain
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.nets import build_net
 from trans4init.ablations.study import work
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.work import (
     build_model,
     build_task,

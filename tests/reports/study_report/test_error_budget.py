@@ -10,7 +10,7 @@ from trans4init.reports.records import metrics
 from trans4init.reports.records.error_budget import BudgetDesign
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.records.store import write_card, write_run
-from trans4init.reports.records.tables import card_from_table, card_table
+from trans4init.reports.records.tables import cards_from_table, cards_table
 from trans4init.reports.study_report.error_budget import budget_sentence, next_pieces, read_budget
 from trans4init.reports.study_report.plan import changes
 from trans4init.reports.study_report.report import write_report
@@ -135,8 +135,8 @@ def test_a_relative_error_is_called_so(budget_card, fits):
 
 
 def test_a_card_keeps_its_design_and_an_old_one_has_none(budget_card, card):
-    assert card_from_table(card_table(budget_card)) == budget_card
-    assert card_from_table(card_table(card)).error_budget is None
+    assert cards_from_table(cards_table([budget_card]))[0] == budget_card
+    assert cards_from_table(cards_table([card]))[0].error_budget is None
     assert (budget_card.words(), card.words()) == (7, 1)  # planned cells, though four are there
 
 

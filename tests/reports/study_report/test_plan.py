@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from trans4init.reports.records.schema import CellKey
-from trans4init.reports.records.tables import card_from_table, card_table
+from trans4init.reports.records.tables import cards_from_table, cards_table
 from trans4init.reports.study_report.plan import changes
 from trans4init.reports.study_report.summary import summarise
 
@@ -90,4 +90,4 @@ def test_another_number_of_trials_is_said(planned, card):
 
 def test_a_card_keeps_its_plan(planned):
     card = planned(margins=(("far", 0.1),), looks=(5, 10), seeds=5)
-    assert card_from_table(card_table(card)) == card
+    assert cards_from_table(cards_table([card]))[0] == card

@@ -8,7 +8,7 @@ import pytest
 
 from trans4init.reports.records.schema import CellKey, Measurement, Metric
 from trans4init.reports.records.store import write_card, write_run
-from trans4init.reports.records.tables import card_from_table, card_table
+from trans4init.reports.records.tables import cards_from_table, cards_table
 from trans4init.reports.study_report.report import write_report
 from trans4init.reports.study_report.summary import summarise
 from trans4init.reports.study_report.target_figure import draw_times
@@ -98,8 +98,8 @@ def test_without_a_target_or_a_run_there_are_no_times(records, run, target_card)
 
 
 def test_a_card_keeps_its_target(target_card, card):
-    assert card_from_table(card_table(target_card)).target == ("validation_loss", 1.5)
-    assert card_from_table(card_table(card)).target is None
+    assert cards_from_table(cards_table([target_card]))[0].target == ("validation_loss", 1.5)
+    assert cards_from_table(cards_table([card]))[0].target is None
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from trans4init.reports.study_report.figures import tuning_trials
 from trans4init.reports.study_report.gain import Control, Gain
 from trans4init.reports.study_report.report import write_report
 from trans4init.reports.study_report.summary import summarise
-from trans4init.reports.study_report.tuning import best_first, sum_up_tuning, trials_of
+from trans4init.reports.study_report.tuning import Weighing, best_first, pareto_front, sum_up_tuning, trials_of
 from trans4init.reports.study_report.tunings import Tunings
 from trans4init.reports.study_report.verdict_text import verdict_text
 
@@ -246,6 +246,60 @@ def test_a_word_that_another_tuning_changes_depends_on_tuning(tuned_study, tmp_p
     assert "tuned once" not in markdown + page
 
 
+def test_a_word_that_fewer_trials_change_is_budget_dependent(tuned_study, make_record, tmp_path):
+    """The best of one trial is another one, with which the arm is worse."""
+    records, card = tuned_study
+    card = dataclasses.replace(card, tuning=dataclasses.replace(card.tuning, budgets=(1,)))
+    more = [
+        make_record(
+            cell=cell,
+            seed=seed,
+            run_id=f"budget-{cell.arm}-{seed}",
+            value=2 + seed / 100 + (0.2 + seed / 1000) * (cell == FROZEN),
+            parameters={"learning_rate": 0.011},
+        )
+        for cell in (ANALYTIC, FROZEN)
+        for seed in range(10)
+    ]
+    _, unfinished = summarise([*records, *more[:-1]], card).cells
+    assert unfinished.word == "equivalent"
+    summary = summarise([*records, *more], card)
+    assert summary.cells[1].word == "budget-dependent"
+    assert verdict_text(summary).verdict.endswith(
+        "learned-frozen · fourier-mlp is budget-dependent (worse with 1, equivalent with 2 trials; with all validation "
+        "loss +0.0000 [+0.0000, +0.0000])."
+    )
+    for record in [*records, *more]:
+        write_run(record, tmp_path / "results")
+    write_card(card, tmp_path / "results")
+    assert load_results(tmp_path / "results").card == card
+    assert "budget-dependent: worse with 1, equivalent with 2 trials" in write_report(tmp_path).markdown.read_text()
+
+
+def test_several_objectives_have_a_pareto_front(make_record):
+    """Of five trials one is beaten in both; the chosen one is the cheapest within the margin."""
+    values = {0: (1.0, 9), 1: (1.04, 2), 2: (1.06, 1), 3: (1.02, 9.5), 4: (1.03, 3)}
+    runs = [
+        make_record(
+            cell=FROZEN,
+            phase="tune",
+            trial=number,
+            seed=1000,
+            run_id=f"t-{number}",
+            measurements=(Measurement(VALIDATION_LOSS, loss, 2), Measurement(metrics.PARAMETERS, count, 0)),
+        )
+        for number, (loss, count) in values.items()
+    ]
+    trials = trials_of(runs, VALIDATION_LOSS, 9, (1000,), ("parameters",))
+    weighing = Weighing(0.05, {"parameters": False})
+    assert [trial.number for trial in pareto_front(trials, VALIDATION_LOSS, weighing)] == [0, 4, 1, 2]
+    assert best_first(trials, VALIDATION_LOSS, weighing)[0].number == 1
+    assert best_first(trials, VALIDATION_LOSS, Weighing(0.001, {"parameters": False}))[0].number == 0
+    assert best_first(trials, VALIDATION_LOSS, Weighing(0.05, {"parameters": True}))[0].number == 3
+    summed = sum_up_tuning(trials, VALIDATION_LOSS, DESIGN, weighing)
+    assert (summed.best.number, [trial.number for trial in summed.on_front()]) == (1, [0, 4, 1, 2])
+
+
 def test_a_time_whose_runs_are_not_all_finished_changes_no_word(tuned_study):
     records, card = tuned_study
     flat = [2 + seed / 100 for seed in range(10)]
@@ -290,8 +344,9 @@ def test_the_report_shows_every_trial_the_gap_and_the_edge(tuned_study, tmp_path
 def test_the_figure_has_each_arms_means_and_the_range_of_its_seeds(tuned_study):
     records, card = tuned_study
     figure = tuning_trials(summarise(records, card))
-    assert [trace.name for trace in figure.data] == ["analytic", "learned-frozen · fourier-mlp"]
-    frozen = figure.data[1]
+    marks = [trace for trace in figure.data if trace.mode == "markers"]
+    assert [trace.name for trace in marks] == ["analytic", "learned-frozen · fourier-mlp"]
+    frozen = marks[1]
     assert list(frozen.x) == [0, 1]
     assert list(frozen.y) == pytest.approx([12.7 / 3, 4.0])
     assert list(frozen.error_y.array) == pytest.approx([4.6 - 12.7 / 3, 0.75])
@@ -300,6 +355,14 @@ def test_the_figure_has_each_arms_means_and_the_range_of_its_seeds(tuned_study):
     assert frozen.text[1] == "learning rate 0.0998"
     nothing = [run for run in records if run.phase == "evaluate"]
     assert tuning_trials(summarise(nothing, dataclasses.replace(card, trials=0))) is None
+
+
+def test_the_figure_has_optunas_history_as_a_line_that_only_gets_better(tried, card):
+    losses = [(3.0, 3.0, 3.0), (None, 1.0, 1.0), (2.0, 2.0, 2.25), (5.0, 5.0, 5.0), (1.5, 1.75, 1.5)]
+    tuned = dataclasses.replace(card, trials=5, tuning=DESIGN)
+    [line] = [trace for trace in tuning_trials(summarise(tried(losses), tuned)).data if trace.mode == "lines"]
+    assert list(line.x) == [0, 1, 2, 3, 4]
+    assert list(line.y) == pytest.approx([3.0, 3.0, 6.25 / 3, 6.25 / 3, 4.75 / 3])  # trial 1 diverged on a seed
 
 
 def fit_of(make_record, seed, error, region="0..7", **special):

@@ -28,7 +28,7 @@ from trans4init.reports.study_report.figures import accuracy_against_speed
 from trans4init.reports.study_report.report import write_report
 from trans4init.reports.study_report.speed import SpeedRatio, throughput_session
 from trans4init.reports.study_report.summary import CellSummary, Curve, Summary, summarise
-from trans4init.reports.study_report.tunings import Tunings
+from trans4init.reports.study_report.tunings import Budgets, Tunings
 from trans4init.reports.study_report.verdict import Comparison
 
 ANALYTIC = CellKey("sinusoidal", "analytic")
@@ -331,6 +331,7 @@ def test_every_field_of_a_cell(numbers, records):
             "tuning": tuned(cell),
             "curve": curve_of(numbers, cell),
             "tunings": Tunings(),
+            "budgets": Budgets((), None),
             "run_ids": tuple(f"evaluate-{cell}-{seed}".replace(" · ", "-") for seed in range(SEEDS + (cell == TABLE))),
         }
         assert expected.keys() == {field.name for field in dataclasses.fields(CellSummary)}
@@ -369,6 +370,7 @@ def test_every_field_of_the_summary(numbers, records):
         "failures": tuple(record for record in records if record.status == "diverged"),
         "environments": (records[0].environment,),
         "tuning_trials": 5,
+        "pruned": 0,
         "runs": len(records),
         "inputs": {"position": (low.min(), high.max())},
         "notes": (

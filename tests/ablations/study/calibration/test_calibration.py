@@ -7,7 +7,7 @@ import torch
 from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.study.calibration import whole_path
 from trans4init.ablations.study.calibration.pool import train_pool
-from trans4init.ablations.study.spec import load_study
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 
 

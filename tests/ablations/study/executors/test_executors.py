@@ -12,8 +12,8 @@ import pytest
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.executors import choose
 from trans4init.ablations.study.executors.protocol import Advanced, Died, Finished
+from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.spec import load_study
 from trans4init.ablations.study.worker import PRELOAD, StudyWorker
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
@@ -29,7 +29,7 @@ def study(tiny_study, tmp_path):
 
 
 def make_executor(name, study, workers):
-    return choose.make_executor(name, StudyWorker(study, elsewhere=name == "ray"), workers, PRELOAD)
+    return choose.make_executor(name, StudyWorker((study,), elsewhere=name == "ray"), workers, PRELOAD)
 
 
 def play(executor, *submissions):
@@ -159,7 +159,7 @@ def test_a_run_on_another_machine_records_that_machine(study, monkeypatch):
     monkeypatch.setattr("trans4init.ablations.study.worker.capture", lambda: there)
     for elsewhere, processor in ((False, study.environment.processor), (True, "the node's")):
         events = []
-        StudyWorker(study, elsewhere)((study.evaluate_request(ANALYTIC, 0, 0, {}),), events.append)
+        StudyWorker((study,), elsewhere)((study.evaluate_request(ANALYTIC, 0, 0, {}),), events.append)
         assert events[-1].records[0].environment.processor == processor
 
 
