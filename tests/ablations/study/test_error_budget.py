@@ -103,7 +103,11 @@ def test_bisection_has_as_many_steps_as_it_needs_to_come_within_the_factor(budge
     ("old", "new", "message"),
     [
         ("[1, 8, 64]", "[8, 1]", r"budget.toml: \[error_budget\] pieces: pieces must ascend, not \[8, 1\]"),
-        ("factor = 2.0", "factor = 0.5", r"\[error_budget\] factor must be a number of at least 1.05, and 0.5 was given"),
+        (
+            "factor = 2.0",
+            "factor = 0.5",
+            r"\[error_budget\] factor must be a number of at least 1.05, and 0.5 was given",
+        ),
         ("factor = 2.0", "sharpened = [4]", "bisection chooses these sizes; leave the key out"),
         ("factor = 2.0", "steps = 4", "steps"),
         ('"learned-frozen"]', '"learned-fine-tuned"]', "makes the nets of arm 'learned-frozen'"),
