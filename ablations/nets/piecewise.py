@@ -153,7 +153,7 @@ class SplineSize(NetSize):
 
 @NETS.register
 class Spline(Net):
-    """Is a KAN edge for each output: cubic B-splines on a uniform grid plus a trained multiple of SiLU.
+    """Adds cubic B-splines on a uniform grid and a trained multiple of SiLU: an edge of a KAN for each output.
 
     Outside the domain the splines keep the value that they have at its end.
     """

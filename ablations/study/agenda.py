@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trans4init.ablations.study.optuna_names import BY_SEED
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.space import shapes_runs
-from trans4init.ablations.study.tuning_section import SEEDS_APART, SHARED
+from trans4init.ablations.study.tuning_section import SHARED
 from trans4init.reports.records.schema import CellKey, Plan, RunRecord
 from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.study_report.comparing import compare_cells
@@ -305,12 +305,9 @@ class Agenda:
         size = self.study.spec.tuning.generation
         return (run.trial or 0) // size * size
 
-    def _time_of(self, run: Request) -> int:
-        return run.seed // SEEDS_APART - 1 - self.study.spec.tuning.seed
-
     def _beside(self, run: Request) -> list[Request]:
         """Return all tuning runs of a run's cell, of the same time that the study is tuned."""
-        return self._tunings[self._time_of(run)][run.cell]
+        return self._tunings[self.study.spec.tuning.time_of(run.seed)][run.cell]
 
     def _beside_rivals(self, run: Request) -> Request:
         """Return a tuning run with what a pruner must know of the generations before; any other run as it is."""
@@ -351,7 +348,7 @@ class Agenda:
         from trans4init.ablations.study.pruning import stops_trial
 
         first = self._generation_of(runs[0])
-        trials = self.trials(runs[0].cell, self._time_of(runs[0]))
+        trials = self.trials(runs[0].cell, self.study.spec.tuning.time_of(runs[0].seed))
         before = [trial for trial in trials if trial.number < first]
         if len(before) < first:
             return []

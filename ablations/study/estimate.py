@@ -22,6 +22,7 @@ from trans4init.ablations.study.display import duration
 from trans4init.ablations.study.grid import Grid
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.resolving import resolve
+from trans4init.ablations.study.space import shapes_runs
 from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_nets
 from trans4init.ablations.tasks import Task
@@ -49,7 +50,7 @@ run, and of each loss that a run logs; measured on positional-text and positiona
 
 @dataclass(frozen=True)
 class Pace:
-    """Mean seconds over all cells, and over all fits, on this machine and the study's number of threads."""
+    """Holds mean seconds over all cells, and over all fits, on this machine with the study's number of threads."""
 
     step: float
     evaluation: float
@@ -74,6 +75,8 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     """Estimate a study's cost from the pace of a step, an evaluation and a fit, with `workers` runs at a time."""
     spec = study.spec
     runs, fits = spec.training_runs(), len(study.fit_requests())
+    if shapes_runs(spec.own_settings()):
+        fits *= max(1, spec.trials())  # at most: trials that choose alike share a fit
     run = (
         _START_SECONDS
         + pace.step * spec.training.steps
@@ -110,7 +113,8 @@ def print_plan(study: StudySpec | Grid, file: str, executor: str, console: Conso
 def _runs(studies: Sequence[ResolvedStudy], paces: Sequence[Pace], costs: Sequence[CostEstimate]) -> str:
     """Say what is run, without the end of the sentence."""
     fits, runs = (sum(counts) for counts in zip(*((cost.fits, cost.runs) for cost in costs), strict=True))
-    counted = f"{fits} fit{'s' if fits != 1 else ''}, {runs} runs"
+    most = "up to " if any(shapes_runs(study.spec.own_settings()) for study in studies) else ""
+    counted = f"{most}{fits} fit{'s' if fits != 1 else ''}, {runs} runs"
     spec = studies[0].spec
     if len(studies) == 1:
         return (

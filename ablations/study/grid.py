@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from trans4init.ablations.data.text import NAMED_SOURCES
 from trans4init.ablations.errors import InputError, nearest
@@ -68,24 +68,32 @@ class _Draft:
     """Which of several tasks or models it has, in words, by axis."""
 
 
-def load_grid(
-    name_or_path: str,
-    *,
-    seeds: int | None = None,
-    trials: int | None = None,
-    tunings: int | None = None,
-    data: Path | None = None,
-    function: str | None = None,
-    storage: str | None = None,
-) -> Grid:
+class Changes(TypedDict, total=False):
+    """Names what a command may change of a study's file; None, like a key that isn't there, changes nothing."""
+
+    seeds: int | None
+    trials: int | None
+    tunings: int | None
+    data: Path | None
+    function: str | None
+    storage: str | None
+
+
+def load_grid(name_or_path: str, **changed: Unpack[Changes]) -> Grid:
     """Load the study of that name or in that file, with what the command line changes in all of its blocks.
 
     A file or a named source in `data` makes a study of its own, called after both, and so does a `function` other than
     the study's. Raises InputError with the file, the key, what was expected and the nearest word.
     """
-    source = None if data is None else str(data) if str(data) in NAMED_SOURCES else str(data.absolute())
-    counts = {"evaluation.seeds": seeds, "tuning.trials": trials, "tuning.times": tunings}
-    asked = {**counts, "task.source": source, "function": function, "storage.url": storage}
+    data, function = changed.get("data"), changed.get("function")
+    asked = {
+        "evaluation.seeds": changed.get("seeds"),
+        "tuning.trials": changed.get("trials"),
+        "tuning.times": changed.get("tunings"),
+        "task.source": data and (str(data) if str(data) in NAMED_SOURCES else str(data.absolute())),
+        "function": function,
+        "storage.url": changed.get("storage"),
+    }
     changes = {key: value for key, value in asked.items() if value is not None}
     content, path = read_extended("study", name_or_path, shipped_studies())
     grid = _grid(content, changes, name_or_path, path.parent)
@@ -98,20 +106,9 @@ def load_grid(
     return grid
 
 
-def load_study(
-    name_or_path: str,
-    *,
-    seeds: int | None = None,
-    trials: int | None = None,
-    tunings: int | None = None,
-    data: Path | None = None,
-    function: str | None = None,
-    storage: str | None = None,
-) -> StudySpec:
+def load_study(name_or_path: str, **changed: Unpack[Changes]) -> StudySpec:
     """Load the study of that name or in that file as `load_grid` does; raises InputError for one of several blocks."""
-    grid = load_grid(
-        name_or_path, seeds=seeds, trials=trials, tunings=tunings, data=data, function=function, storage=storage
-    )
+    grid = load_grid(name_or_path, **changed)
     if len(grid.blocks) > 1:
         raise InputError(f"{name_or_path}: a study of one block was expected, and this one has {len(grid.blocks)}.")
     return grid.blocks[0].spec

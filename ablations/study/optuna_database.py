@@ -6,7 +6,7 @@ import time as clock
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class _Kept:
     count: int = 0
     """How many trials it has, which are the first ones."""
     best: Trial | None = None
+    weighed: list[Trial] = field(default_factory=list)
+    """All of them, where tuning weighs several metrics."""
 
 
 class OptunaDatabase:
@@ -103,12 +105,11 @@ class OptunaDatabase:
         for trial in finished:
             if trial.number != kept.count:
                 continue
-            candidates = [trial] if kept.best is None else [kept.best, trial]
-            best = best_first(candidates, self._spec.metric())[0]
+            best = self._best(kept, trial)
             with self._in_time():
                 kept.study.add_trial(self._frozen(trial, best is trial))
-                if best is trial:
-                    kept.study.set_user_attr(BEST, trial.number)
+                if best is not kept.best:
+                    kept.study.set_user_attr(BEST, best.number)
             kept.count, kept.best = kept.count + 1, best
 
     def _compared(self, cell: CellKey, finished: Sequence[Trial], time: int) -> _Kept:
@@ -116,10 +117,9 @@ class OptunaDatabase:
         with self._in_time():
             kept = _Kept(self._study(cell, time))
             stored = kept.study.get_trials(deepcopy=False)
-        metric = self._spec.metric()
         whole = [trial for number, trial in enumerate(finished) if trial.number == number]
         for trial, there in zip(whole, stored, strict=False):
-            best = trial if kept.best is None else best_first([kept.best, trial], metric)[0]
+            best = self._best(kept, trial)
             if _content(there) != _content(self._frozen(trial, best is trial)):
                 break
             kept.count, kept.best = kept.count + 1, best
@@ -131,6 +131,14 @@ class OptunaDatabase:
             kept.study.set_user_attr(BEST, kept.best.number)  # the process before was killed between the two
         self._kept[cell, time] = kept
         return kept
+
+    def _best(self, kept: _Kept, trial: Trial) -> Trial:
+        """Return the best trial when one more is added: with several objectives all of them decide."""
+        weighing = self._spec.weighing()
+        if weighing is None:
+            return trial if kept.best is None else best_first([kept.best, trial], self._spec.metric())[0]
+        kept.weighed.append(trial)
+        return best_first(kept.weighed, self._spec.metric(), weighing)[0]
 
     def _in_time(self) -> AbstractContextManager[None]:
         return self._server.in_time() if self._server else nullcontext()

@@ -2,7 +2,8 @@
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trans4init.ablations.errors import InputError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from trans4init.reports.records.schema import CellKey
     from trans4init.reports.study_report.tuning import Trial
 
-__all__ = ["Proposals", "check_sampler", "directions"]
+__all__ = ["Proposals", "check_sampler", "directions", "without_optunas_warnings"]
 
 _WITHOUT_RESULTS = ("random", "qmc", "grid", "brute-force")
 """Samplers whose proposals depend on no result: all of theirs are one generation."""
@@ -53,7 +54,7 @@ class Proposals:
         done = {trial.number: trial for trial in finished}
         if len(self.settings) >= self._spec.trials() or any(n not in done for n in range(len(self.settings))):
             return False
-        with warnings.catch_warnings(action="ignore"):
+        with without_optunas_warnings():
             for number in range(self._told, len(self._asked)):
                 self._tell(self._asked[number], done[number])
             self._told = len(self._asked)
@@ -86,6 +87,17 @@ class Proposals:
         return rounded(tuned, value)
 
 
+@contextmanager
+def without_optunas_warnings() -> Iterator[None]:
+    """Keep quiet what Optuna says of its experimental parts and of settings that it samples alone, and nothing else."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
+        yield
+
+
 def check_sampler(spec: "StudySpec") -> None:
     """Raise InputError if a sampler can't be made: a package is missing, or an option can't have its value."""
     if spec.tuning.sampler.name == SHARED:
@@ -107,7 +119,7 @@ def _study(spec: "StudySpec", seed: int) -> "optuna.Study":
         options["search_space"] = {
             tuned.name: [for_optuna(value) for value in tuned.values()] for tuned in spec.tuning.ranges()
         }
-    with warnings.catch_warnings(action="ignore"):
+    with without_optunas_warnings():
         made = getattr(optuna.samplers, SAMPLERS.classes[sampler.name])(seed=seed, **options)
         if sampler.name == "cma-es":
             importlib.import_module("cmaes")  # Optuna imports it at the first proposal
@@ -115,7 +127,7 @@ def _study(spec: "StudySpec", seed: int) -> "optuna.Study":
 
 
 def directions(spec: "StudySpec") -> "list[optuna.study.StudyDirection]":
-    """Return whether more or less is better of the judged metric, and of each further one that tuning weighs."""
+    """Return the direction in which the judged metric is better, and then that of each further one tuning weighs."""
     from optuna.study import StudyDirection
 
     more = (bool(spec.metric().higher_is_better), *spec.other_objectives().values())

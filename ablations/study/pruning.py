@@ -4,13 +4,12 @@ A pruner knows the trials of the generations before and nothing of those that ru
 on which run was faster, and a study that was interrupted stops the same runs.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.optuna_names import PRUNERS
-from trans4init.ablations.study.proposals import directions
+from trans4init.ablations.study.proposals import directions, without_optunas_warnings
 
 if TYPE_CHECKING:
     import optuna
@@ -26,7 +25,7 @@ class RunPruner:
     def __init__(self, spec: "StudySpec", rivals: Sequence[Mapping[int, float]], place: int) -> None:
         """rivals: the judged metric by step of the earlier trials. place: the trial's place in its generation."""
         self._study = _study(spec)
-        with warnings.catch_warnings(action="ignore"):
+        with without_optunas_warnings():
             for rival in rivals:
                 trial = self._study.ask()
                 for step, value in sorted(rival.items()):
@@ -39,7 +38,7 @@ class RunPruner:
 
     def stops(self, step: int, value: float) -> bool:
         """Return whether the run, whose metric has this value at this step, falls behind."""
-        with warnings.catch_warnings(action="ignore"):
+        with without_optunas_warnings():
             self._trial.report(value, step)
             return self._trial.should_prune()
 
@@ -50,7 +49,7 @@ def stops_trial(spec: "StudySpec", earlier: Sequence[Sequence[float]], values: S
     earlier: the values of each trial of the generations before, on its seeds.
     """
     study = _study(spec)
-    with warnings.catch_warnings(action="ignore"):
+    with without_optunas_warnings():
         for of_trial in earlier:
             trial = study.ask()
             for place, value in enumerate(of_trial):
@@ -77,7 +76,7 @@ def _study(spec: "StudySpec") -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):
+    with without_optunas_warnings():
         pruner = _pruner(spec, spec.tuning.pruner.name, spec.tuning.pruner.options())
         return optuna.create_study(study_name=spec.name, pruner=pruner, directions=directions(spec)[:1])
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.settings.base import ValidationError
+from trans4init.ablations.settings.base import BaseModel, ValidationError
 from trans4init.ablations.settings.error_sentence import sentence
 from trans4init.ablations.settings.model import ModelSize
 from trans4init.ablations.settings.training import TrainingConfig
@@ -27,6 +28,8 @@ from trans4init.reports.records.tuning_design import Setting, TuningDesign
 from trans4init.reports.records.vocabulary import REFERENCE_COPY, Phase, Status
 
 __all__ = ["Request", "ResolvedStudy"]
+
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,12 @@ class ResolvedStudy:
     @property
     def model(self) -> ModelSize:
         """The sizes of the model, with what the trial changes; raises InputError if they don't fit together."""
-        changes = of_models(self.settings)
-        if not changes:
-            return self.spec.model
-        try:
-            return ModelSize.model_validate(self.spec.model.model_dump(exclude_unset=True) | changes)
-        except ValidationError as error:
-            raise InputError(sentence(error, ModelSize, f"a model with {changes}")) from None
+        return _changed(self.spec.model, of_models(self.settings), "a model")
 
     @property
     def training(self) -> TrainingConfig:
         """How a run trains, with what the trial changes; raises InputError for settings that don't fit together."""
-        changes = of_training(self.settings)
-        if not changes:
-            return self.spec.training
-        try:
-            return TrainingConfig.model_validate(self.spec.training.model_dump(exclude_unset=True) | changes)
-        except ValidationError as error:
-            raise InputError(sentence(error, TrainingConfig, f"a training with {changes}")) from None
+        return _changed(self.spec.training, of_training(self.settings), "a training")
 
     @cached_property
     def spec_hash(self) -> str:
@@ -307,3 +298,13 @@ class ResolvedStudy:
         """Return what two throughput sessions differ by: speeds are ratios within one, of its models and rounds."""
         models = [*self.spec.cells(), self.spec.reference()]
         return [self.spec.throughput.model_dump(mode="json"), [str(cell) for cell in models]]
+
+
+def _changed(section: S, changes: Mapping[str, Setting], called: str) -> S:
+    """Return a section of the study with a trial's changes, checked; raises InputError if they don't fit together."""
+    if not changes:
+        return section
+    try:
+        return type(section).model_validate(section.model_dump(exclude_unset=True) | dict(changes))
+    except ValidationError as error:
+        raise InputError(sentence(error, type(section), f"{called} with {dict(changes)}")) from None

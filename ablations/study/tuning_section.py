@@ -69,6 +69,10 @@ class TuningSection(BaseModel):
         first = SEEDS_APART * (self.seed + time + 1)
         return range(first, first + self.seeds_per_trial)
 
+    def time_of(self, seed: int) -> int:
+        """Return which time of tuning a tuning seed belongs to, from 0."""
+        return seed // SEEDS_APART - 1 - self.seed
+
     def ranges(self) -> tuple[TunedRange, ...]:
         """Return the ranges of the space by name."""
         return tuple(tuned_range(name, allowed) for name, allowed in sorted(self.space.items()))

@@ -440,7 +440,7 @@ def test_a_net_for_an_image_is_fitted_on_its_patches(tiny_study, tmp_path):
 
 
 def test_each_evaluated_slot_is_kept_beside_the_results_and_drawn(study_copy, run_command):
-    """For every arm that has a state; a report made again draws it, and without the files leaves the figure out."""
+    """Every arm that has a state keeps it; a report made again draws it, and without the files has no figure."""
     folder = study_copy / "runs" / "tiny"
     evaluated = [record for record in load_results(folder / "results").records if record.phase == "evaluate"]
     kept = {record.run_id: read_kept(folder, record.run_id) for record in evaluated}

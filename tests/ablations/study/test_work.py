@@ -1,5 +1,6 @@
 """What a run's record says is what its request and its study asked for: the same numbers, computed another way."""
 
+import dataclasses
 import random
 
 import pytest
@@ -361,6 +362,50 @@ def test_a_run_that_diverges_keeps_what_it_measured_before(study):
     assert sorted(seconds) == [m.step for m in losses] + [lost.step]
     assert list(seconds.values()) == sorted(set(seconds.values()))
     assert record.last("wall_time") == max(seconds.values()) > 0
+
+
+def test_a_run_that_falls_behind_stops_at_its_evaluation_and_keeps_what_it_measured_until_then(tiny_study, tmp_path):
+    """By the whole way of a worker: rivals come with the request, and the judged metric decides at the first of two."""
+    pruner = 'trials = 2\npruner = { name = "median", n_startup_trials = 1 }'
+    study = resolved(tiny_study(("trials = 2", pruner)), tmp_path)
+    request = study.tune_request(ANALYTIC, 1, {"learning_rate": 0.01}, 1000)
+    steps: list[int] = []
+    unbeatable, hopeless = ({3: level, 6: level} for level in (0.0, 99.0))
+    behind, ahead = (
+        run_request(study, dataclasses.replace(request, rivals=(rival,) * 3), lambda step, *_: steps.append(step))
+        for rival in (unbeatable, hopeless)
+    )
+    assert (behind.status, behind.error) == ("pruned", "fell behind at step 3")
+    assert behind.by_step("validation_loss").keys() == {3}
+    assert (ahead.status, ahead.by_step("validation_loss").keys()) == ("ok", {3, 6})
+    assert behind.by_step("validation_loss")[3] == ahead.by_step("validation_loss")[3]
+    assert steps == [2, 2, 4, 6]  # of the one that was stopped, then of the other
+    free = study.evaluate_request(ANALYTIC, 0, 1, {"learning_rate": 0.01})
+    assert run_request(study, dataclasses.replace(free, rivals=(unbeatable,) * 3), quiet).status == "ok"
+
+
+def test_a_tuning_run_measures_its_speed_where_tuning_weighs_it(tiny_study, tmp_path):
+    weighed = 'trials = 2\nobjectives = ["validation_loss", "training_throughput"]'
+    study = resolved(tiny_study(("trials = 2", weighed)), tmp_path)
+    tuned = run_request(study, study.tune_request(ANALYTIC, 0, {"learning_rate": 0.01}, 1000), quiet)
+    evaluated = run_request(study, study.evaluate_request(ANALYTIC, 0, 0, {"learning_rate": 0.01}), quiet)
+    speed, seconds = tuned.last("training_throughput"), tuned.last("wall_time")
+    assert 2 * 8 * 6 / seconds <= speed  # examples × tokens × steps, in less than the whole run
+    assert evaluated.last("training_throughput") is None
+
+
+def test_the_net_of_a_trial_is_fitted_in_the_trials_size_and_used_in_it(tiny_study, tmp_path):
+    space = ("learning_rate = { low = 1e-3, high = 1e-1, log = true }", "nets.hidden = { choices = [[6], [8]] }")
+    study = resolved(tiny_study(space), tmp_path)
+    run = study.tune_request(FROZEN, 1, {"nets.hidden": [6]}, 1000)
+    [record] = run_fits(study, [study.fit_of(run)], quiet)
+    assert (record.status, record.parameters) == ("ok", {"nets.hidden": [6]})
+    assert record.last(metrics.NET_PARAMETERS.name) == 8 * 6 + 6 + 6 * 8 + 8 + 4
+    assert study.request_of(record).run_id == record.run_id
+    trained = run_request(study, run, quiet)
+    assert trained.last(metrics.PARAMETERS_ADDED.name) == record.last(metrics.NET_PARAMETERS.name)
+    own = run_request(study, study.tune_request(FROZEN, 0, {"nets.hidden": [8]}, 1000), quiet)
+    assert own.status == "failed"  # its net, of another size, was not fitted
 
 
 def test_a_record_is_of_its_request(study):
