@@ -12,7 +12,7 @@ from trans4init.ablations.study.optuna_database import BEST, BEST_SO_FAR, Optuna
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.reports.files import sqlite_address
 from trans4init.reports.machine import capture
-from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS, WALL_TIME
+from trans4init.reports.records.metrics import ACCURACY, PARAMETERS, VALIDATION_LOSS, WALL_TIME
 from trans4init.reports.records.schema import CellKey, Measurement
 from trans4init.reports.study_report.tuning import trials_of
 
@@ -230,3 +230,25 @@ def test_optuna_calls_best_what_is_better_by_the_metric(tiny_study, tmp_path, me
     OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, trials(study, [(0.25, 0.5), (0.5, 0.75)], measured))
     assert stored(study).direction.name == direction
     assert stored(study).best_trial.number == (1 if metric == "accuracy" else 0)
+
+
+def test_the_best_trial_of_several_objectives_is_the_one_that_is_evaluated(tiny_study, tmp_path):
+    """The margin is 0.05: a third trial, with a lower loss, makes the first the cheapest that is near enough again."""
+    (tmp_path / "runs").mkdir()
+    tuning = 'trials = 3\nobjectives = ["validation_loss", "parameters"]'
+    study = ResolvedStudy(load_study(str(tiny_study(("trials = 2", tuning)))), "f", capture(), tmp_path / "runs", "")
+    requests = [request for request in study.tune_requests() if request.cell == ANALYTIC]
+    measured = [(1.00, 3), (1.04, 1), (0.97, 9)]
+    records = [
+        study.record(request, [Measurement(VALIDATION_LOSS, loss, 6), Measurement(PARAMETERS, count)])
+        for request, (loss, count) in zip(requests, measured, strict=True)
+    ]
+    finished = trials_of(records, VALIDATION_LOSS, 3, (1000,), ("parameters",))
+    database, named = OptunaDatabase(study.spec, study.folder), []
+    for count in (1, 2, 3):
+        database.keep(ANALYTIC, finished[:count])
+        named.append(stored(study).user_attrs[BEST])
+    assert named == [0, 1, 0]
+    assert [trial.values for trial in stored(study).trials] == [[loss, count] for loss, count in measured]
+    OptunaDatabase(study.spec, study.folder).keep(ANALYTIC, finished)  # a process that comes later changes nothing
+    assert stored(study).user_attrs[BEST] == 0
