@@ -22,6 +22,7 @@ ENTRIES = {  # what a person or another process starts by name: nothing imports 
     "ablations.training.adamw",  # arrays of runs will
     "bench.cli",
     "bench.pytest_process",
+    "bench.tuning_speed",
     "kernels.attention.tune",
     "reports.documents.fill",
 }

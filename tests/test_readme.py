@@ -14,7 +14,7 @@ from trans4init.ablations.slots.arms import get_arm, list_arms
 from trans4init.reports.documents.fill import DOCUMENTS, filled
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("", "ablations/fit", "ablations/functions", "ablations/training", "ablations/transformer")
+FOLDERS = ("", *(f"ablations/{room}" for room in ("fit", "functions", "study", "training", "transformer")))
 READMES = [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "kernels").glob("*/README.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FEW = ["--steps", "8", "--set", "training.evaluations=2", "training.warmup_steps=2"]

@@ -1,4 +1,4 @@
-"""Measure Optuna's part of a study: `python tests/tuning_speed.py` prints trials per second, and what one more costs.
+"""Measure Optuna's part of a study: `python -m trans4init.bench.tuning_speed` says what trials cost.
 
 A trial is counted from its settings, which the tuner chooses, to its row in `optuna.db`; nothing is trained.
 """
