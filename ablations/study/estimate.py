@@ -29,7 +29,7 @@ from trans4init.ablations.tasks import Task
 from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, WARM_UP_ROUNDS
 from trans4init.reports.records.schema import CellKey
-from trans4init.reports.statistics import seed_floor
+from trans4init.reports.statistics import seed_floor, visible_factor
 from trans4init.reports.study_report.speed import FEWEST_BUILDS
 from trans4init.reports.study_report.verdict import LEVEL
 
@@ -106,7 +106,7 @@ def print_plan(study: StudySpec | Grid, file: str, executor: str, console: Conso
     console.print(
         f"{_runs(studies, paces, costs)}.\n"
         f"About {seconds} on {workers} process{'es' if workers > 1 else ''}, {megabytes:.0f} MB of disk"
-        f"{_memory(workers, imported)}.{bisections}{_too_few_seeds(studies)}",
+        f"{_memory(workers, imported)}.{bisections}\n{_power(studies)}",
     )
 
 
@@ -202,14 +202,21 @@ def _cells(studies: Sequence[ResolvedStudy]) -> Table:
     return table
 
 
-def _too_few_seeds(studies: Sequence[ResolvedStudy]) -> str:
-    """Say how many seeds the words of a grid take, where some of its blocks have fewer."""
+def _power(studies: Sequence[ResolvedStudy]) -> str:
+    """Say how many seeds words take, and which difference so many seeds as are asked for find."""
     words = sum(study.card().own_words() for study in studies)
-    floor = max(seed_floor(words, LEVEL / max(1, len(study.spec.evaluation.looks))) for study in studies)
-    fewest = min(study.spec.evaluation.seeds for study in studies)
-    if len(studies) == 1 or fewest >= floor:
-        return ""
-    return f"\n{words} comparisons are corrected together: a word takes {floor} seeds, and {fewest} are asked for."
+    if not words:
+        return "Nothing is compared: the study has no cell but the reference."
+    level = min(LEVEL / max(1, len(study.spec.evaluation.looks)) for study in studies)
+    floor, fewest = seed_floor(words, level), min(study.spec.evaluation.seeds for study in studies)
+    together = f"{words} comparisons are corrected together: " if words > 1 else ""
+    factor = visible_factor(fewest, words, level)
+    if factor is None:
+        return f"{together}a word takes {floor} seeds, and {fewest} are asked for."
+    return (
+        f"{together}a word takes {floor} seeds, and {fewest} find a difference of {factor:.1f} standard deviations of a "
+        "pair's with probability 0.8."
+    )
 
 
 def _measure(study: ResolvedStudy) -> Pace:

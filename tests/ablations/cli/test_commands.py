@@ -18,6 +18,7 @@ from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import atlas
 from trans4init.reports.records.store import load_results
+from trans4init.reports.statistics import visible_factor
 
 SCRIPT = Path(sys.executable).with_name("trans4init")
 COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "bench", "sync", "ui", "doctor")
@@ -222,6 +223,23 @@ def test_fit_prints_a_table_and_keeps_checkpoint_and_record(run_command, tmp_pat
     code, output = run_command("report", "runs/fit")
     assert code == 0
     assert "report.html" in output
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        (2, "4 comparisons are corrected together: a word takes 8 seeds, and 2 are asked for."),
+        (
+            10,
+            "4 comparisons are corrected together: a word takes 8 seeds, and 10 find a difference of "
+            f"{visible_factor(10, 4):.1f} standard deviations of a pair's with probability 0.8.",
+        ),
+    ],
+)
+def test_a_dry_run_states_the_floor_and_the_power(run_command, tiny_study, seeds, sentence):
+    code, output = run_command("run", tiny_study(), "--dry-run", "--seeds", seeds)
+    assert code == 0, output
+    assert sentence in " ".join(output.split())
 
 
 def test_a_dry_run_lists_the_cells_and_an_estimate_and_writes_nothing(run_command, tiny_study, tmp_path):
