@@ -18,6 +18,7 @@ from trans4init.ablations.study.spec import StudySpec
 from trans4init.ablations.study.tuner import settings_to_try
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord
+from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.study_report.tuning import Trial
 
 STUDY = """
@@ -60,17 +61,16 @@ def runs_of(study: ResolvedStudy) -> list[RunRecord]:
     return [study.record(request, rows) for request in requests]
 
 
-def trial(number: int, settings: dict[str, float], runs: Sequence[RunRecord]) -> Trial:
+def trial(number: int, settings: dict[str, Setting], runs: Sequence[RunRecord]) -> Trial:
     """Return a trial; few of them are the best so far."""
     values = {run.seed: 2.0 + 7919 * (number + 1) % 10007 / 1e4 for run in runs}
     renamed = [dataclasses.replace(run, run_id=f"{run.run_id[:-6]}{number:06d}") for run in runs]
     return Trial(number, settings, tuple(renamed), values)
 
 
-def settings_of(spec: StudySpec) -> Sequence[dict[str, float]]:
+def settings_of(spec: StudySpec) -> Sequence[dict[str, Setting]]:
     """Return what the tuner asks for: the settings of every trial."""
-    own = {name: getattr(spec.training, name) for name in spec.tuning.space}
-    return settings_to_try(spec.tuning.ranges(), own, spec.tuning.seed, spec.trials())
+    return settings_to_try(spec.tuning.ranges(), spec.own_settings(), spec.tuning.seed, spec.trials())
 
 
 def seconds_of_processor() -> float:

@@ -214,8 +214,8 @@ def _power(studies: Sequence[ResolvedStudy]) -> str:
     if factor is None:
         return f"{together}a word takes {floor} seeds, and {fewest} are asked for."
     return (
-        f"{together}a word takes {floor} seeds, and {fewest} find a difference of {factor:.1f} standard deviations of a "
-        "pair's with probability 0.8."
+        f"{together}a word takes {floor} seeds, and {fewest} find a difference of {factor:.1f} standard deviations of "
+        "a pair's with probability 0.8."
     )
 
 
