@@ -718,8 +718,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "margin-changes-no-conditions",
         "ablations/study/spec.py",
-        'for stated in ("seeds", "margins", "looks", "target"):',
-        'for stated in ("seeds", "margins", "looks", "target", "margin"):',
+        '("seeds", "target", "margins", "looks")',
+        '("seeds", "target", "margins", "looks", "margin")',
         "ablations/study/test_spec.py",
     ),
     Mutant(

@@ -5,17 +5,11 @@ from typing import Any
 
 from trans4init.ablations.errors import InputError, shown
 from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.spec import FREE
 from trans4init.reports.records.schema import CellKey, RunRecord, StudyCard
 
 __all__ = ["differences", "refuse_other_conditions", "what_changed"]
 
-_FREE = (
-    *("name", "question", "arms", "pairs", "baselines", "throughput", "error_budget", "storage"),
-    *("tuning.trials", "tuning.seeds_per_trial", "tuning.times"),
-    *("tuning.objectives", "tuning.budgets", "tuning.roles"),
-    *("evaluation.seeds", "evaluation.target", "evaluation.margins", "evaluation.looks"),
-)
-"""What may change between two commands that run the same study."""
 _NAMED = 6
 """How many cells `what_changed` names at most: more make a line that nobody reads."""
 
@@ -53,7 +47,7 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             below = f"{path}.{key}" if path else key
-            if below not in _FREE:
+            if below not in FREE:
                 yield from differences(before.get(key, "not set"), now.get(key, "not set"), below)
     elif before != now:
         yield "the data changed" if path == "fingerprint" else f"{path}: {before} there, {now} here"

@@ -17,7 +17,7 @@ from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.study.labels import block_labels
 from trans4init.ablations.study.net_sizes import nets_of_each_size
 from trans4init.ablations.study.sections import NetChoice
-from trans4init.ablations.study.spec import StudySpec, checked_name, shipped_studies
+from trans4init.ablations.study.spec import OF_CELLS, StudySpec, checked_name, shipped_studies
 
 __all__ = ["Block", "Grid", "load_grid", "load_study"]
 
@@ -28,8 +28,6 @@ _LABELLED = ("task", "model")
 _CELLS, _EXTENDS = "cell", "extends"
 _SHARED = {"name", "question", "storage"}
 """What a cell can't change."""
-_NO_PART = {"name", "question", "arms", "nets", "pairs", "baselines"}
-"""What cells of one block may differ in."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +258,7 @@ def _one_block(alike: Sequence[tuple[_Draft, StudySpec]], file: str) -> StudySpe
     for draft, other in others:
         if draft.cell is None or draft.cell == first.cell:
             raise InputError(f"{first.where}: the same function, task and model are listed twice.")
-        for key in StudySpec.model_fields.keys() - _NO_PART:
+        for key in StudySpec.model_fields.keys() - set(OF_CELLS):
             if getattr(other, key) != getattr(spec, key):
                 raise InputError(
                     f"{file}: [[cell]] {first.cell} and {draft.cell} train alike and so are one block, but differ in "
@@ -291,7 +289,9 @@ def _of_cells(specs: Sequence[StudySpec], file: str) -> StudySpec:
         "pairs": list(pairs) if everything != pairs.keys() else [],
     }
     made = checked(StudySpec, content, file)
-    return made.model_copy(update={key: getattr(specs[0], key) for key in StudySpec.model_fields.keys() - _NO_PART})
+    return made.model_copy(
+        update={key: getattr(specs[0], key) for key in StudySpec.model_fields.keys() - set(OF_CELLS)}
+    )
 
 
 def _called_after(grid: Grid, option: str, word: str, advice: str = "") -> Grid:

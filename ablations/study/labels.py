@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trans4init.ablations.study.spec import StudySpec
+from trans4init.ablations.study.spec import OF_CELLS, StudySpec
 
 __all__ = ["block_labels"]
 
 _AXES = ("function", "task", "model")
-_APART = ("name", "question", "arms", "nets", "pairs", "baselines")
-"""Keys of a study that don't tell blocks apart."""
 
 
 def block_labels(specs: Sequence[StudySpec], own: Sequence[Mapping[str, str]]) -> list[str]:
@@ -22,7 +20,7 @@ def block_labels(specs: Sequence[StudySpec], own: Sequence[Mapping[str, str]]) -
     values = [spec.public() for spec in specs]
     functions, models = [spec.function for spec in specs], [f"{s.model.layers}x{s.model.width}" for s in specs]
     tasks = [spec.task.name for spec in specs]
-    others = [{key: of[key] for key in of if key not in (*_AXES, *_APART)} for of in values]
+    others = [{key: of[key] for key in of if key not in (*_AXES, *OF_CELLS)} for of in values]
     parts = [
         _named(functions, functions, [{} for _ in specs], [""] * len(specs)),
         _named(tasks, [repr(spec.task) for spec in specs], [of["task"] for of in values], _of(own, "task")),

@@ -36,12 +36,21 @@ from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.speed.speeds import STUDY
 from trans4init.reports.study_report.tuning import Weighing
 
-__all__ = ["COSTS", "SEARCHED", "StudySpec", "checked_name", "shipped_studies", "spec_hash"]
+__all__ = ["COSTS", "FREE", "OF_CELLS", "SEARCHED", "StudySpec", "checked_name", "shipped_studies", "spec_hash"]
 
 SEARCHED = "searched"
 """The name in cells of a net whose kind each trial chooses."""
 COSTS = (PARAMETERS, PARAMETERS_ADDED, TRAINING_THROUGHPUT)
 """What a tuning run can be weighed by besides the task's metrics."""
+OF_CELLS = ("name", "question", "arms", "nets", "pairs", "baselines")
+"""Keys that name a study and its cells: blocks of a grid don't differ in them, and cells of one block may."""
+FREE = (
+    *(key for key in OF_CELLS if key != "nets"),
+    *("throughput", "error_budget", "storage"),
+    *(f"tuning.{key}" for key in ("trials", "seeds_per_trial", "times", "objectives", "budgets", "roles")),
+    *(f"evaluation.{key}" for key in ("seeds", "target", "margins", "looks")),
+)
+"""Keys that may change between two commands that run the same study: no run's result depends on them."""
 _LONGEST_NAME = 100
 """Characters of a study's name. Names of files have 255 bytes, and the names of Optuna's studies add the cell's."""
 _TAKEN_NAMES = (STUDY, "default", "fit", "mlartifacts", "train")
@@ -268,15 +277,13 @@ class StudySpec(Section):
 
     def conditions(self, fingerprint: str) -> dict[str, Any]:
         """Return what all runs must share for their numbers to be compared: not how many there are, nor wording."""
-        left_out = {"name", "question", "arms", "nets", "pairs", "baselines", "throughput", "error_budget", "storage"}
-        shared = self.model_dump(mode="json", exclude=left_out)
+        shared = self.model_dump(mode="json", exclude={"nets"})  # a net is a part of the ids of runs with it
+        for key in FREE:
+            section, _, name = key.rpartition(".")
+            (shared[section] if section else shared).pop(name, None)
         if self.error_budget is not None:
             shared["error_budget"] = True  # its nets are fitted on another domain
         shared["task"] |= {"source": fingerprint}
-        for stated in ("seeds", "margins", "looks", "target"):
-            del shared["evaluation"][stated]
-        for free in ("trials", "seeds_per_trial", "times", "objectives", "budgets", "roles"):
-            shared["tuning"].pop(free, None)
         return shared
 
     def public(self) -> dict[str, Any]:

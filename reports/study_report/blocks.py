@@ -17,7 +17,7 @@ def summaries(results: Results) -> tuple[Summary, ...]:
     none.
     """
     cards = results.cards
-    if len(cards) < 2 and not (cards and cards[0].dropped):
+    if not _is_grid(cards):
         return (summarise(results.records, results.card),)
     by_block = [(card, [run for run in results.records if run.spec_hash == card.spec_hash]) for card in cards]
     return tuple(summarise(records, card) for card, records in by_block if records)
@@ -26,7 +26,7 @@ def summaries(results: Results) -> tuple[Summary, ...]:
 def idle_runs(results: Results) -> tuple[RunRecord, ...]:
     """Return the runs of blocks that the grid had once and has no more: no number is made of them."""
     cards = results.cards
-    if len(cards) < 2 and not (cards and cards[0].dropped):
+    if not _is_grid(cards):
         return ()
     blocks = {card.spec_hash for card in cards}
     return tuple(record for record in results.records if record.spec_hash not in blocks)
@@ -41,6 +41,11 @@ def study_text(blocks: Sequence[Summary], cards: Sequence[StudyCard]) -> Verdict
         return verdict_text(blocks[0]) if blocks else VerdictText("")
     labelled = tuple((s.card.block or s.card.name, verdict_text(s)) for s in blocks if s.card is not None)
     return VerdictText("", blocks=labelled, correction=_correction_sentence(cards))
+
+
+def _is_grid(cards: Sequence[StudyCard]) -> bool:
+    """Return whether a study has several blocks, or had before its file changed."""
+    return len(cards) > 1 or any(card.dropped for card in cards)
 
 
 def _correction_sentence(cards: Sequence[StudyCard]) -> str:
