@@ -162,7 +162,7 @@ class Agenda:
         """
         runs = [self.finished[run.run_id] for run in self._tunings[time][cell] if run.run_id in self.finished]
         spec = self.study.spec
-        return trials_of(runs, spec.metric(), spec.trials(), spec.tuning_seeds(time), spec.tuning.objectives[1:])
+        return trials_of(runs, spec.metric(), spec.trials(cell), spec.tuning_seeds(time), spec.tuning.objectives[1:])
 
     def trials_from(self, number: int, cell: CellKey, time: int = 0) -> list[Trial]:
         """Return the trials of a cell from `number` on up to the first that isn't finished, at the cost of these alone.
@@ -176,7 +176,7 @@ class Agenda:
             if record is None:
                 break
             runs.append(record)
-        return trials_of(runs, spec.metric(), spec.trials(), seeds, spec.tuning.objectives[1:])
+        return trials_of(runs, spec.metric(), spec.trials(cell), seeds, spec.tuning.objectives[1:])
 
     def evaluated(self, cell: CellKey, time: int = 0) -> list[RunRecord]:
         """Return the finished evaluation runs of a cell, in order of their seeds."""
@@ -273,7 +273,7 @@ class Agenda:
         Where there are no trials, the number is None, and there are no settings but the study's own.
         """
         spec = self.study.spec
-        asked = spec.trials() if budget is None else budget
+        asked = min(spec.trials(cell), spec.trials() if budget is None else budget)
         trials = [trial for trial in self.trials(cell, time) if trial.number < asked]
         if len(trials) < asked:
             return None

@@ -211,7 +211,7 @@ def _row(block: Agenda, cell: CellKey) -> tuple[str, ...]:
     evaluated = [block.evaluated(cell, time) for time in times]
     return (
         f"{_in_block(block)}{cell.label(spec.function)}",
-        f"{sum(map(len, trials))}/{len(times) * spec.trials()}",
+        f"{sum(map(len, trials))}/{len(times) * spec.trials(cell)}",
         f"{sum(map(len, evaluated))}/{len(times) * spec.evaluation.seeds}",
         _best(trials[0], spec.metric()),
         _mean(evaluated[0], spec.evaluation.metric),

@@ -194,8 +194,9 @@ def _cells(studies: Sequence[ResolvedStudy]) -> Table:
     for study in studies:
         spec = study.spec
         times = f"{spec.times_tuned()} × " if spec.times_tuned() > 1 else ""
-        trials = f"{times}{spec.trials()} on {len(spec.tuning_seeds())} seeds" if spec.trials() else "0"
+        on = f" on {len(spec.tuning_seeds())} seeds" if spec.trials() else ""
         for place, cell in enumerate(spec.cells()):
+            trials = f"{times if on else ''}{spec.trials(cell)}{on}"
             in_grid = ("" if place else study.block, cell.label(spec.function))
             names = in_grid if grid else (cell.function, cell.arm, cell.net or "–")
             table.add_row(*names, trials, f"{times}{spec.evaluation.seeds}")

@@ -6,13 +6,25 @@ from typing import Any, get_origin
 
 from trans4init.ablations.errors import InputError
 
-__all__ = ["LISTED", "nets_of_each_size"]
+__all__ = ["OPTIONS", "nets_of_each_size", "options_of"]
 
-_MLPS = ("fourier-mlp", "mlp", "mlp-gelu", "mlp-relu", "siren")
-_OTHERS = ("deep-set", "fourier", "linear", "piecewise-linear", "rational", "spline")
-LISTED: Mapping[str, tuple[str, ...]] = dict.fromkeys(_MLPS, ("hidden",)) | dict.fromkeys(_OTHERS, ())
-"""The options of a net that are lists themselves. Nets that aren't here are asked, which imports torch: seconds, in
-commands that need no torch otherwise."""
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "deep-set": ("summed", "hidden"),
+    "fourier": ("frequencies",),
+    "fourier-mlp": ("hidden", "frequencies", "fixed"),
+    "linear": (),
+    "mlp": ("hidden", "activation"),
+    "mlp-gelu": ("hidden",),
+    "mlp-relu": ("hidden",),
+    "piecewise-linear": ("pieces",),
+    "rational": ("numerator", "denominator"),
+    "siren": ("hidden", "omega"),
+    "spline": ("intervals",),
+}
+"""The options of each net's size. Nets that aren't here are asked, which imports torch: seconds, in commands that need
+no torch otherwise."""
+_LISTED = tuple((net, "hidden") for net in ("fourier-mlp", "mlp", "mlp-gelu", "mlp-relu", "siren"))
+"""The options that are lists themselves, each with its net."""
 _NAMES = ("name", "label")
 
 
@@ -37,6 +49,15 @@ def nets_of_each_size(net: Mapping[str, Any], where: str) -> list[dict[str, Any]
     ]
 
 
+def options_of(net: str) -> tuple[str, ...]:
+    """Return the names of the options of a net's size; raises InputError for a net that there isn't."""
+    if net in OPTIONS:
+        return OPTIONS[net]
+    from trans4init.ablations.nets import net_class
+
+    return tuple(net_class(net).Size.model_fields)
+
+
 def _has_several(net: Mapping[str, Any], key: str, value: Any) -> bool:
     if not isinstance(value, list):
         return False
@@ -45,8 +66,8 @@ def _has_several(net: Mapping[str, Any], key: str, value: Any) -> bool:
 
 def _is_listed(name: Any, option: str) -> bool:
     """Return whether an option of a net is itself a list; of a net that isn't there, that all lists are."""
-    if name in LISTED:
-        return option in LISTED[name]
+    if name in OPTIONS:
+        return (name, option) in _LISTED
     from trans4init.ablations.nets import net_class
 
     try:

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trans4init.ablations.errors import FaultError, shown
@@ -66,6 +65,7 @@ class OptunaDatabase:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec, self._server = spec, server
+        self._distributions = {tuned.name: distribution(tuned) for tuned in spec.tuning.ranges()}
         self._name = f"{spec.name} / {block}" if block else spec.name
         self._storage = _open_server(server) if server else _open_file(spec, folder / "optuna.db")
         self._kept: dict[tuple[CellKey, int], _Kept] = {}
@@ -151,7 +151,7 @@ class OptunaDatabase:
             state=state,
             values=list(trial.weighed) if state == TrialState.COMPLETE else None,
             params={name: for_optuna(value) for name, value in trial.settings.items()},
-            distributions=self._distributions(),
+            distributions={name: self._distributions[name] for name in trial.settings},
             user_attrs={
                 **{f"{metric} of seed {seed}": value for seed, value in trial.values.items()},
                 **{f"run of seed {run.seed}": run.run_id for run in trial.runs},
@@ -181,10 +181,6 @@ class OptunaDatabase:
             names = [f"{metric.name} ({metric.unit})", *self._spec.other_objectives()]
             study.set_metric_names(names)  # else dashboards number their axes
         return study
-
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        return {tuned.name: distribution(tuned) for tuned in self._spec.tuning.ranges()}
-
 
 def _reason(error: str) -> str:
     """Return the last line of an error, which says what went wrong."""

@@ -2,17 +2,18 @@
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.seeding import derived_seed
 from trans4init.ablations.study.optuna_names import SAMPLERS
+from trans4init.ablations.study.space import NET
 from trans4init.ablations.study.tuner import rounded
 from trans4init.ablations.study.tuning_section import SHARED
-from trans4init.reports.records.optuna_ranges import distribution, for_optuna
-from trans4init.reports.records.tuning_design import Setting, TunedRange
+from trans4init.reports.records.optuna_ranges import for_optuna, suggested
+from trans4init.reports.records.tuning_design import EXHAUSTIVE, Setting, TunedRange
 
 if TYPE_CHECKING:
     import optuna
@@ -25,8 +26,6 @@ __all__ = ["Proposals", "check_sampler", "directions", "without_optunas_warnings
 
 _WITHOUT_RESULTS = ("random", "qmc", "grid", "brute-force")
 """Samplers whose proposals depend on no result: all of theirs are one generation."""
-_OWN_POINTS = ("grid", "brute-force")
-"""Samplers that only propose points of their own, so that the study's own settings aren't tried first."""
 
 
 class Proposals:
@@ -38,12 +37,13 @@ class Proposals:
 
     def __init__(self, spec: "StudySpec", cell: "CellKey", time: int) -> None:
         """time: which time the study is tuned, from 0."""
-        self._spec, self._ranges = spec, spec.tuning.ranges()
-        self._distributions = {tuned.name: distribution(tuned) for tuned in self._ranges}
+        self._spec, self._cell = spec, cell
+        self._ranges = sorted(spec.ranges(cell), key=lambda tuned: tuned.name != NET)
         seed = derived_seed(spec.tuning.seed + time, str(cell), cell.function, "sampler") % 2**32
-        self._study = _study(spec, seed)
-        if spec.tuning.sampler.name not in _OWN_POINTS:
-            self._study.enqueue_trial({name: for_optuna(value) for name, value in spec.own_settings(cell.net).items()})
+        self._study = _study(spec, self._ranges, seed)
+        if spec.tuning.sampler.name not in EXHAUSTIVE:
+            own = spec.acting(cell, spec.own_settings(cell.net))
+            self._study.enqueue_trial({name: for_optuna(value) for name, value in own.items()})
         self._asked: list[optuna.Trial] = []
         self._told = 0
         self.settings: list[dict[str, Setting]] = []
@@ -52,16 +52,16 @@ class Proposals:
     def learn(self, finished: Sequence["Trial"]) -> bool:
         """Propose the next generation if every trial proposed so far is among the finished ones; return whether."""
         done = {trial.number: trial for trial in finished}
-        if len(self.settings) >= self._spec.trials() or any(n not in done for n in range(len(self.settings))):
+        asked = self._spec.trials(self._cell)
+        if len(self.settings) >= asked or any(n not in done for n in range(len(self.settings))):
             return False
         with without_optunas_warnings():
             for number in range(self._told, len(self._asked)):
                 self._tell(self._asked[number], done[number])
             self._told = len(self._asked)
-            for _ in range(min(self._generation(), self._spec.trials() - len(self.settings))):
-                trial = self._study.ask(self._distributions)
-                self._asked.append(trial)
-                self.settings.append({tuned.name: self._value(tuned, trial.params) for tuned in self._ranges})
+            for _ in range(min(self._generation(), asked - len(self.settings))):
+                self._asked.append(self._study.ask())
+                self.settings.append(self._suggested(self._asked[-1]))
         return True
 
     def _generation(self) -> int:
@@ -80,8 +80,15 @@ class Proposals:
         else:
             self._study.tell(trial, list(result.weighed))
 
-    def _value(self, tuned: TunedRange, proposed: Mapping[str, Any]) -> Setting:
-        value = proposed[tuned.name]
+    def _suggested(self, trial: "optuna.Trial") -> dict[str, Setting]:
+        """Return what the sampler suggests of the settings that act on the cell: of those of nets, the kind decides."""
+        settings: dict[str, Setting] = {}
+        for tuned in self._ranges:
+            if self._spec.acting(self._cell, {**settings, tuned.name: tuned.at(0.0)}).keys() > settings.keys():
+                settings[tuned.name] = self._value(tuned, suggested(tuned, trial))
+        return dict(sorted(settings.items()))
+
+    def _value(self, tuned: TunedRange, value: Any) -> Setting:
         if tuned.choices:
             return next(list(c) if isinstance(c, tuple) else c for c in tuned.choices if for_optuna(c) == value)
         return rounded(tuned, value)
@@ -103,22 +110,20 @@ def check_sampler(spec: "StudySpec") -> None:
     if spec.tuning.sampler.name == SHARED:
         return
     try:
-        _study(spec, 0)
+        _study(spec, spec.tuning.ranges(), 0)
     except (TypeError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"[tuning] sampler {spec.tuning.sampler} can't be used: {reason}") from None
 
 
-def _study(spec: "StudySpec", seed: int) -> "optuna.Study":
+def _study(spec: "StudySpec", ranges: Sequence[TunedRange], seed: int) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = spec.tuning.sampler
     options = sampler.options()
     if sampler.name == "grid":
-        options["search_space"] = {
-            tuned.name: [for_optuna(value) for value in tuned.values()] for tuned in spec.tuning.ranges()
-        }
+        options["search_space"] = {tuned.name: [for_optuna(value) for value in tuned.values()] for tuned in ranges}
     with without_optunas_warnings():
         made = getattr(optuna.samplers, SAMPLERS.classes[sampler.name])(seed=seed, **options)
         if sampler.name == "cma-es":

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from trans4init.ablations.settings.toml_file import shipped_files
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.study.error_budget import BUDGET_ARM, FAMILY, ErrorBudgetSection
+from trans4init.ablations.study.net_sizes import options_of
 from trans4init.ablations.study.sections import (
     Baseline,
     EvaluationSection,
@@ -27,12 +29,12 @@ from trans4init.ablations.study.sections import (
     Section,
     ThroughputSection,
 )
-from trans4init.ablations.study.space import NET
+from trans4init.ablations.study.space import NET, of_nets
 from trans4init.ablations.study.storage import StorageSection
 from trans4init.ablations.study.tuning_section import TuningSection
 from trans4init.reports.records.metrics import PARAMETERS, PARAMETERS_ADDED, TRAINING_THROUGHPUT
 from trans4init.reports.records.schema import CellKey, Metric
-from trans4init.reports.records.tuning_design import Setting
+from trans4init.reports.records.tuning_design import Setting, TunedRange, of_cell, trials_of_cell
 from trans4init.reports.speed.speeds import STUDY
 from trans4init.reports.study_report.tuning import Weighing
 
@@ -219,9 +221,24 @@ class StudySpec(Section):
                 own[tuned.name] = getattr(self.training, tuned.name)
         return own
 
-    def trials(self) -> int:
-        """Return the number of tuning trials of each cell: 0 without a search space."""
-        return self.tuning.trials if self.tuning.space else 0
+    def ranges(self, cell: CellKey) -> tuple[TunedRange, ...]:
+        """Return the ranges that act on a cell: those of nets only where it has one."""
+        return of_cell(self.tuning.ranges(), bool(cell.net))
+
+    def acting(self, cell: CellKey, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+        """Return those of a trial's settings that act on a cell: of a net's size the options that its kind has."""
+        own = {tuned.name: settings[tuned.name] for tuned in self.ranges(cell) if tuned.name in settings}
+        if not of_nets(own):
+            return own
+        kind = str(own[NET]) if self.searches_nets() else self.net(cell.net).name
+        lacking = of_nets(own).keys() - set(options_of(kind))
+        return {name: value for name, value in own.items() if name.removeprefix("nets.") not in lacking}
+
+    def trials(self, cell: CellKey | None = None) -> int:
+        """Return the number of tuning trials that are asked for, or those of one cell: 0 without a search space."""
+        if not self.tuning.space or cell is None:
+            return self.tuning.trials if self.tuning.space else 0
+        return trials_of_cell(self.tuning.ranges(), self.tuning.sampler.name, bool(cell.net), self.tuning.trials)
 
     def times_tuned(self) -> int:
         """Return how often the study is tuned, and every cell evaluated with what that chose: 1 without a space."""
@@ -241,9 +258,9 @@ class StudySpec(Section):
         They are as many each time that the study is tuned, and as many seeds for each smaller budget. A run that two of
         these ask for alike counts twice.
         """
-        tuned = self.times_tuned() * self.trials() * len(self.tuning_seeds())
+        tuned = self.times_tuned() * sum(map(self.trials, self.cells())) * len(self.tuning_seeds())
         evaluated = (self.times_tuned() + len(self.budgets())) * self.evaluation.seeds
-        return len(self.cells()) * (tuned + evaluated)
+        return tuned + len(self.cells()) * evaluated
 
     def metric(self) -> Metric:
         """Return the metric that the verdict is about."""

@@ -15,7 +15,7 @@ from trans4init.ablations.settings.base import (
 from trans4init.ablations.settings.numbers import LARGEST_SEED, Count
 from trans4init.ablations.study.optuna_names import PRUNERS, SAMPLERS, OptunaChoice
 from trans4init.ablations.study.space import Range, check_range, checked_space, tuned_range
-from trans4init.reports.records.tuning_design import TunedRange
+from trans4init.reports.records.tuning_design import EXHAUSTIVE, TunedRange
 
 __all__ = ["SEEDS_APART", "SHARED", "TuningSection"]
 
@@ -52,8 +52,8 @@ class TuningSection(BaseModel):
     generation: Count = 8
     """Number of trials that a sampler of Optuna's proposes at once, knowing the results of all generations before."""
     objectives: tuple[str, ...] = ()
-    """Metrics that tuning weighs, the judged one first; of the trials within the margin of the best in it, the one that
-    is best in the others is evaluated. Empty: the judged metric alone."""
+    """Metrics that tuning weighs, the judged one first; of the trials within half the margin of the best in it, the one
+    that is best in the others is evaluated. Empty: the judged metric alone."""
     budgets: tuple[Count, ...] = ()
     """Smaller numbers of trials whose best setting is evaluated as well: the report says which words depend on it."""
     roles: dict[str, Role] = Field(default={})
@@ -117,7 +117,7 @@ class TuningSection(BaseModel):
                 hint = f"; did you mean {close!r}?" if close else ""
                 raise ValueError(f"roles calls {name} {role}, but it has no range in the space{hint}")
         points = self._points()
-        if self.sampler.name in ("grid", "brute-force"):
+        if self.sampler.name in EXHAUSTIVE:
             continuous = [tuned.name for tuned in self.ranges() if tuned.count() is None]
             if continuous:
                 raise ValueError(f"sampler {self.sampler.name!r} needs choices or steps: {continuous[0]} has neither")

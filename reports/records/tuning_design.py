@@ -1,17 +1,19 @@
 """Describe what tuning tried: the ranges of the settings, and the seeds that each trial is run with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Setting", "TunedRange", "TuningDesign", "shapes_runs"]
+__all__ = ["EXHAUSTIVE", "Setting", "TunedRange", "TuningDesign", "of_cell", "shapes_runs", "trials_of_cell"]
 
 Setting = float | int | bool | str | list[Any]
 """The value of a setting, as JSON has it: a list is one value, such as the hidden widths of a net."""
 
 Choice = float | int | bool | str | tuple[Any, ...]
 """A setting's value where it must be hashable."""
+EXHAUSTIVE = ("grid", "brute-force")
+"""Samplers of Optuna's that try every point of a space once."""
 _EDGE = 0.05
 """`TunedRange.edge` calls so large a share of a range, at either end, its edge."""
 _ROUNDING = 1e-9
@@ -123,6 +125,10 @@ class TuningDesign:
     roles: tuple[tuple[str, str], ...] = ()
     """What the study calls its settings, by name: scientific, nuisance or fixed."""
 
+    def trials(self, has_net: bool, budget: int) -> int:
+        """Return how many trials a cell has, where `budget` are asked for in every cell."""
+        return trials_of_cell(self.ranges, self.sampler.partition(" ")[0], has_net, budget)
+
     def further(self) -> tuple["TuningDesign", ...]:
         """Return the design of each further time."""
         return tuple(replace(self, seeds=seeds, again=()) for seeds in self.again)
@@ -158,9 +164,29 @@ class TuningDesign:
         )
 
 
+def of_cell(ranges: Sequence[TunedRange], has_net: bool) -> tuple[TunedRange, ...]:
+    """Return those ranges that act on a cell: those of nets only where it has one."""
+    return tuple(tuned for tuned in ranges if has_net or not _is_of_nets(tuned.name))
+
+
+def trials_of_cell(ranges: Sequence[TunedRange], sampler: str, has_net: bool, budget: int) -> int:
+    """Return how many trials a cell has, where `budget` are asked for: no more than there are points to try.
+
+    There is one point where no range acts on the cell; of other spaces only samplers that try each point once run out.
+    """
+    own = of_cell(ranges, has_net)
+    if (own or not ranges) and sampler not in EXHAUSTIVE:
+        return budget
+    return min(budget, math.prod(tuned.count() or budget for tuned in own))
+
+
 def shapes_runs(settings: Mapping[str, Setting]) -> dict[str, Setting]:
     """Return those settings of a trial that a fit and a speed depend on: of nets and models."""
-    return {name: value for name, value in settings.items() if name == "net" or name.startswith(("nets.", "model."))}
+    return {n: value for n, value in settings.items() if _is_of_nets(n) or n.startswith("model.")}
+
+
+def _is_of_nets(name: str) -> bool:
+    return name == "net" or name.startswith("nets.")
 
 
 def _choice(value: Setting | Choice) -> Choice:

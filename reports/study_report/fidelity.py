@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trans4init.reports.formats import setting, spoken
 from trans4init.reports.records import metrics
 from trans4init.reports.records.schema import RunRecord
 
@@ -18,6 +19,7 @@ class FidelityRow:
 
     function: str
     net: str
+    """The net's name, with what its trial has chosen."""
     region: str
     """The region's name, such as 0..127."""
     fitted: bool
@@ -49,7 +51,7 @@ def fidelity(records: Iterable[RunRecord]) -> tuple[FidelityRow, ...]:
         single = fit.run_id if fit.card is None else ""
         parameters = fit.last(metrics.NET_PARAMETERS.name)
         if _by_region(fit)[0]:
-            alike.setdefault((fit.cell, parameters, fit.spec_hash, fit.notes.get("fitted_on"), single), []).append(fit)
+            alike.setdefault((fit.cell, parameters, _with_settings(fit), fit.spec_hash, fit.notes.get("fitted_on"), single), []).append(fit)
     return tuple(row for group in alike.values() for row in _rows(group))
 
 
@@ -64,7 +66,7 @@ def _rows(fits: Sequence[RunRecord]) -> list[FidelityRow]:
         fitted = region == first.notes.get("fitted_on", "")
         row = FidelityRow(
             first.cell.function,
-            first.cell.net,
+            _with_settings(first),
             region,
             fitted,
             _over_fits(np.mean, errors),
@@ -75,6 +77,15 @@ def _rows(fits: Sequence[RunRecord]) -> list[FidelityRow]:
         )
         rows.append(row)
     return rows
+
+
+def _with_settings(fit: RunRecord) -> str:
+    """Return the name of a fit's net, with the settings that tuning chose: "searched (rational, numerator 3)"."""
+    kind = [str(value) for name, value in fit.parameters.items() if name == "net"]
+    sizes = [
+        f"{spoken(name.rpartition('.')[2])} {setting(value)}" for name, value in fit.parameters.items() if name != "net"
+    ]
+    return f"{fit.cell.net} ({', '.join([*kind, *sizes])})" if fit.parameters else fit.cell.net
 
 
 def _by_region(record: RunRecord) -> tuple[dict[str, dict[str, float]], dict[str, float]]:

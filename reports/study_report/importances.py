@@ -35,7 +35,7 @@ class Importances:
 def estimate_importances(summary: Summary) -> Importances:
     """Return the importances of every tuned cell's settings by functional ANOVA (Hutter et al., ICML 2014).
 
-    A trial with a run that diverged or failed has no value, and doesn't count.
+    A trial with a run that diverged or failed has no value, and doesn't count. A setting alone explains all: none is given.
     """
     if summary.card is None or summary.metric is None:
         return Importances()
@@ -52,8 +52,12 @@ def estimate_importances(summary: Summary) -> Importances:
         few = f"How much each setting matters is not estimated from fewer than {FEWEST_TRIALS} trials with a value."
     elif len(enough) < len(many):
         few = "Where all trials have the same value, no setting matters more than another."
+    if any(len({frozenset(trial.settings) for trial in trials}) > 1 for trials in enough.values()):
+        of_some = "Of settings that only some trials have, such as the size of one kind of net, none is estimated."
+        few = f"{few} {of_some}".lstrip()
     try:
-        return Importances({cell: _shares(trials, summary.metric, design) for cell, trials in enough.items()}, few)
+        shares = {cell: _shares(trials, summary.metric, design) for cell, trials in enough.items()}
+        return Importances({cell: of_cell for cell, of_cell in shares.items() if len(of_cell) > 1}, few)
     except ModuleNotFoundError as error:
         return Importances({}, f"How much each setting matters is not estimated: {error.name} is not installed here.")
 
@@ -63,10 +67,11 @@ def _shares(trials: Sequence[Trial], metric: Metric, design: TuningDesign) -> Ma
     import optuna  # here, since it takes a second, and most reports have fewer trials
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ranges = {tuned.name: distribution(tuned) for tuned in design.ranges}
+    by_name = {tuned.name: distribution(tuned) for tuned in design.ranges}
     study = optuna.create_study(direction="maximize" if metric.higher_is_better else "minimize")
     for trial in sorted(trials, key=lambda trial: trial.number):
-        settings = {name: for_optuna(value) for name, value in trial.settings.items() if name in ranges}
+        settings = {name: for_optuna(value) for name, value in trial.settings.items() if name in by_name}
+        ranges = {name: by_name[name] for name in settings}
         study.add_trial(optuna.trial.create_trial(value=trial.mean, params=settings, distributions=ranges))
     with warnings.catch_warnings(action="ignore"):
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=_SEED)

@@ -15,6 +15,7 @@ from trans4init.reports.statistics import Estimate
 from trans4init.reports.study_report.comparing import Compared, compare_cells, mean_of
 from trans4init.reports.study_report.counted_runs import (
     evaluated_runs,
+    fits_that_count,
     is_of,
     metric_called,
     trials_per_cell,
@@ -156,7 +157,7 @@ class Summary:
         """Return how the best setting is chosen where tuning weighs several metrics, as part of a sentence."""
         assert self.card is not None
         others = ", then ".join(spoken(name) for name in self.card.tuning.objectives[1:])
-        return f"of the trials within the margin of the best, the one that is best in {others} is chosen"
+        return f"of the trials within half the margin of the best, the one that is best in {others} is chosen"
 
     def times_tuned(self) -> int:
         """Return how often the study was tuned and every cell evaluated with what that chose; 1 if it wasn't tuned."""
@@ -189,7 +190,7 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
         card=card,
         metric=metric_called(card.metric, records) if card else None,
         cells=cells,
-        fidelity=fidelity(records),
+        fidelity=fidelity(fits_that_count(records, tuned)),
         failures=tuple(record for record in records if record.status not in ("ok", "pruned")),
         environments=_environments(records),
         tuning_trials=trials_per_cell(records, card) if card else 0,

@@ -146,7 +146,8 @@ class Weighing:
     """Says how tuning weighs further metrics against the judged one."""
 
     margin: float
-    """How much worse than the best in the judged metric a trial may be to be chosen for the others."""
+    """The study's margin. A trial that is worse by up to half of it than the best in the judged metric may be chosen
+    for the others: it is to be equivalent when it is evaluated, and half is room for what seeds differ by."""
     others: Mapping[str, bool]
     """The further metrics in the order of their weight, and whether more of each is better."""
 
@@ -155,7 +156,7 @@ def best_first(trials: Iterable[Trial], metric: Metric, weighing: Weighing | Non
     """Return trials from the best to the worst by the mean of `metric`, of equal ones the earlier first.
 
     A trial with a run that diverged or failed comes after every trial that has fewer of these. With several
-    objectives the first is that trial, within the margin of the best, which is best in the others.
+    objectives the first is that trial, within half the margin of the best, which is best in the others.
     """
     sign = -1 if metric.higher_is_better else 1
 
@@ -165,7 +166,7 @@ def best_first(trials: Iterable[Trial], metric: Metric, weighing: Weighing | Non
     ranked = sorted(trials, key=rank)
     if weighing is None or not ranked or ranked[0].mean is None:
         return ranked
-    limit = sign * ranked[0].mean + weighing.margin
+    limit = sign * ranked[0].mean + weighing.margin / 2
 
     def cost(trial: Trial) -> tuple[float, ...]:
         known = weighing.others.items()

@@ -9,7 +9,7 @@ from trans4init.ablations.errors import InputError
 from trans4init.ablations.nets import list_nets, net_class
 from trans4init.ablations.study import net_sizes
 from trans4init.ablations.study.grid import load_grid, load_study
-from trans4init.ablations.study.net_sizes import LISTED, nets_of_each_size
+from trans4init.ablations.study.net_sizes import OPTIONS, nets_of_each_size, options_of
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.resolving import resolve
 from trans4init.ablations.study.spec import shipped_studies
@@ -127,12 +127,16 @@ def test_a_net_has_several_sizes_where_an_option_has_a_list_too_many():
         made(name="piecewise-linear", pieces=[])
 
 
-def test_the_nets_options_that_are_lists_are_those_of_the_nets(monkeypatch):
+def test_the_options_of_nets_and_which_are_lists_are_those_of_the_nets(monkeypatch):
     """So that a net which isn't in the list, such as one of a user's file, is asked and answers alike."""
-    assert set(LISTED) == set(list_nets())
-    options = {(name, option) for name in LISTED for option in net_class(name).Size.model_fields}
+    assert set(OPTIONS) == set(list_nets())
+    assert {name: set(options) for name, options in OPTIONS.items()} == {
+        name: set(net_class(name).Size.model_fields) for name in OPTIONS
+    }
+    options = {(name, option) for name in OPTIONS for option in OPTIONS[name]}
     known = {pair: net_sizes._is_listed(*pair) for pair in options}
-    monkeypatch.setattr(net_sizes, "LISTED", {})
+    monkeypatch.setattr(net_sizes, "OPTIONS", {})
+    assert all(set(options_of(name)) == set(net_class(name).Size.model_fields) for name in list_nets())
     assert {pair: net_sizes._is_listed(*pair) for pair in options} == known
     assert set(known.values()) == {True, False}
     assert net_sizes._is_listed("no-such-net", "pieces")

@@ -5,6 +5,7 @@ import pytest
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.study.grid import load_study
+from trans4init.ablations.study.proposals import Proposals
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.tuner import settings_to_try
 from trans4init.ablations.study.work import build_model, build_task, check_study
@@ -183,10 +184,40 @@ def test_each_net_has_its_own_size_in_the_first_trial(tiny_study, tmp_path):
     space = "nets.hidden = { choices = [[6], [8]] }"
     spec = load_study(str(tiny_study((SPACE, space), (net, two))))
     study = ResolvedStudy(spec, "f", capture(), tmp_path / "runs", "")
-    first = {run.cell.net: run.parameters["nets.hidden"] for run in study.tune_requests() if run.trial == 0}
-    assert (first["siren"], first["fourier-mlp"]) == ([6], [8])
+    first = {run.cell.net: run.parameters for run in study.tune_requests() if run.trial == 0}
+    assert (first["siren"], first["fourier-mlp"]) == ({"nets.hidden": [6]}, {"nets.hidden": [8]})
     with pytest.raises(InputError, match=r"chooses nets.hidden: give net 'fourier-mlp' one size"):
         load_study(str(tiny_study((SPACE, space), (net, net.replace("[8]", "[[6], [8]]")))))
+
+
+def test_settings_of_nets_are_tried_where_they_act_and_once_where_none_does(tiny_study, tmp_path):
+    """The sizes of another kind of net would be noise to the sampler, and trials without any setting are all alike."""
+    nets = '[[nets]]\nname = "fourier-mlp"\nhidden = [8]\nfrequencies = 4'
+    sizes = 'net = { choices = ["fourier-mlp", "siren"] }\nnets.frequencies = { low = 2, high = 4 }'
+    for tuning, sampler in (("trials = 6", "shared"), ('trials = 6\nsampler = "tpe"', "tpe")):
+        spec = load_study(
+            str(tiny_study((nets, ""), (SPACE, sizes), ("trials = 2", tuning), ("fine-tuned", "from-scratch")))
+        )
+        learned = next(cell for cell in spec.cells() if cell.net)
+        assert spec.tuning.sampler.name == sampler
+        assert [spec.trials(cell) for cell in spec.cells()] == [6 if cell.net else 1 for cell in spec.cells()]
+        assert spec.training_runs() == 2 * 6 + 3 * 1 + spec.evaluation.seeds * len(spec.cells())
+        study = ResolvedStudy(spec, "f", capture(), tmp_path / "runs", "")
+        if sampler == "shared":
+            tried = [run.parameters for run in study.tune_requests() if run.seed == 1000]
+        else:
+            proposals = Proposals(spec, learned, 0)
+            proposals.learn([])
+            tried = proposals.settings
+        assert {frozenset(settings) for settings in tried if settings} == {
+            frozenset(["net"]),
+            frozenset(["net", "nets.frequencies"]),
+        }
+        assert all((settings["net"] == "siren") == (len(settings) == 1) for settings in tried if settings)
+    assert len(tried) == 6
+    with_rate = load_study(str(tiny_study((nets, ""), (SPACE, f"{sizes}\n{SPACE}"), ("fine-tuned", "from-scratch"))))
+    assert [with_rate.trials(cell) for cell in with_rate.cells()] == [2] * len(with_rate.cells())
+    assert with_rate.acting(with_rate.reference(), with_rate.own_settings()) == {"learning_rate": 0.01}
 
 
 def test_a_grid_has_each_value_of_a_logarithmic_range_of_whole_numbers_once():
