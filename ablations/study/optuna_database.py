@@ -182,6 +182,7 @@ class OptunaDatabase:
             study.set_metric_names(names)  # else dashboards number their axes
         return study
 
+
 def _reason(error: str) -> str:
     """Return the last line of an error, which says what went wrong."""
     return error.strip().splitlines()[-1]

@@ -240,9 +240,7 @@ class ResolvedStudy:
             return []
         shared = settings_to_try(spec.tuning.ranges(), spec.own_settings(), spec.tuning.seed + time, spec.trials())
         return [
-            self.tune_request(
-                cell, trial, spec.acting(cell, settings if trial else spec.own_settings(cell.net)), seed
-            )
+            self.tune_request(cell, trial, spec.acting(cell, settings if trial else spec.own_settings(cell.net)), seed)
             for trial, settings in enumerate(shared)
             for seed in spec.tuning_seeds(time)
             for cell in spec.cells()

@@ -60,7 +60,7 @@ def fits_that_count(records: Iterable[RunRecord], tuned: Mapping[CellKey, CellTu
 
 
 def trials_per_cell(records: Iterable[RunRecord], card: StudyCard) -> int:
-    """Return how many trials are asked for in each cell; of a card that doesn't say it, how many numbers trials have."""
+    """Return how many trials a study asks for in each cell; of a card that doesn't say it, as many as are numbered."""
     if card.trials is not None:
         return card.trials
     return len({record.trial for record in records if record.phase == "tune"})

@@ -51,7 +51,9 @@ def fidelity(records: Iterable[RunRecord]) -> tuple[FidelityRow, ...]:
         single = fit.run_id if fit.card is None else ""
         parameters = fit.last(metrics.NET_PARAMETERS.name)
         if _by_region(fit)[0]:
-            alike.setdefault((fit.cell, parameters, _with_settings(fit), fit.spec_hash, fit.notes.get("fitted_on"), single), []).append(fit)
+            alike.setdefault(
+                (fit.cell, parameters, _with_settings(fit), fit.spec_hash, fit.notes.get("fitted_on"), single), []
+            ).append(fit)
     return tuple(row for group in alike.values() for row in _rows(group))
 
 

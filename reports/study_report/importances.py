@@ -35,7 +35,8 @@ class Importances:
 def estimate_importances(summary: Summary) -> Importances:
     """Return the importances of every tuned cell's settings by functional ANOVA (Hutter et al., ICML 2014).
 
-    A trial with a run that diverged or failed has no value, and doesn't count. A setting alone explains all: none is given.
+    A trial with a run that diverged or failed has no value, and doesn't count. A setting that is alone explains all of
+    the variance, and has no share.
     """
     if summary.card is None or summary.metric is None:
         return Importances()

@@ -233,7 +233,7 @@ def test_optuna_calls_best_what_is_better_by_the_metric(tiny_study, tmp_path, me
 
 
 def test_the_best_trial_of_several_objectives_is_the_one_that_is_evaluated(tiny_study, tmp_path):
-    """Half the margin is 0.025: a third trial, with a lower loss, makes the first the cheapest that is near enough again."""
+    """Half the margin is 0.025: a third trial with a lower loss makes the first the cheapest near enough again."""
     (tmp_path / "runs").mkdir()
     tuning = 'trials = 3\nobjectives = ["validation_loss", "parameters"]'
     study = ResolvedStudy(load_study(str(tiny_study(("trials = 2", tuning)))), "f", capture(), tmp_path / "runs", "")

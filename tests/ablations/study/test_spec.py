@@ -7,12 +7,16 @@ import pytest
 
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.settings.numbers import LARGEST_SEED
-from trans4init.ablations.study.grid import load_study
+from trans4init.ablations.study.grid import load_grid, load_study
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import StudySpec, TuningSection, checked_name, shipped_studies, spec_hash
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
+
+
+def shipped_specs():
+    return [block.spec for name in shipped_studies() for block in load_grid(name).blocks]
 
 
 def test_the_shipped_studies_are_valid():
@@ -22,19 +26,21 @@ def test_the_shipped_studies_are_valid():
         "first-look",
         "positional-text",
         "positional-text-full",
+        "two-activations",
     }
     for name in shipped_studies():
-        assert load_study(name).name == name
+        assert load_grid(name).name == name
+    assert [name for name in shipped_studies() if len(load_grid(name).blocks) > 1] == ["two-activations"]
 
 
 def test_shipped_studies_try_slot_rates_far_beyond_the_models_and_fit_a_net_for_each_run():
-    tuned = [spec for spec in map(load_study, shipped_studies()) if spec.tuning.space and spec.nets]
+    tuned = [spec for spec in shipped_specs() if spec.tuning.space and spec.nets]
     assert tuned
     for spec in tuned:
         assert spec.tuning.space["slot_learning_rate_ratio"].high >= 10
         assert spec.tuning.seeds_per_trial >= 3
         assert spec.trials() >= 4
-    with_trained_nets = [spec for spec in map(load_study, shipped_studies()) if spec.nets]
+    with_trained_nets = [spec for spec in shipped_specs() if spec.nets]
     assert {spec.fit.seeds for spec in with_trained_nets} == {"per-run"}
 
 
