@@ -1,6 +1,6 @@
 """Say what a changed study file means for the runs that are there: which cells stay valid, and which must run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trans4init.ablations.errors import InputError, shown
@@ -8,7 +8,7 @@ from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.spec import FREE
 from trans4init.reports.records.schema import CellKey, RunRecord, StudyCard
 
-__all__ = ["differences", "refuse_other_conditions", "what_changed"]
+__all__ = ["counts_changed", "differences", "refuse_other_conditions", "what_changed"]
 
 _NAMED = 6
 """How many cells `what_changed` names at most: more make a line that nobody reads."""
@@ -87,6 +87,27 @@ def what_changed(
         of = f" (of {_listed(names)})" if names else ""
         parts.append(f"{_counted(idle, 'finished run')} count{'s' * (idle == 1)} no more{of}")
     return f"The study's file changed: {'; '.join(parts)}."
+
+
+def counts_changed(studies: Sequence[ResolvedStudy], records: Sequence[RunRecord]) -> str | None:
+    """Say in one line which counts and limits differ from those that the newest runs were made with; None if none does.
+
+    A file of before may not set them: another version of this package can have other defaults.
+    """
+    changed: dict[str, str] = {}
+    for study in studies:
+        made = [record for record in records if record.spec_hash == study.spec_hash and record.spec]
+        if not made:
+            continue
+        before, now = max(made, key=lambda record: record.created_at).spec, _content(study)
+        for key in FREE:
+            section, _, name = key.rpartition(".")
+            there, here = (values.get(section, {}) if section else {} for values in (before, now))
+            if isinstance(there, Mapping) and name in there and name in here and there[name] != here[name]:
+                changed[key] = f"{key} is {here[name]}, was {there[name]}"
+    if not changed:
+        return None
+    return f"Other counts than at the last runs: {'; '.join(changed.values())}. Runs that are still asked for stay."
 
 
 def _is_chosen(card: StudyCard, cell: CellKey) -> bool:

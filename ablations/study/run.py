@@ -16,7 +16,7 @@ from trans4init.ablations.lock import held
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.cards import StoredCards, card_before
-from trans4init.ablations.study.changes import refuse_other_conditions, what_changed
+from trans4init.ablations.study.changes import counts_changed, refuse_other_conditions, what_changed
 from trans4init.ablations.study.grid import Grid
 from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.requests import ResolvedStudy
@@ -142,7 +142,8 @@ def _results(studies: Sequence[ResolvedStudy], options: Options, console: Consol
     for path in results.corrupt:
         _say(console, f"{path.name} was damaged and is set aside; what it held is made again.")
     refuse_other_conditions(studies, results.records)
-    if (line := what_changed(studies, results.stored_cards, results.records)) is not None:
+    changes = what_changed(studies, results.stored_cards, results.records), counts_changed(studies, results.records)
+    for line in filter(None, changes):
         _say(console, line)
     return results
 

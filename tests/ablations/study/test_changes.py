@@ -1,10 +1,11 @@
 """What a changed file is said to mean, without a run."""
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
-from trans4init.ablations.study.changes import what_changed
+from trans4init.ablations.study.changes import counts_changed, what_changed
 from trans4init.ablations.study.grid import load_grid
 from trans4init.ablations.study.resolving import resolve
 from trans4init.reports.records.metrics import VALIDATION_LOSS
@@ -45,6 +46,23 @@ def test_cells_that_ran_stay_those_that_did_not_must_run_and_runs_of_dropped_one
         "2 finished runs count no more (of gelu · text: learned-frozen · piecewise-linear-4, gelu · copy: "
         "learned-frozen · piecewise-linear-4)."
     )
+
+
+def test_counts_that_differ_from_those_of_the_newest_runs_are_named(blocks):
+    """A file that doesn't set them has those of the version that reads it."""
+    before = blocks()
+    old, new = evaluated(before[0], before[0].spec.cells()[:2])
+    assert counts_changed(before, [old, new]) is None
+    assert counts_changed(before, []) is None
+    fewer = old.spec["evaluation"] | {"seeds": 1}
+    old = dataclasses.replace(old, created_at=new.created_at - timedelta(1), spec=old.spec | {"evaluation": fewer})
+    assert counts_changed(before, [old, new]) is None  # the newest are those of the last command
+    after = blocks(("seeds = 2", "seeds = 3"), ("rounds = 2", "rounds = 4"))
+    line = counts_changed(after, [old, new])
+    assert (
+        line == "Other counts than at the last runs: evaluation.seeds is 3, was 2. Runs that are still asked for stay."
+    )
+    assert counts_changed(blocks(("seeds = 2", "seeds = 3"), ("steps = 6", "steps = 7")), [new]) is None
 
 
 def test_a_net_that_bisection_chose_is_no_change_of_the_file(tmp_path):
