@@ -19,7 +19,6 @@ ENTRIES = {  # what a person or another process starts by name: nothing imports 
     "ablations.study.calibration.__main__",
     "ablations.study.calibration.permuted",
     "ablations.study.preload",
-    "ablations.training.adamw",  # arrays of runs will
     "bench.cli",
     "bench.pytest_process",
     "bench.tuning_speed",

@@ -33,6 +33,10 @@ class Run:
     """The folder to write the study to."""
     storage: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: optuna.db in that folder)")] = None
     """Optuna's database: postgresql://USER@HOST/DATABASE, or of MySQL; ${NAME} stands for an environment variable."""
+    no_arrays: bool = False
+    """Train every run by itself, never several alike as one tensor program: for comparison, and for doubt."""
+    array_size: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 8, on a GPU 64)")] = None
+    """How many runs that are alike are trained together at most. One by one where that is faster; the log says why."""
     retry_failed: bool = False
     """Run again those runs that failed or ran out of memory."""
     fail_fast: bool = False
@@ -50,6 +54,10 @@ class Run:
 
         if self.fail_fast and self.keep_going:
             raise InputError("--fail-fast and --keep-going are opposites; name one.")
+        if self.array_size is not None and self.array_size < 1:
+            raise InputError(f"--array-size must be at least 1, not {self.array_size}.")
+        if self.array_size is not None and self.no_arrays:
+            raise InputError("--no-arrays and --array-size are opposites; name one.")
         grid = load_grid(
             self.study,
             seeds=self.seeds,
@@ -68,5 +76,6 @@ class Run:
         for block in grid.blocks:
             check_memory(block.spec.model, block.spec.training)
         folder = self.out or Path("runs") / grid.name
-        options = Options(self.study, command, folder, self.executor, self.retry_failed, self.fail_fast)
+        size = 1 if self.no_arrays else self.array_size
+        options = Options(self.study, command, folder, self.executor, self.retry_failed, self.fail_fast, size)
         return run_study(grid, options, console)

@@ -26,6 +26,10 @@ _LATER = frozenset(
 that the hashes of earlier studies stay; a new setting must be added here. Read by TrainingConfig."""
 
 
+_OF_ONE_RUN = ("learning_rate", "weight_decay", "slot_learning_rate_ratio", "slot_weight_decay")
+"""Settings in which runs that are trained together may differ."""
+
+
 class TrainingConfig(BaseModel):
     """Settings of AdamW with a linear warm-up and a schedule. A study's trials change those in its search space."""
 
@@ -108,6 +112,22 @@ class TrainingConfig(BaseModel):
     def evaluated_at(self) -> frozenset[int]:
         """Return the steps after which the model is evaluated."""
         return frozenset(round(self.steps * (n + 1) / self.evaluations) for n in range(self.evaluations))
+
+    def shared(self) -> dict[str, Any]:
+        """Return the settings in which runs that are trained together must agree: all but rates and decays."""
+        return self.model_dump(exclude=set(_OF_ONE_RUN))
+
+    def why_alone(self) -> str:
+        """Return why runs with these settings can't be trained together, as part of a sentence; empty if they can."""
+        if self.compile:
+            return "compiled models aren't stacked"
+        if self.precision == "float16":
+            return "float16 scales the loss of one run"
+        if self.accumulate > 1:
+            return "batches in pieces aren't stacked"
+        if self.patience is not None:
+            return "patience ends each run at a step of its own"
+        return ""
 
     def __str__(self) -> str:
         return f"{self.steps} steps of {self.batch} {self.batch_unit}"

@@ -49,7 +49,8 @@ class FrozenGuard:
 
     def check(self) -> None:
         """Raise FrozenMovedError where a frozen value has a gradient or differs by one bit."""
-        now = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        model = self._model  # a tensor may have several names
+        now = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
         pulled = [name for name in self._frozen if now[name].requires_grad or now[name].grad is not None]
         if pulled:
             raise FrozenMovedError(f"{', '.join(pulled)} is frozen and takes part in the gradient")

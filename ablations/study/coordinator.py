@@ -8,7 +8,7 @@ from types import FrameType
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
 from trans4init.ablations.study.display import Display
-from trans4init.ablations.study.executors.protocol import Advanced, Died, Event, Executor
+from trans4init.ablations.study.executors.protocol import Advanced, Apart, Died, Event, Executor
 from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.optuna_database import DatabaseError, OptunaDatabase, keep_trials
 from trans4init.ablations.study.requests import Request, ResolvedStudy
@@ -97,6 +97,7 @@ class Coordinator:
         if isinstance(event, Advanced):
             self._display.advanced(event)
             return
+        assert not isinstance(event, Apart)  # the executor of arrays, which asks for several runs at once, has it
         records = self._failures(event) if isinstance(event, Died) else event.records
         kept = {} if isinstance(event, Died) else event.kept
         for record in records:
@@ -165,6 +166,7 @@ class Coordinator:
         if not self._stopping or self._told:
             return
         self._told = True
+        self._executor.forget_waiting()
         count = self._executor.running()
         self._display.say(
             f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "

@@ -44,6 +44,10 @@ class Display(Protocol):
         """Show a line of text."""
 
 
+_SHOWN_WAITING = 4
+"""How many runs the live view names of those that wait or start."""
+
+
 class Clock:
     """Estimates the time left from this session's training runs. Fits are excluded: they take a different time."""
 
@@ -123,7 +127,9 @@ class LiveDisplay:
         self._running[requests[0].run_id] = (requests, None)
 
     def advanced(self, event: Advanced[Request]) -> None:
-        """Show the run's step and loss."""
+        """Show the run's step and loss; runs that are trained together are one line."""
+        for request in event.requests:
+            self._running.pop(request.run_id, None)
         self._running[event.requests[0].run_id] = (event.requests, event)
 
     def finished(self, record: RunRecord) -> None:
@@ -146,7 +152,7 @@ class LiveDisplay:
             Text(self._agenda.blocks[0].study.spec.name, style="bold"),
             ProgressBar(total=total, completed=done, width=24),
             f"{done}/{total} done",
-            f"{len(self._running)} running",
+            f"{sum(len(requests) for requests, event in self._running.values() if event)} running",
             Text(f"{failed} failed", style="red" if failed else ""),
             f"{duration(self._clock.elapsed())} gone, {duration(left)} left" if left else "",
         )
@@ -164,11 +170,18 @@ class LiveDisplay:
 
     def _running_lines(self) -> list[RenderableType]:
         lines: list[RenderableType] = []
+        waiting = 0
         for requests, event in self._running.values():
+            if event is None:
+                waiting += 1
+                if waiting > _SHOWN_WAITING:
+                    continue
             far = f"step {event.step}/{event.steps}, loss {event.loss:.4g}" if event else "starting"
             block = self._agenda.block_of(requests[0])
             name = requests[0].label(block.study.spec.function) if len(requests) == 1 else _together(requests)
             lines.append(Text(f"  {_in_block(block)}{name}: {far}", style="dim"))
+        if waiting > _SHOWN_WAITING:
+            lines.append(Text(f"  {waiting - _SHOWN_WAITING} more wait or start", style="dim"))
         return lines
 
 
@@ -229,6 +242,8 @@ def _together(requests: Sequence[Request]) -> str:
     phase, net, count = requests[0].phase, requests[0].cell.net, len(requests)
     if phase == "fit":
         return f"fit: {net}" if count == 1 else f"fit: {net} with {count} seeds"
+    if phase != "throughput":
+        return f"{phase}: {count} runs of {requests[0].cell} together"
     return f"{phase}: {count} cells in turn"
 
 

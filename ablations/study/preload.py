@@ -9,4 +9,4 @@ import torch
 import trans4init.ablations.study.work  # noqa: F401  imported for the forked workers
 
 # The first optimiser of a process imports torch._dynamo, which takes longer than a third of a short run.
-torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)

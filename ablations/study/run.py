@@ -54,6 +54,8 @@ class Options:
     executor: str = "process"
     retry_failed: bool = False
     fail_fast: bool = False
+    array_size: int | None = None
+    """How many runs that are alike are trained together at most; None: as many as suit the machine."""
 
 
 def run_study(study: StudySpec | Grid, options: Options, console: Console) -> int:
@@ -94,7 +96,7 @@ def _run_held(
     checked: whether the study has been built once already.
     """
     folder, name = studies[0].folder, studies[0].spec.name
-    for of in (studies[0].results, folder / SLOTS, *(folder / "checkpoints").glob("*")):
+    for of in (studies[0].results, folder / SLOTS, folder / "checkpoints", *(folder / "checkpoints").glob("*")):
         remove_leftovers(of)
     results = _results(studies, options, console)
     cards = StoredCards(studies, results)
@@ -172,11 +174,13 @@ def _run(
 
     server: where Optuna's database is; None for a file. checked: whether the study has been built once already.
     """
-    from trans4init.ablations.device import parallel_runs
+    from trans4init.ablations.device import accelerator_name, parallel_runs
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.display import make_display
+    from trans4init.ablations.study.executors.arrays import ArrayExecutor
     from trans4init.ablations.study.executors.choose import make_executor
     from trans4init.ablations.study.executors.local import start_server
+    from trans4init.ablations.study.together import AUTOMATIC, Alike
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
@@ -193,6 +197,9 @@ def _run(
     databases = _databases(studies, server)
     mirror = BackgroundMirror(folder, name)
     with make_display(agenda, console) as display:
+        size = options.array_size or AUTOMATIC["gpu" if accelerator_name() else "cpu"]
+        if size > 1:
+            executor = ArrayExecutor(executor, Alike(studies, display.say).key, size, display.say)
         coordinator = Coordinator(agenda, executor, databases, mirror, display, cards.grow, fail_fast=options.fail_fast)
         complete = coordinator.run()
     mirror.drain(MIRROR_PATIENCE)

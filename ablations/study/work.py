@@ -1,7 +1,6 @@
-"""Do one run in a worker process, from its request to its record: fit a net, train and measure, or time cells."""
+"""Do a study's work in a worker process: check it, fit its nets, build its models, and time its cells."""
 
 import dataclasses
-import math
 import time
 import traceback
 import uuid
@@ -29,7 +28,6 @@ from trans4init.ablations.functions import Domain, get_function
 from trans4init.ablations.nets import Net, build_net, net_class
 from trans4init.ablations.slots.arms import REFERENCE_ARM, get_arm
 from trans4init.ablations.slots.guard import ArmRecord
-from trans4init.ablations.slots.kept import kept_slots
 from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.study.optuna_names import BY_SEED
 from trans4init.ablations.study.requests import Request, ResolvedStudy
@@ -38,7 +36,7 @@ from trans4init.ablations.study.space import NET, of_nets
 from trans4init.ablations.study.spec import SEARCHED
 from trans4init.ablations.tasks import TASKS, Task, model_config
 from trans4init.ablations.tasks.base import evaluating
-from trans4init.ablations.training.loop import DivergedError, Prune, PrunedError, TrainingStep, train
+from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, TimedModel, interleaved
 from trans4init.ablations.transformer import Transformer, TransformerConfig
 from trans4init.ablations.transformer.widened import widened
@@ -51,50 +49,16 @@ __all__ = [
     "build_model",
     "build_task",
     "check_study",
+    "described_net",
     "fit_nets",
+    "parameter_count",
     "run_fits",
-    "run_request",
     "run_throughput",
+    "what_went_wrong",
 ]
 
 OnAdvance = Callable[[int, int, float], None]
 """A function that is called with the step, the number of steps of the whole run, and the loss."""
-
-
-def run_request(
-    study: ResolvedStudy, request: Request, on_advance: OnAdvance, keep: Callable[[bytes], None] | None = None
-) -> RunRecord:
-    """Train the model that the request asks for, and return the run's record.
-
-    A run that goes wrong has one too: diverged, oom or failed. keep: called with the content of a file of what an
-    evaluation made of its slots, if that is anything.
-    """
-    start, seconds = time.perf_counter(), dict[int, float]()
-    status: Status = "ok"
-    error = ""
-    notes: dict[str, str] = {}
-
-    study = study.of(request)
-
-    def advance(step: int, steps: int, loss: float) -> None:
-        seconds[step] = time.perf_counter() - start
-        on_advance(step, steps, loss)
-
-    try:
-        measurements, notes = _train(study, request, advance, keep)
-    except PrunedError as trouble:
-        measurements, status, error = [*trouble.measurements], "pruned", str(trouble)
-    except DivergedError as trouble:
-        measurements = [*trouble.measurements, Measurement(study.spec.metric(), None, trouble.step)]
-        status, error = "diverged", str(trouble)
-    except Exception as trouble:  # noqa: BLE001  the run is a `failed` or `oom` record
-        measurements = [Measurement(study.spec.metric(), None)]
-        status, error = _what_went_wrong(trouble)
-    last = max(measurement.step for measurement in measurements)
-    measurements += [Measurement(metrics.WALL_TIME, value, step) for step, value in seconds.items() if step < last]
-    measurements.append(Measurement(metrics.WALL_TIME, time.perf_counter() - start, last))
-    name = accelerator_name()
-    return study.record(request, measurements, accelerator=name, status=status, error=error, notes=notes)
 
 
 def check_study(study: ResolvedStudy, file: str) -> None:
@@ -155,7 +119,7 @@ def fit_nets(
     whichever others are fitted with it.
     """
     spec = study.spec
-    (name, size), domain, shape = _net(study, net), _fit_domain(study), _shape(study)
+    (name, size), domain, shape = described_net(study, net), _fit_domain(study), _shape(study)
     wanted = [Wanted(spec.function, name, size, seed, domain, shape) for seed in seeds]
     return fit_many(wanted, steps=steps, learning_rate=spec.fit.learning_rate, on_step=on_step)
 
@@ -173,7 +137,7 @@ def run_fits(study: ResolvedStudy, requests: list[Request], on_advance: OnAdvanc
                 outcome.save(study.checkpoint(net, seeds[index]))
             outcomes[index] = outcome
     except Exception as trouble:  # noqa: BLE001  the fits are `failed` or `oom` records
-        status, error = _what_went_wrong(trouble)
+        status, error = what_went_wrong(trouble)
         missing = [Measurement(metrics.FIT_LOSS, None)]
         return [study.record(request, missing, status=status, error=error) for request in requests]
     seconds = Measurement(metrics.WALL_TIME, time.perf_counter() - start)
@@ -195,82 +159,11 @@ def _fit_record(
     return study.record(request, measurements, accelerator=name, notes=notes)
 
 
-def _what_went_wrong(trouble: Exception) -> tuple[Status, str]:
-    """Return the status of a run that raised, and why: called where the exception is handled."""
+def what_went_wrong(trouble: Exception) -> tuple[Status, str]:
+    """Return the status of a run that raised, and why."""
     if isinstance(trouble, (MemoryError, torch.OutOfMemoryError)):
         return "oom", str(trouble) or "out of memory"
-    return "failed", traceback.format_exc()
-
-
-def _train(
-    study: ResolvedStudy, request: Request, on_advance: OnAdvance, keep: Callable[[bytes], None] | None
-) -> tuple[list[Measurement], dict[str, str]]:
-    spec = study.spec
-    task = build_task(study)
-    model, record = build_model(study, request.cell, request.seed, task)
-    config, start = study.training, time.perf_counter()
-    measurements = [
-        Measurement(metrics.PARAMETERS, _size(model)),
-        Measurement(metrics.PARAMETERS_ADDED, record.parameters_added),
-    ]
-    if not math.isnan(record.output_difference_max):
-        measurements.append(Measurement(metrics.OUTPUT_DIFFERENCE_MAX, record.output_difference_max))
-        measurements.append(Measurement(metrics.OUTPUT_DIFFERENCE_RMS, record.output_difference_rms))
-    measurements += train(
-        model,
-        task,
-        config,
-        record,
-        seed=request.seed,
-        split="tune" if request.phase == "tune" else "evaluate",
-        on_progress=lambda step, loss: on_advance(step, config.steps, loss),
-        prune=_pruner(study, request),
-    )
-    if metrics.TRAINING_THROUGHPUT.name in spec.tuning.objectives and request.phase == "tune":
-        tokens = config.steps * task.tokens_in(next(task.batches(0, config.batch, "tune", unit=config.batch_unit)))
-        measurements.append(
-            Measurement(metrics.TRAINING_THROUGHPUT, tokens / (time.perf_counter() - start), config.steps)
-        )
-    notes = {"moves": " ".join(record.moves), "frozen": " ".join(record.frozen)}
-    if keep is not None and request.phase == "evaluate":
-        try:
-            kept = kept_slots(model, record, _facts(study, request))
-        except Exception as trouble:  # noqa: BLE001  a training that is done is not lost for a drawing of it
-            notes["slots"] = f"not kept: {type(trouble).__name__}: {trouble}"
-        else:
-            if kept is not None:
-                keep(kept)
-    return measurements, notes
-
-
-def _pruner(study: ResolvedStudy, request: Request) -> Prune | None:
-    """Return what says at each evaluation whether a tuning run falls behind; None where nothing is asked."""
-    if request.phase != "tune" or study.spec.tuning.pruner.name in ("none", BY_SEED):
-        return None
-    from trans4init.ablations.study.pruning import RunPruner
-
-    pruner, metric = RunPruner(study.spec, request.rivals, request.place), study.spec.evaluation.metric
-
-    def stops(step: int, measured: list[Measurement]) -> bool:
-        value = next(m.value for m in measured if m.metric.name == metric)
-        assert value is not None  # else the run has diverged
-        return pruner.stops(step, value)
-
-    return stops
-
-
-def _facts(study: ResolvedStudy, request: Request) -> dict[str, object]:
-    """Return what a file of kept slots says of its run."""
-    cell = request.cell
-    return {
-        "run_id": request.run_id,
-        "study": study.spec.name,
-        "spec_hash": study.spec_hash,
-        "function": cell.function,
-        "arm": cell.arm,
-        "net": {"name": (net := _net(study, cell.net))[0], **net[1]} if cell.net else None,
-        "seed": request.seed,
-    }
+    return "failed", "".join(traceback.format_exception(trouble))
 
 
 def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRecord]:
@@ -289,7 +182,7 @@ def run_throughput(study: ResolvedStudy, requests: list[Request]) -> list[RunRec
         )
     except Exception as trouble:  # noqa: BLE001  the session is `failed` or `oom` records
         missing = [Measurement(metrics.TRAINING_THROUGHPUT, None)]
-        status, error = _what_went_wrong(trouble)
+        status, error = what_went_wrong(trouble)
         return [study.record(request, missing, status=status, error=error) for request in requests]
     name = accelerator_name()
     session = {"session": uuid.uuid4().hex[:12], "rounds_per_build": str(ROUNDS_PER_BUILD)}
@@ -334,13 +227,14 @@ def _build_widened(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -
         record,
         arm=cell.arm,
         net=cell.net,
-        parameters_added=_size(model) - _size(plain),
+        parameters_added=parameter_count(model) - parameter_count(plain),
         output_difference_max=difference.abs().max().item(),
         output_difference_rms=difference.double().square().mean().sqrt().item(),
     )
 
 
-def _size(model: Transformer) -> int:
+def parameter_count(model: Transformer) -> int:
+    """Return the number of values of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -381,12 +275,12 @@ def _fit_domain(study: ResolvedStudy) -> Domain:
 
 
 def _bare_net(study: ResolvedStudy, cell: CellKey) -> Net:
-    name, size = _net(study, cell.net)
+    name, size = described_net(study, cell.net)
     outputs = get_function(study.spec.function).outputs(**_shape(study))
     return build_net(name, _fit_domain(study), outputs, **size)
 
 
-def _net(study: ResolvedStudy, net: str) -> tuple[str, dict[str, Any]]:
+def described_net(study: ResolvedStudy, net: str) -> tuple[str, dict[str, Any]]:
     """Return the kind of a cell's net and its size: of what trials change, what that kind has."""
     searched = net == SEARCHED and study.spec.searches_nets()
     settings = {**study.spec.own_settings(net), **study.settings}

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
-from trans4init.ablations.study.executors.protocol import Advanced, Finished, OnEvent
+from trans4init.ablations.study.executors.protocol import Advanced, Apart, Finished, OnEvent
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import RunRecord
@@ -25,8 +25,9 @@ class StudyWorker:
     """Whether it may run on another machine: then that machine's environment is recorded."""
 
     def __call__(self, requests: tuple[Request, ...], send: OnEvent[Request, RunRecord]) -> None:
-        """Run one request, or together those of several fits of a net or of a throughput session."""
-        from trans4init.ablations.study.work import run_fits, run_request, run_throughput
+        """Run one request, or together those of an array of runs, of fits of a net or of a throughput session."""
+        from trans4init.ablations.study.trained_runs import NotTogetherError, run_array, run_request
+        from trans4init.ablations.study.work import run_fits, run_throughput
 
         def advanced(step: int, steps: int, loss: float) -> None:
             send(Advanced(requests, step, steps, loss))
@@ -38,6 +39,12 @@ class StudyWorker:
             records = run_throughput(study, list(requests))
         elif requests[0].phase == "fit":
             records = run_fits(study, list(requests), advanced)
+        elif len(requests) > 1:
+            try:
+                records = run_array(study, requests, advanced, kept.__setitem__)
+            except NotTogetherError as why:
+                send(Apart(requests, str(why), why.smaller))
+                return
         else:
             records = [run_request(study, requests[0], advanced, partial(kept.__setitem__, requests[0].run_id))]
         send(Finished(requests, tuple(records), kept))

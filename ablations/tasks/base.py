@@ -22,7 +22,7 @@ from trans4init.ablations.settings.training import BatchUnit
 from trans4init.ablations.transformer import Transformer
 from trans4init.reports.records.schema import Measurement, Metric
 
-__all__ = ["IGNORED", "TASKS", "Batch", "Task", "evaluating", "model_config"]
+__all__ = ["IGNORED", "TASKS", "Batch", "Task", "evaluating", "mean_cross_entropy", "model_config"]
 
 IGNORED = -100
 """A target that no loss and no metric counts: padding, and tokens that are given rather than predicted."""
@@ -172,10 +172,7 @@ class Task(ABC):
 
     def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy of a batch, in nats per target that counts."""
-        logits = self.logits(model, batch)
-        return F.cross_entropy(
-            logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
-        )
+        return mean_cross_entropy(self.logits(model, batch), batch.targets, label_smoothing)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the logits of a prediction for every target, [..., V]."""
@@ -193,6 +190,13 @@ class Task(ABC):
     def summary(self, measurements: list[Measurement], step: int) -> list[Measurement]:
         """Return further measurements, made at the end of a run from all those before."""
         return []
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of logits [..., V] and targets [...], in nats per target that counts."""
+    return F.cross_entropy(
+        logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, label_smoothing=label_smoothing
+    )
 
 
 def model_config(size: ModelSize, task: Task, **changes: Any) -> TransformerConfig:

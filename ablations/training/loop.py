@@ -2,9 +2,9 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -32,9 +32,17 @@ __all__ = [
     "Prune",
     "PrunedError",
     "StoppedError",
+    "Trained",
     "TrainingStep",
+    "ask_to_prune",
+    "measure",
+    "note_loss",
+    "optimiser_state",
+    "parameter_groups",
     "random_numbers",
+    "restore_optimiser",
     "train",
+    "train_on",
 ]
 
 OnProgress = Callable[[int, float], None]
@@ -52,7 +60,7 @@ class DivergedError(Exception):
 
     def __init__(self, what: str, step: int, measurements: list[Measurement]) -> None:
         super().__init__(f"the {what} at step {step}")
-        self.step, self.measurements = step, measurements
+        self.what, self.step, self.measurements = what, step, measurements
 
 
 class PrunedError(Exception):
@@ -69,6 +77,17 @@ class StoppedError(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
         self.step = step
+
+
+class Trained(Protocol):
+    """Describes what is measured while it is trained: a model, by itself or in an array."""
+
+    model: Transformer
+    task: Task
+    config: TrainingConfig
+    team: Team
+    gradient_norms: dict[str, float]
+    """The gradient's norm by parameter group, before clipping, from the last step for which norms were asked."""
 
 
 class TrainingStep:
@@ -90,13 +109,13 @@ class TrainingStep:
         keep_freed_memory()
         compiled = torch.compile(model, options=instruction_set()) if config.compile else model
         self.runner = self.team.wrap(cast(nn.Module, compiled))
-        self.optimiser = torch.optim.AdamW(_groups(model, config, moves), betas=(config.beta1, config.beta2))
+        groups = parameter_groups(model, config, moves)
+        self.optimiser = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), fused=True)
         self._device = next(model.parameters()).device.type
         if config.precision == "float16" and self._device == "cpu":
             raise InputError("precision float16 needs a GPU; use float32 or bfloat16 on a CPU.")
         self.scaler = torch.amp.GradScaler(self._device, enabled=config.precision == "float16")
         self.gradient_norms: dict[str, float] = {}
-        """The gradient's norm by parameter group, before clipping, from the last call with `norms`."""
 
     def __call__(self, batch: Batch, *, norms: bool = False) -> Tensor:
         """Train on a batch; return the loss before the update, without waiting for the device."""
@@ -140,19 +159,28 @@ class TrainingStep:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Return the optimiser's tensors, and what else a later step depends on, as JSON can hold it."""
-        states = self.optimiser.state_dict()["state"]
-        tensors = {f"{number}/{name}": value for number, state in states.items() for name, value in state.items()}
-        return tensors, {"steps": self.steps, "scaler": self.scaler.state_dict()}
+        return optimiser_state(self.optimiser), {"steps": self.steps, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], rest: dict[str, object]) -> None:
         """Go back to what `state` returned."""
-        state: dict[int, dict[str, Tensor]] = {}
-        for path, tensor in tensors.items():
-            number, name = path.split("/")
-            state.setdefault(int(number), {})[name] = tensor
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        restore_optimiser(self.optimiser, tensors)
         self.scaler.load_state_dict(rest["scaler"])  # type: ignore[arg-type]
         self.steps = int(rest["steps"])  # type: ignore[call-overload]
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's tensors by the number of the parameter and their name."""
+    states = optimiser.state_dict()["state"]
+    return {f"{number}/{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Bring an optimiser back to what `optimiser_state` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        number, name = path.split("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 def train(
@@ -213,16 +241,16 @@ def train_on(
             if check:
                 loss = torch.stack(since_check).mean().item()
                 since_check.clear()
-                _note_loss(step_once, progress, loss)
+                note_loss(step_once, progress, loss)
                 if on_progress is not None and team.leads:
                     on_progress(step, loss)
             improved = False
             if step in evaluated_at:
-                improved = _measure(step_once, progress, record, split, last=last)
+                improved = measure(step_once, progress, record, split, last=last)
                 if guard:
                     guard.check()
                 if prune is not None and not (last or progress.finished):
-                    _prune(prune, progress)
+                    ask_to_prune(prune, progress)
             stopping = team.told(stop()) if check or team.size == 1 else False  # each question makes a team wait
             due = step in evaluated_at or stopping or (config.checkpoint_every and step % config.checkpoint_every == 0)
             if keep is not None and due:
@@ -232,7 +260,7 @@ def train_on(
                 raise StoppedError(step)
 
 
-def _prune(prune: Prune, progress: Progress) -> None:
+def ask_to_prune(prune: Prune, progress: Progress) -> None:
     """Raise PrunedError if the run falls behind by its last evaluation."""
     if prune(progress.step, [m for m in progress.found if m.step == progress.step]):
         raise PrunedError(progress.step, progress.found)
@@ -255,27 +283,25 @@ def random_numbers(seed: int, rank: int) -> Iterator[None]:
             np.random.set_state(legacy)
 
 
-def _note_loss(step_once: TrainingStep, progress: Progress, loss: float) -> None:
+def note_loss(trained: "Trained", progress: Progress, loss: float) -> None:
     """Add rows of training loss and gradient norms; raises DivergedError if the loss is NaN or infinite."""
     step = progress.step
     if not math.isfinite(loss):
         raise DivergedError(f"training loss is {loss}", step, progress.found)
     progress.found.append(Measurement(metrics.TRAINING_LOSS, loss, step))
-    for name, norm in step_once.gradient_norms.items():
+    for name, norm in trained.gradient_norms.items():
         progress.found.append(Measurement(metrics.of_group(metrics.GRADIENT_NORM, name), norm, step))
 
 
-def _measure(
-    step_once: TrainingStep, progress: Progress, record: ArmRecord | None, split: Split, *, last: bool
-) -> bool:
+def measure(trained: "Trained", progress: Progress, record: ArmRecord | None, split: Split, *, last: bool) -> bool:
     """Evaluate, add the measurements, and decide whether training stops early; return if the model is the best so far.
 
     The leader measures, and its measurements decide for the whole team.
     """
-    task, team, config, step = step_once.task, step_once.team, step_once.config, progress.step
+    task, team, config, step = trained.task, trained.team, trained.config, progress.step
 
     def measured(final: bool) -> list[Measurement]:
-        return _evaluate(step_once.model, task, record, split, step, final=final) if team.leads else []
+        return _evaluate(trained.model, task, record, split, step, final=final) if team.leads else []
 
     measurements: list[Measurement] = team.told(measured(last))
     lost = [m.metric.name.replace("_", " ") for m in measurements if m.value is None]
@@ -297,7 +323,7 @@ def _measure(
     return better
 
 
-def _groups(model: Transformer, config: TrainingConfig, moves: tuple[str, ...]) -> list[dict[str, object]]:
+def parameter_groups(model: Transformer, config: TrainingConfig, moves: tuple[str, ...]) -> list[dict[str, object]]:
     """Return the parameter groups: matrices decay, vectors don't, a slot's have their own learning rate and decay."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     slot = [parameter for name, parameter in named.items() if name in moves]

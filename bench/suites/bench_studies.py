@@ -4,7 +4,6 @@ import string
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from trans4init.ablations.nets import build_net
 from trans4init.ablations.settings.model import TransformerConfig
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.tasks import TASKS, Batch
+from trans4init.ablations.training.array import ArrayStep, Member
 from trans4init.ablations.training.loop import TrainingStep
 from trans4init.ablations.transformer import Transformer
 from trans4init.bench.replay import test_implementation  # noqa: F401  pytest finds it here
-from trans4init.bench.suite import Call, Case, MissingError, Suite, scratch_folder
+from trans4init.bench.suite import Call, Case, Suite, scratch_folder
 from trans4init.bench.suites.lower_bounds import training_lower_bound
 from trans4init.bench.suites.processes import run_python
-from trans4init.bench.suites.trial_array import TrialArray
 
 STUDY, TRAINING, FITS = "a study", "training runs", "fits"
 _COMMAND = "import sys; from trans4init.ablations.cli import main\nif __name__ == '__main__': main(sys.argv[1:])"
@@ -58,8 +57,9 @@ rounds = 2
 _ARMS = 3
 _MODEL = TransformerConfig(layers=2, width=64, heads=4, context=64)
 _BATCH = 12
-_SMALL = TransformerConfig(layers=2, width=32, heads=4, context=32)
-_SMALL_BATCH = 8
+_SIZES = {(2, 32): (16, 16), (2, 64): (16, 16), (1, 32): (32, 16), (3, 64): (32, 16), (4, 128): (128, 16)}
+"""Context and batch by the layers and the width of models that are trained: tiny ones; those of the shipped studies
+(`first-look`, and `positional-text` with one layer more); and a character language model's."""
 _TOGETHER = 8
 """How many runs or fits are measured together, each from another seed."""
 _FUNCTION, _NET, _SIZE = "gelu", "mlp-gelu", {"hidden": (16,)}
@@ -71,7 +71,7 @@ sums are taken in another order, and ten steps, or a hundred, enlarge the differ
 def _cases() -> list[Case]:
     return [
         _study(seeds=1, steps=20, rounds=1, quick=True),
-        _training(steps=10),
+        *(_training(layers, width, steps=10 if width < 128 else 3) for layers, width in _SIZES),
         _fits(steps=100),
         _study(seeds=4, steps=100, rounds=3, quick=False),
     ]
@@ -93,18 +93,24 @@ def _study(*, seeds: int, steps: int, rounds: int, quick: bool) -> Case:
     )
 
 
-def _training(*, steps: int) -> Case:
-    step = training_lower_bound(_SMALL, _SMALL.vocabulary, _SMALL_BATCH)
+def _training(layers: int, width: int, *, steps: int) -> Case:
+    context, batch = _SIZES[layers, width]
+    model = _model(layers, width)
+    step = training_lower_bound(model, model.vocabulary, batch)
     return Case(
         TRAINING,
-        f"{_TOGETHER} of {steps} steps, decoder {_SMALL.layers}×{_SMALL.width}, batch {_SMALL_BATCH}",
-        {"runs": _TOGETHER, "steps": steps},
+        f"{_TOGETHER} of {steps} steps, decoder {layers}×{width}, {batch}×{context} tokens",
+        {"runs": _TOGETHER, "steps": steps, "layers": layers, "width": width},
         flop=_TOGETHER * steps * step.flop,
         bytes=_TOGETHER * steps * step.bytes,
         runs=_TOGETHER,
-        quick=True,
+        quick=width == 32,
         rounds=6,
     )
+
+
+def _model(layers: int, width: int) -> TransformerConfig:
+    return TransformerConfig(layers=layers, width=width, heads=4, context=_SIZES[layers, width][0])
 
 
 def _fits(*, steps: int) -> Case:
@@ -135,9 +141,10 @@ class _Training:
     batches: list[list[Batch]]
     """[steps][runs]"""
     task: Any
+    model: TransformerConfig
 
     def models(self) -> list[Transformer]:
-        return [Transformer(_SMALL, seed=seed).to(choose_device()) for seed in range(_TOGETHER)]
+        return [Transformer(self.model, seed=seed).to(choose_device()) for seed in range(_TOGETHER)]
 
 
 @dataclass(frozen=True)
@@ -150,10 +157,12 @@ def _inputs(case: Case) -> _Study | _Training | _Fits:
         return _study_folder(case)
     if case.operator == FITS:
         return _Fits(case.shape["steps"])
-    task = TASKS.get("text")(TextConfig(), _SMALL.context, choose_device())
-    streams = [task.batches(seed, _SMALL_BATCH, "evaluate") for seed in range(_TOGETHER)]
+    model = _model(case.shape["layers"], case.shape["width"])
+    batch = _SIZES[model.layers, model.width][1]
+    task = TASKS.get("text")(TextConfig(), model.context, choose_device())
+    streams = [task.batches(seed, batch, "evaluate") for seed in range(_TOGETHER)]
     batches = [[next(stream) for stream in streams] for _ in range(case.shape["steps"])]
-    return _Training(TrainingConfig(steps=10**6, batch=_SMALL_BATCH), batches, task)
+    return _Training(TrainingConfig(steps=10**6, batch=batch), batches, task, model)
 
 
 def _study_folder(case: Case) -> _Study:
@@ -204,7 +213,8 @@ def _one_training(inputs: _Training) -> Call:
 
 
 def _training_array(inputs: _Training) -> Call:
-    array = TrialArray(inputs.models(), inputs.task, inputs.config)
+    members = [Member(model, inputs.config, None, seed, inputs.task) for seed, model in enumerate(inputs.models())]
+    array = ArrayStep(members)
 
     def call() -> Tensor:
         with threads(1):
@@ -227,8 +237,8 @@ def _fit_array(inputs: _Fits) -> Call:
     return call
 
 
-def _command(inputs: _Study, executor: str) -> Call:
-    words = ["command.py", "run", "timed.toml", "--executor", executor, "--out"]
+def _command(inputs: _Study, *options: str) -> Call:
+    words = ["command.py", "run", "timed.toml", *options, "--out"]
 
     def call() -> tuple[subprocess.CompletedProcess[str], Path]:
         out = scratch_folder()
@@ -237,14 +247,22 @@ def _command(inputs: _Study, executor: str) -> Call:
     return call
 
 
-def _no_array(inputs: _Study) -> Call:
-    raise MissingError("not available: a study trains its runs one model at a time")
+def _inline(inputs: _Study) -> Call:
+    return _command(inputs, "--executor", "inline", "--no-arrays")
+
+
+def _processes(inputs: _Study) -> Call:
+    return _command(inputs, "--no-arrays")
 
 
 _WAYS: dict[str, dict[type, Callable[[Any], Call]]] = {
-    "one at a time": {_Study: partial(_command, executor="inline"), _Training: _one_training, _Fits: _one_fit},
-    "a process each": {_Study: partial(_command, executor="process")},
-    "trial arrays": {_Study: _no_array, _Training: _training_array, _Fits: _fit_array},
+    "one at a time": {
+        _Study: lambda inputs: _command(inputs, "--executor", "inline", "--no-arrays"),
+        _Training: _one_training,
+        _Fits: _one_fit,
+    },
+    "a process each": {_Study: lambda inputs: _command(inputs, "--no-arrays")},
+    "trial arrays": {_Study: _command, _Training: _training_array, _Fits: _fit_array},
 }
 _OPERATORS = {_Study: STUDY, _Training: TRAINING, _Fits: FITS}
 

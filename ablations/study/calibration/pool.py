@@ -9,7 +9,7 @@ import torch
 
 from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.work import run_request
+from trans4init.ablations.study.trained_runs import run_request
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import RunRecord
 

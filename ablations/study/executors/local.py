@@ -48,6 +48,10 @@ class InlineExecutor(Generic[R, T_co]):
         """Return how many are still to run."""
         return len(self._waiting)
 
+    def forget_waiting(self) -> None:
+        """Forget all but the first, which may be under way."""
+        del self._waiting[1:]
+
     def stop(self) -> None:
         """Forget those that are still to run."""
         self._waiting.clear()
@@ -100,6 +104,9 @@ class ProcessExecutor(Generic[R, T_co]):
     def running(self) -> int:
         """Return how many processes there are."""
         return len(self._runs)
+
+    def forget_waiting(self) -> None:
+        """Do nothing: every run has its process at once."""
 
     def stop(self) -> None:
         """Kill all processes."""

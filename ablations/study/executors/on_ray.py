@@ -4,7 +4,7 @@ import os
 from typing import Any, Generic
 
 from trans4init.ablations.errors import InputError
-from trans4init.ablations.study.executors.protocol import Died, Event, Finished, OnEvent, R, T_co, Work
+from trans4init.ablations.study.executors.protocol import Apart, Died, Event, Finished, OnEvent, R, T_co, Work
 
 __all__ = ["RayExecutor"]
 
@@ -50,6 +50,9 @@ class RayExecutor(Generic[R, T_co]):
         """Return how many tasks the cluster has not finished."""
         return len(self._runs)
 
+    def forget_waiting(self) -> None:
+        """Do nothing: the cluster starts each task as soon as it can."""
+
     def stop(self) -> None:
         """Cancel all tasks."""
         for reference in self._runs:
@@ -57,10 +60,10 @@ class RayExecutor(Generic[R, T_co]):
         self._runs.clear()
 
 
-def _run(work: Work[R, T_co], requests: tuple[R, ...]) -> Finished[R, T_co]:
+def _run(work: Work[R, T_co], requests: tuple[R, ...]) -> Apart[R] | Finished[R, T_co]:
     """Run the requests on a machine of the cluster; progress stays there, the records come back."""
     events: list[Event[R, T_co]] = []
     work(requests, events.append)
-    finished = events[-1]
-    assert isinstance(finished, Finished)
-    return finished
+    last = events[-1]
+    assert isinstance(last, Apart | Finished)
+    return last

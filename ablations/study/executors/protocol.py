@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Advanced", "Died", "Event", "Executor", "Finished", "OnEvent", "Runnable", "Work"]
+__all__ = ["Advanced", "Apart", "Died", "Event", "Executor", "Finished", "OnEvent", "Runnable", "Work"]
 
 
 class Runnable(Protocol):
@@ -51,7 +51,18 @@ class Died(Generic[R]):
     reason: str
 
 
-Event = Advanced[R] | Finished[R, T_co] | Died[R]
+@dataclass(frozen=True)
+class Apart(Generic[R]):
+    """Runs that were asked for together can't be, or not faster: nothing is done, and each is to be asked for alone."""
+
+    requests: tuple[R, ...]
+    reason: str
+    """A sentence."""
+    smaller: bool = False
+    """Whether fewer of them might be run together."""
+
+
+Event = Advanced[R] | Finished[R, T_co] | Died[R] | Apart[R]
 
 OnEvent = Callable[[Event[R, T_co]], None]
 
@@ -72,6 +83,9 @@ class Executor(Protocol[R, T_co]):
 
     def running(self) -> int:
         """Return how many submitted tuples are not finished."""
+
+    def forget_waiting(self) -> None:
+        """Forget submitted requests that are not started."""
 
     def stop(self) -> None:
         """End everything at once."""

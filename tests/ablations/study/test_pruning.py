@@ -10,7 +10,8 @@ from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.optuna_names import PRUNERS
 from trans4init.ablations.study.pruning import RunPruner, stops_trial
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.work import _pruner, check_study
+from trans4init.ablations.study.trained_runs import pruner_of
+from trans4init.ablations.study.work import check_study
 from trans4init.reports.machine import capture
 from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
 from trans4init.reports.records.schema import CellKey, Measurement
@@ -144,7 +145,7 @@ def test_a_pruner_goes_by_the_metric_that_the_study_judges(study, tmp_path):
     resolved = ResolvedStudy(spec, "f", capture(), tmp_path / "runs", "")
     request = resolved.tune_request(FINE, 1, {"learning_rate": 0.01}, 1000)
     rivals = tuple({3: 1.0, 6: 0.9} for _ in range(6))
-    stops = _pruner(resolved, replace(request, rivals=rivals))
+    stops = pruner_of(resolved, replace(request, rivals=rivals))
     assert stops(3, [Measurement(ACCURACY, 0.1, 3), Measurement(VALIDATION_LOSS, 5.0, 3)])
-    stops = _pruner(resolved, replace(request, rivals=rivals))
+    stops = pruner_of(resolved, replace(request, rivals=rivals))
     assert not stops(3, [Measurement(ACCURACY, 9.0, 3), Measurement(VALIDATION_LOSS, 0.5, 3)])

@@ -5,7 +5,8 @@ import pytest
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
-from trans4init.ablations.study.work import check_study, run_fits, run_request
+from trans4init.ablations.study.trained_runs import run_request
+from trans4init.ablations.study.work import check_study, run_fits
 from trans4init.reports.machine import capture
 
 REVERSE = 'name = "reverse"\nevaluation_examples = 3\nlongest = 4\ntested_longest = 6'

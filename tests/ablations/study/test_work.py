@@ -11,15 +11,15 @@ from trans4init.ablations.fit import FitDivergedError, fit, load_fitted, refinem
 from trans4init.ablations.functions import Domain
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.nets import build_net
-from trans4init.ablations.study import work
+from trans4init.ablations.study import trained_runs, work
 from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
+from trans4init.ablations.study.trained_runs import run_request
 from trans4init.ablations.study.work import (
     build_model,
     build_task,
     fit_nets,
     run_fits,
-    run_request,
     run_throughput,
 )
 from trans4init.ablations.tasks import model_config
@@ -158,7 +158,7 @@ def test_a_training_is_not_lost_when_its_slot_can_not_be_kept(fitted_study, monk
     def fail(*_):
         raise ArithmeticError("no values")
 
-    monkeypatch.setattr(work, "kept_slots", fail)
+    monkeypatch.setattr(trained_runs, "kept_slots", fail)
     files = []
     record = run_request(fitted_study, fitted_study.evaluate_request(FINE_TUNED, 3, 1, {}), quiet, files.append)
     assert (record.status, files) == ("ok", [])
@@ -241,7 +241,7 @@ def test_a_run_touches_its_own_split_alone(study, monkeypatch, phase):
             touched.append(("evaluate", step, final, split))
             return self.task.evaluate(model, split, step, final=final)
 
-    monkeypatch.setattr(work, "build_task", lambda study: Watched(build_task(study)))
+    monkeypatch.setattr(trained_runs, "build_task", lambda study: Watched(build_task(study)))
     request = {
         "tune": study.tune_request(ANALYTIC, 0, {}, 1000),
         "evaluate": study.evaluate_request(ANALYTIC, 7, 0, {}),

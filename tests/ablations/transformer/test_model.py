@@ -283,3 +283,11 @@ def test_one_query_for_a_few_keys_is_the_same_attention(monkeypatch, keys, scale
     with torch.no_grad():
         attention_layer._fused(q, k, v, None, scale, 0.0, Visibility(causal=True))
     assert len(summed) == (keys <= 4)
+
+
+def test_a_token_outside_the_vocabulary_is_refused_but_where_torch_func_hides_its_value():
+    model = Transformer(TransformerConfig(layers=1, width=8, heads=2, context=4, vocabulary=5))
+    tokens = torch.tensor([[[1, 2]], [[3, 4]]])
+    assert torch.func.vmap(model)(tokens).shape == (2, 1, 2, 5)
+    with pytest.raises(InputError, match="token 9 is not in the vocabulary of 5"):
+        model(tokens[0] + 7)

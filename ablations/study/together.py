@@ -1,0 +1,45 @@
+"""Say which runs of a study may be trained together, as one tensor program. Imports no torch."""
+
+import json
+from collections.abc import Callable, Hashable, Sequence
+
+from trans4init.ablations.study.requests import Request, ResolvedStudy
+from trans4init.ablations.study.space import shapes_runs
+from trans4init.reports.records.metrics import TRAINING_THROUGHPUT
+
+__all__ = ["AUTOMATIC", "Alike"]
+
+AUTOMATIC = {"cpu": 8, "gpu": 64}
+"""How many runs are trained together at most, if nothing is said. More gain a CPU nothing: their activations leave its
+caches."""
+_FEWEST_STEPS = 50
+"""Runs of fewer steps are made one by one: to try whether an array is faster takes about so many."""
+
+
+class Alike:
+    """Tells a study's runs that differ in their seeds, rates and decays alone: they may be trained together."""
+
+    def __init__(self, studies: Sequence[ResolvedStudy], say: Callable[[str], None]) -> None:
+        """say: called with each reason why some can't be, once."""
+        self._studies = {study.spec_hash: study for study in studies}
+        self._say, self._told = say, set[str]()
+
+    def key(self, request: Request) -> Hashable | None:
+        """Return what a run shares with those that it may be trained with; None for one that is run alone."""
+        if request.phase not in ("tune", "evaluate"):
+            return None
+        study = self._studies[request.spec_hash].of(request)
+        why = self._why_alone(study, request)
+        if why and why not in self._told:
+            self._told.add(why)
+            self._say(f"Runs are made one by one: {why}.")
+        if why or study.training.steps < _FEWEST_STEPS:
+            return None
+        shapes = json.dumps(shapes_runs(request.parameters), sort_keys=True)
+        return request.spec_hash, request.phase, request.cell, shapes, json.dumps(study.training.shared())
+
+    @staticmethod
+    def _why_alone(study: ResolvedStudy, request: Request) -> str:
+        if request.phase == "tune" and TRAINING_THROUGHPUT.name in study.spec.tuning.objectives:
+            return "tuning weighs their speed"
+        return study.training.why_alone()
