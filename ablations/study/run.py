@@ -108,7 +108,10 @@ def _run_held(
         return _conclude(agenda, dataclasses.replace(results, stored_cards=cards.fill(agenda.studies)), console)
     complete, mirror = _run(agenda, cards, options, console, server, checked=checked)
     code = _conclude(agenda, None, console, mirror)
-    if not complete:
+    if complete:
+        for left in (folder / "checkpoints").glob("array-*"):  # of arrays that were killed, whose runs came otherwise
+            left.unlink()
+    else:
         _say(console, f"Stopped after {agenda.done()} of {agenda.total()} runs; to continue: {options.command}")
         return code if options.fail_fast and code else INTERRUPTED
     return code

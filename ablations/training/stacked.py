@@ -130,7 +130,7 @@ class _Embedding(nn.Embedding):
     def forward(self, tokens: Tensor) -> Tensor:
         members, count, width = self.weight.shape
         first = torch.arange(0, members * count, count, device=tokens.device)
-        places = tokens.view(members, -1) + first[:, None]
+        places = tokens.reshape(members, -1) + first[:, None]
         return F.embedding(places.view_as(tokens), self.weight.reshape(-1, width))
 
 

@@ -41,10 +41,13 @@ class ArrayExecutor(Generic[R, T_co]):
         self.capacity = executor.capacity + _WAITING
 
     def submit(self, requests: tuple[R, ...]) -> None:
-        """Keep the requests until the other executor has room."""
+        """Start a unit at once that waits for no others, if there is room; keep others until there is."""
         key = self._key(requests[0]) if len(requests) == 1 else None
         if key is None or self._most(key) == 1:
-            self._units.append(requests)
+            if not self._waiting() and self._executor.running() < self._executor.capacity:
+                self._executor.submit(requests)
+            else:
+                self._units.append(requests)
         else:
             self._alike.setdefault(key, []).extend(requests)
 

@@ -34,6 +34,9 @@ class Runs:
     def running(self):
         return min(self.left, 1)
 
+    def forget_waiting(self):
+        self.forgotten = True
+
     def stop(self):
         self.left = 0
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trans4init.ablations.arms import apply_arm
+from trans4init.ablations.data.classification import ClassificationConfig
 from trans4init.ablations.data.modular import ModularConfig
 from trans4init.ablations.data.sequences import CopyConfig
 from trans4init.ablations.data.text import TextConfig
@@ -132,6 +133,19 @@ def test_models_of_other_shapes(task, changes):
 
     for together, run in zip(train_array(rated(make), split="evaluate"), rated(make), strict=True):
         assert_alike(together, alone(run))
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_classes_of_texts_of_different_lengths(pooling):
+    task = TASKS.get("classification")(ClassificationConfig(), 64, torch.device("cpu"), "encoder")
+    sizes = MODEL.model_dump(exclude={"vocabulary", "context", "kind"}) | task.model_fields
+    size = TransformerConfig(**sizes, context=64, kind="encoder", pooling=pooling)
+
+    def make(seed, config):
+        return member(task, seed, "gained", config=config, size=size)
+
+    for together, run in zip(train_array(rated(make), split="tune"), rated(make), strict=True):
+        assert_alike(together, alone(run, "tune"))
 
 
 def test_the_shortcuts_of_modular_addition_give_the_same():

@@ -97,12 +97,12 @@ def test_a_run_that_raises_is_a_failed_record_with_its_traceback(study, name):
 
 
 def test_running_out_of_memory_is_a_status_of_its_own(study, monkeypatch):
-    import trans4init.ablations.study.work as work
+    from trans4init.ablations.study import trained_runs
 
     def greedy(*_):
         raise MemoryError
 
-    monkeypatch.setattr(work, "_train", greedy)
+    monkeypatch.setattr(trained_runs, "_train", greedy)
     request = study.evaluate_request(ANALYTIC, 0, 0, {})
     [event] = [e for e in play(make_executor("inline", study, 1), (request,)) if isinstance(e, Finished)]
     assert event.records[0].status == "oom"
