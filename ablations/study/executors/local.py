@@ -140,7 +140,7 @@ def start_server(*modules: str) -> None:
             f"set TMPDIR to a folder with a short name."
         ) from None
     finally:
-        del os.environ[server.STARTER]
+        os.environ.pop(server.STARTER, None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 

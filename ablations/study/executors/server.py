@@ -16,7 +16,8 @@ STARTER = "TRANS4INIT_STARTER"
 _PR_SET_PDEATHSIG = 1
 """The name in <linux/prctl.h>; see prctl(2)."""
 
-if STARTER in os.environ and sys.platform == "linux":
+_starter = os.environ.pop(STARTER, None)  # else a command that a worker starts would take itself for this server
+if _starter is not None and sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(os.environ[STARTER]):  # it ended before that call
+    if os.getppid() != int(_starter):  # it ended before that call
         os._exit(1)

@@ -75,3 +75,28 @@ def test_a_socket_that_can_not_be_made_is_one_sentence(tmp_path):
     last = done.stderr.splitlines()[-1]
     assert f"InputError: no worker can be started with a socket in {folder}" in last
     assert last.endswith("set TMPDIR to a folder with a short name.")
+
+
+IN_A_WORKER = """
+import multiprocessing, subprocess, sys
+from trans4init.ablations.study.executors.local import start_server
+
+def work():
+    done = subprocess.run([sys.executable, "-c", "import trans4init.ablations.study.executors.server"])
+    print("ended with", done.returncode, flush=True)
+
+if __name__ == "__main__":
+    start_server()
+    worker = multiprocessing.get_context("forkserver").Process(target=work)
+    worker.start()
+    worker.join()
+"""
+"""Python whose worker starts a command that imports what the server does."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' servers end by themselves")
+def test_a_command_that_a_worker_starts_does_not_take_itself_for_the_server(tmp_path):
+    """It ended at once, without a word, since the server isn't its parent."""
+    (tmp_path / "script.py").write_text(IN_A_WORKER)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "ended with 0\n", done.stderr
