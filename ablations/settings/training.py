@@ -125,6 +125,10 @@ class TrainingConfig(BaseModel):
             return "float16 scales the loss of one run"
         if self.accumulate > 1:
             return "batches in pieces aren't stacked"
+        if self.batch_unit == "tokens":
+            return "batches of tokens differ in their number of examples"
+        if self.workers:
+            return "each would have processes of its own for its data"
         if self.patience is not None:
             return "patience ends each run at a step of its own"
         return ""

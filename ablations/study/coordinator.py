@@ -105,6 +105,7 @@ class Coordinator:
         if self._fail_fast and (failed := [record for record in records if record.status in ("failed", "oom")]):
             if not self._stopping:
                 self._display.say(f"Stopping, as --fail-fast asks: {failed[0].phase} {failed[0].cell} failed.")
+                self._executor.forget_waiting()
             self._stopping = self._told = True
         if records[0].phase in ("fit", "tune"):  # a trial may be a cell's last: then its evaluations are known
             self._record_stopped()

@@ -183,7 +183,7 @@ def _run(
     from trans4init.ablations.study.executors.arrays import ArrayExecutor
     from trans4init.ablations.study.executors.choose import make_executor
     from trans4init.ablations.study.executors.local import start_server
-    from trans4init.ablations.study.together import AUTOMATIC, Alike
+    from trans4init.ablations.study.together import AUTOMATIC, Alike, begun_arrays
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
@@ -202,7 +202,8 @@ def _run(
     with make_display(agenda, console) as display:
         size = options.array_size or AUTOMATIC["gpu" if accelerator_name() else "cpu"]
         if size > 1:
-            executor = ArrayExecutor(executor, Alike(studies, display.say).key, size, display.say)
+            begun = begun_arrays(folder / "checkpoints")
+            executor = ArrayExecutor(executor, Alike(studies, display.say).key, size, display.say, begun)
         coordinator = Coordinator(agenda, executor, databases, mirror, display, cards.grow, fail_fast=options.fail_fast)
         complete = coordinator.run()
     mirror.drain(MIRROR_PATIENCE)

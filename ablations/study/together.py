@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.space import shapes_runs
 from trans4init.reports.records.metrics import TRAINING_THROUGHPUT
 
-__all__ = ["AUTOMATIC", "Alike"]
+__all__ = ["AUTOMATIC", "Alike", "begun_arrays"]
 
 AUTOMATIC = {"cpu": 8, "gpu": 64}
 """How many runs are trained together at most, if nothing is said. More gain a CPU nothing: their activations leave its
@@ -32,7 +33,8 @@ class Alike:
         why = self._why_alone(study, request)
         if why and why not in self._told:
             self._told.add(why)
-            self._say(f"Runs are made one by one: {why}.")
+            cell = request.cell.label(study.spec.function)
+            self._say(f"Runs such as {request.phase} {cell} are made one by one, since {why}.")
         if why or study.training.steps < _FEWEST_STEPS:
             return None
         shapes = json.dumps(shapes_runs(request.parameters), sort_keys=True)
@@ -43,3 +45,17 @@ class Alike:
         if request.phase == "tune" and TRAINING_THROUGHPUT.name in study.spec.tuning.objectives:
             return "tuning weighs their speed"
         return study.training.why_alone()
+
+
+def begun_arrays(checkpoints: Path) -> list[list[str]]:
+    """Return the ids of the runs of each array that was ended amid its work, from the folder of its checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    begun = []
+    for path in sorted(checkpoints.glob("array-*.safetensors")):
+        try:
+            with safe_open(path, "np") as file:
+                begun.append(json.loads((file.metadata() or {})["card"])["runs"])
+        except (OSError, SafetensorError, KeyError, ValueError):
+            path.unlink()  # damaged: its array begins anew
+    return begun

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from trans4init.ablations.data.config import Split
-from trans4init.ablations.device import accelerator_name
+from trans4init.ablations.device import accelerator_name, threads
 from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.slots.kept import kept_slots
 from trans4init.ablations.study.optuna_names import BY_SEED
@@ -88,12 +88,15 @@ def run_array(
             Member(model, of.training, record, request.seed, task, pruner_of(of, request))
             for (of, request), (model, record) in zip(pairs, built, strict=True)
         ]
-        _check_faster(members, cell)
+        path = _checkpoint(study, requests)
+        if not path.exists():  # else it was tried by the command that wrote it
+            _check_faster(members, cell)
         trained = train_array(
             members,
             split=_split(requests[0]),
             on_progress=lambda step, loss: clock.advanced(step, studies[0].training.steps, loss),
-            checkpoint=_checkpoint(study, requests),
+            checkpoint=path,
+            runs=[request.run_id for request in requests],
         )
     except NotTogetherError:
         raise
@@ -117,7 +120,7 @@ def run_array(
 
 def _checkpoint(study: ResolvedStudy, requests: Sequence[Request]) -> Path:
     """Return the file from which an array of just these runs goes on."""
-    digest = hashlib.sha256(" ".join(request.run_id for request in requests).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(" ".join(sorted(request.run_id for request in requests)).encode()).hexdigest()[:16]
     return study.folder / "checkpoints" / f"array-{digest}.safetensors"
 
 
@@ -159,9 +162,12 @@ def _record(
     else:
         measurements = [*made]
     last = max(measurement.step for measurement in measurements)
+    whole = clock.now()
+    if isinstance(made, Exception) and "array" in notes:  # the others went on
+        whole = max((value for step, value in clock.seconds.items() if step <= last), default=whole)
     at_steps = clock.seconds.items()
     measurements += [Measurement(metrics.WALL_TIME, value, step) for step, value in at_steps if step < last]
-    measurements.append(Measurement(metrics.WALL_TIME, clock.now(), last))
+    measurements.append(Measurement(metrics.WALL_TIME, whole, last))
     name = accelerator_name()
     return study.record(request, measurements, accelerator=name, status=status, error=error, notes=notes)
 
@@ -202,7 +208,8 @@ def _check_faster(members: Sequence[Member], cell: str) -> None:
     moves = first.record.moves if first.record else ()
     alone = TrainingStep(copy.deepcopy(first.model), first.task, first.config, moves)
     batch = next(first.task.batches(first.seed, first.config.batch, "tune", unit=first.config.batch_unit))
-    in_array, by_itself = _seconds(lambda: together([batch] * count).sum().item(), lambda: alone(batch).item())
+    with threads(first.config.threads):
+        in_array, by_itself = _seconds(lambda: together([batch] * count).sum().item(), lambda: alone(batch).item())
     if in_array >= count * by_itself:
         raise NotTogetherError(
             f"Runs of {cell} are made one by one: steps of {count} together take {in_array / by_itself / count:.2f} "

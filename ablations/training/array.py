@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.device import keep_freed_memory, threads
+from trans4init.ablations.errors import InputError
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard, FrozenMovedError
 from trans4init.ablations.tasks import Batch, Task
@@ -180,6 +181,7 @@ def train_array(
     on_progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
+    runs: Sequence[str] = (),
 ) -> list[list[Measurement] | Exception]:
     """Train runs together from their start to their end, and measure each on `split`.
 
@@ -187,13 +189,13 @@ def train_array(
     FrozenMovedError. A run that ends early is computed on, unmeasured, beside the others.
 
     checkpoint: a file that is written at an evaluation if that many seconds have passed; training goes on from one that
-    is there, and removes it at its end.
+    is there, unless it is damaged, and removes it at its end. runs: the members' ids, which it names.
     """
     step_once, config = ArrayStep(members), members[0].config
     guards = [FrozenGuard(member.model, member.record) if member.record else None for member in members]
     so_far = _SoFar([Progress() for _ in members])
     if checkpoint is not None and checkpoint.exists():
-        so_far = _read(checkpoint, step_once)
+        so_far = _read(checkpoint, step_once, runs) or so_far
     evaluated_at, written = config.evaluated_at(), time.monotonic()
     with threads(config.threads):
         batches = [
@@ -226,7 +228,7 @@ def train_array(
                 on_progress(step, sum(alive) / len(alive))
             due = step in evaluated_at and not last and time.monotonic() - written >= checkpoint_seconds
             if checkpoint is not None and due:
-                _write(checkpoint, step_once, so_far)
+                _write(checkpoint, step_once, so_far, runs)
                 written = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -244,9 +246,10 @@ class _SoFar:
     """Training losses [G] since the last row of training loss."""
 
 
-def _write(path: Path, step: ArrayStep, so_far: _SoFar) -> None:
+def _write(path: Path, step: ArrayStep, so_far: _SoFar, runs: Sequence[str]) -> None:
     ended = {row: [type(error).__name__, getattr(error, "what", str(error))] for row, error in so_far.ended.items()}
-    header = {"steps": step.steps, "ended": ended, "progress": [member.as_json() for member in so_far.progress]}
+    progress = [member.as_json() for member in so_far.progress]
+    header = {"runs": list(runs), "steps": step.steps, "ended": ended, "progress": progress}
     since = {str(place): losses for place, losses in enumerate(so_far.since_check)}
     write_snapshot(path, header, values=step.values, optimiser=optimiser_state(step.optimiser), since=since)
 
@@ -257,9 +260,14 @@ def _error(kind: str, what: str, progress: Progress) -> DivergedError | PrunedEr
     return PrunedError(progress.step, progress.found) if kind == PrunedError.__name__ else FrozenMovedError(what)
 
 
-def _read(path: Path, step: ArrayStep) -> _SoFar:
-    """Bring an array back to what `_write` wrote of it."""
-    snapshot = read_snapshot(path)
+def _read(path: Path, step: ArrayStep, runs: Sequence[str]) -> _SoFar | None:
+    """Bring an array back to what `_write` wrote of it; None for a damaged file, and one of the runs in other order."""
+    try:
+        snapshot = read_snapshot(path)
+    except InputError:
+        return None
+    if snapshot.header["runs"] != list(runs):
+        return None
     for name, values in snapshot.part("values").items():
         step.values[name].copy_(values)
     restore_optimiser(step.optimiser, snapshot.part("optimiser"))

@@ -86,11 +86,21 @@ def stacked(models: Sequence[Transformer]) -> Stacked:
             module.__class__ = kind
             _stack_parameters(module, of_members)
         elif isinstance(module, Slot):
+            _check_own(of_members)  # type: ignore[arg-type]
             module.content = _of_members(of_members)  # type: ignore[assignment]
             module.numbers = nn.ParameterDict()  # those of the members are used
+        elif any(True for _ in module.parameters(recurse=False)) and ".content" not in path:
+            raise NotStackableError(f"{type(module).__name__} isn't written for members")
         if isinstance(module, _Positions):
             module.__dict__["members"] = of_members  # beside torch's book: they are no parts of the stacked model
     return cast(Stacked, made)
+
+
+def _check_own(slots: Sequence[Slot]) -> None:
+    """Raise NotStackableError for a user's own classes: they may draw random numbers, or hold more than tensors."""
+    parts = [part for slot in slots for part in (slot.function, *slot.content.modules())]
+    if foreign := [type(part) for part in parts if not type(part).__module__.startswith(("trans4init.", "torch."))]:
+        raise NotStackableError(f"{foreign[0].__name__} isn't one of the project's own")
 
 
 def _check_alike(models: Sequence[Transformer]) -> None:

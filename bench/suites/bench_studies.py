@@ -179,7 +179,8 @@ def _check(inputs: _Study | _Training | _Fits, implementation: str, result: Any)
         done, out = result
         runs = len(list(out.rglob("evaluate-*.parquet")))
         if done.returncode or runs != inputs.runs:
-            return f"exit code {done.returncode}, {runs} of {inputs.runs} runs: {(done.stderr.strip() or done.stdout.strip())[-200:]}"
+            said = done.stderr.strip() or done.stdout.strip()
+            return f"exit code {done.returncode}, {runs} of {inputs.runs} runs: {said[-200:]}"
         return ""
     if isinstance(inputs, _Training):
         return _wrong(TRAINING, result, _one_training(inputs)())

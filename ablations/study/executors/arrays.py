@@ -1,10 +1,10 @@
 """Run requests that are alike together: collects them before another executor starts them, as units of several."""
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Generic
 
-from trans4init.ablations.study.executors.protocol import Apart, Event, Executor, OnEvent, R, T_co
+from trans4init.ablations.study.executors.protocol import Apart, Died, Event, Executor, OnEvent, R, T_co
 
 __all__ = ["ArrayExecutor"]
 
@@ -16,7 +16,7 @@ class ArrayExecutor(Generic[R, T_co]):
     """Hands requests with the same key to another executor as one unit, as many as `size` allows.
 
     A unit that its worker gives back, since its runs can't be made together, is split: into halves where memory was too
-    small, else into single runs, as all later ones with its key then are.
+    small, or its process was ended, else into single runs, as all later ones with its key then are.
     """
 
     def __init__(
@@ -25,10 +25,12 @@ class ArrayExecutor(Generic[R, T_co]):
         key: Callable[[R], Hashable | None],
         size: int,
         say: Callable[[str], None] = lambda line: None,
+        begun: Sequence[Collection[str]] = (),
     ) -> None:
         """key: what requests must share to be run together; None for one that is run alone.
 
-        say: called once with each reason why runs aren't made together.
+        say: called once with each reason why runs aren't made together. begun: the ids of units that an earlier command
+        began, which are started again as they were.
         """
         self._executor, self._key, self._say = executor, key, say
         self._largest: dict[Hashable, int] = {}
@@ -38,6 +40,8 @@ class ArrayExecutor(Generic[R, T_co]):
         self._alike: dict[Hashable, list[R]] = {}
         """Requests that wait for others with their key."""
         self._told: set[str] = set()
+        self._begun = [frozenset(ids) for ids in begun]
+        self._forgetting = False
         self.capacity = executor.capacity + _WAITING
 
     def submit(self, requests: tuple[R, ...]) -> None:
@@ -53,7 +57,8 @@ class ArrayExecutor(Generic[R, T_co]):
 
     def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
         """Start what there is room for, and pass events on."""
-        while self._executor.running() < self._executor.capacity and (unit := self._next()):
+        share = -(-sum(map(len, self._alike.values())) // self._executor.capacity)
+        while self._executor.running() < self._executor.capacity and (unit := self._next(share)):
             self._executor.submit(unit)
         self._executor.wait(lambda event: self._pass_on(event, on_event), timeout)
 
@@ -62,13 +67,15 @@ class ArrayExecutor(Generic[R, T_co]):
         return self._executor.running() + self._waiting()
 
     def forget_waiting(self) -> None:
-        """Forget the requests that are not started."""
+        """Forget the requests that are not started, and those that are given back from now on."""
+        self._forgetting = True
         self._units.clear()
         self._alike.clear()
         self._executor.forget_waiting()
 
     def stop(self) -> None:
         """End everything at once."""
+        self._forgetting = True
         self._units.clear()
         self._alike.clear()
         self._executor.stop()
@@ -79,35 +86,54 @@ class ArrayExecutor(Generic[R, T_co]):
     def _most(self, key: Hashable) -> int:
         return self._largest.get(key, self._size)
 
-    def _next(self) -> tuple[R, ...]:
+    def _next(self, share: int) -> tuple[R, ...]:
         """Return what to start next: first what can't wait for more, then the requests that have waited longest.
 
-        The last requests are shared out evenly among the places that are free.
+        share: how many of those that wait fall to each place. Larger units would leave places idle at the end.
         """
         if self._units:
             return self._units.popleft()
         if not self._alike:
             return ()
+        if unit := self._begun_before():
+            return unit
         key, waiting = next(iter(self._alike.items()))
-        free = max(1, self._executor.capacity - self._executor.running())
-        units = -(-len(waiting) // self._most(key))
-        if len(self._alike) < free:  # else the other places get other keys
-            units = max(units, min(free - len(self._alike) + 1, len(waiting)))
+        units = -(-len(waiting) // min(self._most(key), max(1, share)))
         count = -(-len(waiting) // units)
-        unit = tuple(waiting[:count])
-        del self._alike[key]
-        if waiting[count:]:
-            self._alike[key] = waiting[count:]
-        return unit
+        self._alike[key] = waiting[count:]
+        if not self._alike[key]:
+            del self._alike[key]
+        return tuple(waiting[:count])
+
+    def _begun_before(self) -> tuple[R, ...]:
+        """Return the requests of a unit that was begun before, if all of them wait; an empty tuple if there is none."""
+        for ids in self._begun:
+            for key, waiting in self._alike.items():
+                unit = tuple(request for request in waiting if request.run_id in ids)
+                if len(unit) == len(ids):
+                    self._begun.remove(ids)
+                    rest = [request for request in waiting if request.run_id not in ids]
+                    self._alike[key] = rest
+                    if not rest:
+                        del self._alike[key]
+                    return unit
+        return ()
 
     def _pass_on(self, event: Event[R, T_co], on_event: OnEvent[R, T_co]) -> None:
+        requests = event.requests
+        key = self._key(requests[0])
+        if isinstance(event, Died) and len(requests) > 1 and key is not None:
+            most = max(1, len(requests) // 2)
+            event = Apart(requests, f"{event.reason}; {len(requests)} runs are begun anew, {most} at a time.", True)
         if not isinstance(event, Apart):
             on_event(event)
             return
-        key = self._key(event.requests[0])
-        self._largest[key] = max(1, len(event.requests) // 2) if event.smaller else 1
+        most = max(1, len(requests) // 2) if event.smaller else 1
+        self._largest[key] = min(most, self._most(key))
         if event.reason not in self._told:
             self._told.add(event.reason)
             self._say(event.reason)
-        for request in event.requests:
+        if self._forgetting:
+            return
+        for request in requests:
             self.submit((request,))

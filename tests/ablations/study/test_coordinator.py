@@ -16,6 +16,7 @@ class Runs:
     """Is an executor and a display: Ctrl-C comes while a run is started, or while it goes on."""
 
     capacity = 1
+    forgotten = False
 
     def __init__(self, moment):
         self.moment, self.said, self.left = moment, [], 0
@@ -136,3 +137,4 @@ def test_fail_fast_starts_no_run_after_one_that_failed(finishing, make_record, s
     )
     finishing.run()
     assert len(asked) == started
+    assert finishing._executor.forgotten == (started == 1)  # else an executor of arrays starts those that wait

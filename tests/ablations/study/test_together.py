@@ -9,7 +9,7 @@ from trans4init.ablations.study import trained_runs
 from trans4init.ablations.study.grid import load_study
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.run import Options, run_study
-from trans4init.ablations.study.together import Alike
+from trans4init.ablations.study.together import Alike, begun_arrays
 from trans4init.ablations.study.trained_runs import NotTogetherError, run_array, run_request
 from trans4init.reports.machine import capture
 from trans4init.reports.records.schema import CellKey
@@ -62,7 +62,7 @@ def test_runs_of_an_array_are_those_that_are_made_one_by_one(run):
     ("changes", "why"),
     [
         ((("context = 8", "context = 8\ndropout = 0.1"),), "dropout draws random numbers, which members can't share"),
-        ((("batch = 2", "batch = 2\npatience = 9"),), "patience ends each run at a step of its own"),
+        ((("batch = 2", "batch = 2\npatience = 9"),), "since patience ends each run at a step of its own"),
         (
             (("trials = 2", 'trials = 2\nobjectives = ["validation_loss", "training_throughput"]'),),
             "tuning weighs their speed",
@@ -116,6 +116,41 @@ def test_a_run_that_diverges_in_an_array_is_recorded_as_alone(study, monkeypatch
     assert (records[0].error, records[0].last("validation_loss")) == (alone.error, None)
     assert set(kept) <= {record.run_id for record in records[1:]}
     assert not list((study.folder / "checkpoints").glob("array-*"))
+
+
+def test_an_array_that_was_killed_is_found_and_goes_on_without_a_probe(study, monkeypatch):
+    wanted = requests(study)
+    path = trained_runs._checkpoint(study, wanted)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(step, steps, loss):
+        if step == 60:
+            raise KilledError
+
+    plain = trained_runs.train_array
+    monkeypatch.setattr(trained_runs, "_check_faster", lambda members, cell: None)
+    monkeypatch.setattr(
+        trained_runs, "train_array", lambda *given, **named: plain(*given, checkpoint_seconds=0, **named)
+    )
+    with pytest.raises(KilledError):
+        run_array(study, wanted, killed)
+    (path.parent / "array-damaged.safetensors").write_bytes(b"?")
+    assert begun_arrays(path.parent) == [[request.run_id for request in wanted]]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    monkeypatch.setattr(trained_runs, "_check_faster", lambda members, cell: 1 / 0)
+    steps = []
+    resumed = run_array(study, wanted, lambda step, *_: steps.append(step))
+    assert min(steps) > 30
+    assert begun_arrays(path.parent) == []
+    monkeypatch.setattr(trained_runs, "_check_faster", lambda members, cell: None)
+    whole = run_array(study, wanted, lambda *told: None)
+    assert [rows(record) for record in resumed] == [rows(record) for record in whole]
+    path.write_bytes(b"?")
+    assert [rows(record) for record in run_array(study, wanted, lambda *told: None)] == [
+        rows(record) for record in whole
+    ]
 
 
 def test_runs_are_alike_that_differ_in_seeds_rates_and_decays_alone(study):

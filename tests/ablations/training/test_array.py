@@ -15,6 +15,7 @@ from trans4init.ablations.fit import fit
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.arms import arms_of, get_arm
+from trans4init.ablations.slots.contents import Analytic
 from trans4init.ablations.slots.slot import slots_named
 from trans4init.ablations.tasks import TASKS
 from trans4init.ablations.tasks.text import TextTask
@@ -224,6 +225,8 @@ def test_an_array_that_was_ended_goes_on_from_its_checkpoint_with_the_same_bits(
         ({}, {"patience": 1}, "patience"),
         ({}, {"accumulate": 2}, "in pieces"),
         ({}, {"compile": True}, "compiled"),
+        ({}, {"workers": 1}, "processes of its own"),
+        ({}, {"batch_unit": "tokens"}, "batches of tokens"),
     ],
 )
 def test_what_cant_be_stacked_is_refused_with_the_reason(task, size, config, why):
@@ -241,6 +244,25 @@ def test_runs_that_differ_in_more_than_values_are_refused(task):
         ArrayStep([member(task, 0), member(task, 1, size=MODEL.model_copy(update={"width": 16}))])
     with pytest.raises(NotStackableError, match="slot 'scale' holds differs"):
         ArrayStep([member(task, seed, "scaled", "attention-scale", "scale") for seed in range(2)])
+
+
+def test_contents_of_a_users_own_are_not_stacked(task):
+    """They may draw random numbers, or hold more than tensors, in which members then differ unseen."""
+
+    class Mine(Analytic):
+        pass
+
+    runs = [member(task, seed, function="gelu", key="activation") for seed in range(2)]
+    for run in runs:
+        place = run.model.blocks[0].feed_forward.activation
+        place.content = Mine(place.function, place.shape)
+    with pytest.raises(NotStackableError, match="Mine isn't one of the project's own"):
+        ArrayStep(runs)
+    runs = [member(task, seed) for seed in range(2)]
+    for run in runs:
+        run.model.blocks[0].feed_forward.out = torch.nn.Bilinear(8, 8, 8)
+    with pytest.raises(NotStackableError, match="Bilinear isn't written for members"):
+        ArrayStep(runs)
 
 
 def test_a_step_of_an_array_has_the_members_own_norms(task):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from trans4init.ablations.study.executors.arrays import ArrayExecutor
-from trans4init.ablations.study.executors.protocol import Apart, Finished
+from trans4init.ablations.study.executors.protocol import Apart, Died, Finished
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ def play():
 @pytest.mark.parametrize(
     ("submissions", "started"),
     [
-        (wanted("x", "abcdefghi"), ["abc", "def", "ghi"]),  # nine of at most four: three units of three
+        (wanted("x", "abcdefghi"), ["abc", "def", "gh", "i"]),  # at most four; the last shared out
         (wanted("x", "abcd"), ["ab", "cd"]),  # for both places
         (wanted("x", "abcd") + wanted("y", "efgh"), ["abcd", "efgh"]),
         (wanted("x", "a") + wanted("y", "b") + wanted("x", "c"), ["ac", "b"]),  # those alike needn't come in a row
         (wanted("x", "a") + wanted("y", "bc"), ["a", "bc"]),
-        (wanted(None, "ab") + wanted("x", "cd"), ["a", "b", "cd"]),
+        (wanted(None, "ab") + wanted("x", "cd"), ["a", "b", "c", "d"]),
+        (wanted("x", "abcd") + wanted("y", "efgh") + wanted("z", "ijkl"), ["abcd", "efgh", "ij", "k", "l"]),
         ([(Wanted("a", "x"), Wanted("b", "x")), *wanted("x", "c")], ["ab", "c"]),  # a unit stays as it is
     ],
 )
@@ -98,6 +99,54 @@ def test_what_doesnt_fit_into_memory_is_halved_until_it_does(play):
     started, said = play(wanted("x", "abcd"), capacity=1, answers=[apart, apart])
     assert started == ["abcd", "ab", "a", "b", "c", "d"]
     assert said == ["Too large."]
+
+
+def test_an_array_whose_process_dies_is_begun_anew_half_as_many_at_a_time(play):
+    def died(unit):
+        return Died(unit, "The run's process was ended by SIGKILL")
+
+    started, said = play(wanted("x", "abcd"), capacity=1, answers=[died])
+    assert started == ["abcd", "ab", "cd"]
+    assert said == ["The run's process was ended by SIGKILL; 4 runs are begun anew, 2 at a time."]
+
+
+def test_single_runs_and_units_of_another_kind_that_die_are_told():
+    for unit in (wanted("x", "a")[0], (Wanted("a", None), Wanted("b", None))):
+        places, events = Places(1), []
+        places.answers = [Died(unit, "why")]
+        executor = ArrayExecutor(places, lambda request: request.kind, 4)
+        executor.submit(unit)
+        executor.wait(events.append, 0)
+        assert events == [Died(unit, "why")]
+
+
+def test_a_limit_that_was_lowered_is_not_raised_again(play):
+    answers = [lambda unit: Apart(unit, "Slower."), lambda unit: Apart(unit, "Too large.", smaller=True)]
+    started, _ = play(wanted("x", "abcdefgh"), capacity=2, answers=answers)
+    assert [len(unit) for unit in started] == [4, 4, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_what_is_given_back_after_a_stop_is_not_started():
+    places = Places(1)
+    places.answers = [lambda unit: Apart(unit, "Slower.")]
+    executor = ArrayExecutor(places, lambda request: request.kind, 2)
+    for unit in wanted("x", "abcd"):
+        executor.submit(unit)
+    places.capacity = 1
+    executor._executor.submit(executor._next(2))
+    executor.forget_waiting()
+    executor.wait(lambda event: None, 0)
+    assert (places.started, executor.running()) == (["ab"], 0)
+
+
+def test_units_that_were_begun_before_are_started_first_and_as_they_were():
+    places = Places(2)
+    begun = [["b", "e", "f"], ["a", "z"]]
+    executor = ArrayExecutor(places, lambda request: request.kind, 4, begun=begun)
+    for unit in wanted("x", "abcdef"):
+        executor.submit(unit)
+    executor.wait(lambda event: None, 0)
+    assert places.started == ["bef", "acd"]
 
 
 def test_waiting_requests_can_be_forgotten_and_all_be_stopped():
