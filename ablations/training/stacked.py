@@ -86,7 +86,7 @@ def stacked(models: Sequence[Transformer]) -> Stacked:
             module.__class__ = kind
             _stack_parameters(module, of_members)
         elif isinstance(module, Slot):
-            _check_own(of_members)  # type: ignore[arg-type]
+            _check_own(of_members)
             module.content = _of_members(of_members)  # type: ignore[assignment]
             module.numbers = nn.ParameterDict()  # those of the members are used
         elif any(True for _ in module.parameters(recurse=False)) and ".content" not in path:
