@@ -89,11 +89,16 @@ def stacked(models: Sequence[Transformer]) -> Stacked:
             _check_own(of_members)
             module.content = _of_members(of_members)  # type: ignore[assignment]
             module.numbers = nn.ParameterDict()  # those of the members are used
-        elif any(True for _ in module.parameters(recurse=False)) and ".content" not in path:
+        elif any(True for _ in module.parameters(recurse=False)) and not _is_in_slot(path):
             raise NotStackableError(f"{type(module).__name__} isn't written for members")
         if isinstance(module, _Positions):
             module.__dict__["members"] = of_members  # beside torch's book: they are no parts of the stacked model
     return cast(Stacked, made)
+
+
+def _is_in_slot(path: str) -> bool:
+    """Return whether a module is a part of what a slot holds, which stays its member's own."""
+    return not {"content", "numbers"}.isdisjoint(path.split("."))
 
 
 def _check_own(slots: Sequence[Slot]) -> None:
