@@ -41,11 +41,13 @@ def test_fits_together_are_right_and_others_are_not(suite):
 def test_a_study_that_failed_or_lacks_runs_is_seen(suite, tmp_path):
     case = next(case for case in suite.cases(quick=True) if case.operator == "a study")
     inputs = suite.inputs(case)
-    done = dataclasses.make_dataclass("Done", ["returncode", "stderr"])
+    done = dataclasses.make_dataclass("Done", ["returncode", "stdout", "stderr"])
     (tmp_path / "results").mkdir()
     for number in range(inputs.runs):
         (tmp_path / "results" / f"evaluate-{number}.parquet").touch()
-    assert suite.check(inputs, "one at a time", (done(0, ""), tmp_path)) == ""
-    assert "exit code 1" in suite.check(inputs, "one at a time", (done(1, "no"), tmp_path))
+    assert suite.check(inputs, "one at a time", (done(0, "", ""), tmp_path)) == ""
+    assert "exit code 1" in suite.check(inputs, "one at a time", (done(1, "", "no"), tmp_path))
     (tmp_path / "results" / "evaluate-0.parquet").unlink()
-    assert f"{inputs.runs - 1} of {inputs.runs} runs" in suite.check(inputs, "one at a time", (done(0, ""), tmp_path))
+    assert f"{inputs.runs - 1} of {inputs.runs} runs" in suite.check(
+        inputs, "one at a time", (done(0, "", ""), tmp_path)
+    )
