@@ -22,26 +22,12 @@ from trans4init.reports.records.tuning_design import Setting
 from trans4init.reports.study_report.tuning import Trial
 
 STUDY = """
+extends = "first-look"
 name = "speed"
-question = "How long does Optuna take?"
-function = "sinusoidal"
 arms = ["analytic"]
-[model]
-layers = 1
-width = 8
-heads = 2
-context = 8
-[training]
-steps = 10
-batch = 2
+nets = []
 [tuning]
 trials = 2
-[tuning.space]
-learning_rate = { low = 1e-4, high = 1e-1, log = true }
-slot_learning_rate_ratio = { low = 0.1, high = 10.0, log = true }
-[evaluation]
-seeds = 2
-margin = 0.05
 """
 CELLS, TRIALS = 8, 200
 FEW, MANY, SAMPLES = 100, 10_000, 100

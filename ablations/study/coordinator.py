@@ -1,7 +1,7 @@
 """The coordinator: starts a study's runs and, alone, writes their results."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -100,8 +100,7 @@ class Coordinator:
         assert not isinstance(event, Apart)  # the executor of arrays, which asks for several runs at once, has it
         records = self._failures(event) if isinstance(event, Died) else event.records
         kept = {} if isinstance(event, Died) else event.kept
-        for record in records:
-            self._write(record, kept.get(record.run_id))
+        self._finish(records, kept)
         if self._fail_fast and (failed := [record for record in records if record.status in ("failed", "oom")]):
             if not self._stopping:
                 self._display.say(f"Stopping, as --fail-fast asks: {failed[0].phase} {failed[0].cell} failed.")
@@ -122,7 +121,7 @@ class Coordinator:
                 why = fit.error.strip().splitlines()[-1] if fit.error else fit.status
                 missing = [Measurement(study.spec.metric(), None)]
                 error = f"its net has no fit: {why}"
-                self._write(study.record(request, missing, status=fit.status, error=error))
+                self._finish([study.record(request, missing, status=fit.status, error=error)])
 
     def _record_stopped(self) -> None:
         """Write a record for every tuning run that is never started, since a pruner stopped its trial."""
@@ -130,9 +129,19 @@ class Coordinator:
             for request, why in stopped:
                 study = self._agenda.block_of(request).study
                 missing = [Measurement(study.spec.metric(), None)]
-                self._write(study.record(request, missing, status="pruned", error=why))
+                self._finish([study.record(request, missing, status="pruned", error=why)])
 
-    def _write(self, record: RunRecord, kept: bytes | None = None) -> None:
+    def _finish(self, records: Sequence[RunRecord], kept: Mapping[str, bytes] | None = None) -> None:
+        """Write the records of one unit, and show them when all count: the time left is told by how many ended at once.
+
+        kept: what runs kept of their slots, by their ids.
+        """
+        for record in records:
+            self._write(record, (kept or {}).get(record.run_id))
+        for record in records:
+            self._display.finished(record)
+
+    def _write(self, record: RunRecord, kept: bytes | None) -> None:
         """Write what the run kept of its slots, then its record: a run that is finished has both."""
         block = self._agenda.block_of(record)
         study = block.study
@@ -151,7 +160,6 @@ class Coordinator:
         if record.phase == "tune":
             self._keep_trials(block, [record.cell])
         self._mirror.add(record)
-        self._display.finished(record)
 
     def _keep_trials(self, block: Agenda, cells: Iterable[CellKey]) -> None:
         keep_trials(self._databases[block.study.spec_hash], block, cells)

@@ -202,7 +202,7 @@ def _run(
     with make_display(agenda, console) as display:
         size = options.array_size or AUTOMATIC["gpu" if accelerator_name() else "cpu"]
         if size > 1:
-            begun = begun_arrays(folder / "checkpoints")
+            begun = begun_arrays(folder / "checkpoints", display.say)
             executor = ArrayExecutor(executor, Alike(studies, display.say).key, size, display.say, begun)
         coordinator = Coordinator(agenda, executor, databases, mirror, display, cards.grow, fail_fast=options.fail_fast)
         complete = coordinator.run()

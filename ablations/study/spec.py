@@ -314,7 +314,7 @@ class StudySpec(Section):
 
 
 def checked_name(name: str) -> str:
-    """Return a study's name if it can be that of a folder beside other studies, and of an experiment in MLflow."""
+    """Return a study's name, checked: a folder and an experiment in MLflow are called so; else raise ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
         raise ValueError(
             f"a study's name is made of at most {_LONGEST_NAME} letters, digits, dots, hyphens and underscores and "

@@ -47,8 +47,11 @@ class Alike:
         return study.training.why_alone()
 
 
-def begun_arrays(checkpoints: Path) -> list[list[str]]:
-    """Return the ids of the runs of each array that was ended amid its work, from the folder of its checkpoint."""
+def begun_arrays(checkpoints: Path, say: Callable[[str], None]) -> list[list[str]]:
+    """Return the ids of the runs of each array that was ended amid its work, from the folder of its checkpoint.
+
+    say: called with a sentence for each checkpoint that is damaged, which is removed.
+    """
     from safetensors import SafetensorError, safe_open
 
     begun = []
@@ -57,5 +60,6 @@ def begun_arrays(checkpoints: Path) -> list[list[str]]:
             with safe_open(path, "np") as file:
                 begun.append(json.loads((file.metadata() or {})["card"])["runs"])
         except (OSError, SafetensorError, KeyError, ValueError):
-            path.unlink()  # damaged: its array begins anew
+            path.unlink()
+            say(f"{path.name} was damaged and is removed; the runs that it was of begin anew.")
     return begun

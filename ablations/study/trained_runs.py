@@ -119,8 +119,8 @@ def run_array(
 
 
 def _checkpoint(study: ResolvedStudy, requests: Sequence[Request]) -> Path:
-    """Return the file from which an array of just these runs goes on."""
-    digest = hashlib.sha256(" ".join(sorted(request.run_id for request in requests)).encode()).hexdigest()[:16]
+    """Return the file from which an array of just these runs, in this order, goes on."""
+    digest = hashlib.sha256(" ".join(request.run_id for request in requests).encode()).hexdigest()[:16]
     return study.folder / "checkpoints" / f"array-{digest}.safetensors"
 
 

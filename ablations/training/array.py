@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.device import keep_freed_memory, threads
-from trans4init.ablations.errors import InputError
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard, FrozenMovedError
 from trans4init.ablations.tasks import Batch, Task
@@ -92,7 +91,7 @@ class ArrayStep:
             parameter.grad = None
         dtype = getattr(torch, self.config.precision)
         with torch.enable_grad(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            losses = self._losses(_side_by_side(batches))
+            losses = self._losses(_as_one_batch(batches))
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self._gather()
         by_group = {name: gradients.norm(dim=1) for name, gradients in self._gradients.items()}  # [G] each
@@ -188,14 +187,15 @@ def train_array(
     Returns what `train` returns or raises for each of them: measurements, DivergedError, PrunedError or
     FrozenMovedError. A run that ends early is computed on, unmeasured, beside the others.
 
-    checkpoint: a file that is written at an evaluation if that many seconds have passed; training goes on from one that
-    is there, unless it is damaged, and removes it at its end. runs: the members' ids, which it names.
+    checkpoint: a file of just these runs, which is written at an evaluation if that many seconds have passed; training
+    goes on from one that is there, and removes it at its end. runs: the members' ids, which it names. Raises InputError
+    for a file that is damaged.
     """
     step_once, config = ArrayStep(members), members[0].config
     guards = [FrozenGuard(member.model, member.record) if member.record else None for member in members]
     so_far = _SoFar([Progress() for _ in members])
     if checkpoint is not None and checkpoint.exists():
-        so_far = _read(checkpoint, step_once, runs) or so_far
+        so_far = _read(checkpoint, step_once)
     evaluated_at, written = config.evaluated_at(), time.monotonic()
     with threads(config.threads):
         batches = [
@@ -260,14 +260,9 @@ def _error(kind: str, what: str, progress: Progress) -> DivergedError | PrunedEr
     return PrunedError(progress.step, progress.found) if kind == PrunedError.__name__ else FrozenMovedError(what)
 
 
-def _read(path: Path, step: ArrayStep, runs: Sequence[str]) -> _SoFar | None:
-    """Bring an array back to what `_write` wrote of it; None for a damaged file, and one of the runs in other order."""
-    try:
-        snapshot = read_snapshot(path)
-    except InputError:
-        return None
-    if snapshot.header["runs"] != list(runs):
-        return None
+def _read(path: Path, step: ArrayStep) -> _SoFar:
+    """Bring an array back to what `_write` wrote of it."""
+    snapshot = read_snapshot(path)
     for name, values in snapshot.part("values").items():
         step.values[name].copy_(values)
     restore_optimiser(step.optimiser, snapshot.part("optimiser"))
@@ -289,7 +284,7 @@ def _evaluate(member: Member, progress: Progress, guard: FrozenGuard | None, spl
         ask_to_prune(member.prune, progress)
 
 
-def _side_by_side(batches: Sequence[Batch]) -> Batch:
+def _as_one_batch(batches: Sequence[Batch]) -> Batch:
     """Return the members' batches as one, filled up to the longest where sequences differ in length."""
     first = batches[0]
 

@@ -17,7 +17,7 @@ _OF_SLOTS = "slot_"
 
 @dataclass(frozen=True)
 class Trial:
-    """Holds a setting of a cell, with its run for every tuning seed."""
+    """Holds one trial of a cell: the settings that were tried, and the run of every tuning seed."""
 
     number: int
     settings: Mapping[str, Setting]

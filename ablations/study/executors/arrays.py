@@ -87,7 +87,7 @@ class ArrayExecutor(Generic[R, T_co]):
         return self._largest.get(key, self._size)
 
     def _next(self, share: int) -> tuple[R, ...]:
-        """Return what to start next: first what can't wait for more, then the requests that have waited longest.
+        """Return the unit to start next: one that waits for no other request, else of those that have waited longest.
 
         share: how many of those that wait fall to each place. Larger units would leave places idle at the end.
         """

@@ -60,7 +60,7 @@ def test_each_time_that_a_study_is_tuned_is_what_the_next_seed_of_tuning_would_b
 
 
 def test_tuning_seeds_are_nobody_elses():
-    """Of any two [tuning] seeds, and of evaluation."""
+    """No two values of [tuning] seed share a seed of a run, with each other or with evaluation."""
     most = [TuningSection(seed=seed, seeds_per_trial=1000).seeds() for seed in (0, 1, 2, 17, 1000)]
     evaluation = range(999)  # as many as a study may have
     for one, other in itertools.combinations([evaluation, *most], 2):

@@ -137,20 +137,21 @@ def test_an_array_that_was_killed_is_found_and_goes_on_without_a_probe(study, mo
     with pytest.raises(KilledError):
         run_array(study, wanted, killed)
     (path.parent / "array-damaged.safetensors").write_bytes(b"?")
-    assert begun_arrays(path.parent) == [[request.run_id for request in wanted]]
+    said = []
+    assert begun_arrays(path.parent, said.append) == [[request.run_id for request in wanted]]
+    assert said == ["array-damaged.safetensors was damaged and is removed; the runs that it was of begin anew."]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     monkeypatch.setattr(trained_runs, "_check_faster", lambda members, cell: 1 / 0)
     steps = []
     resumed = run_array(study, wanted, lambda step, *_: steps.append(step))
     assert min(steps) > 30
-    assert begun_arrays(path.parent) == []
+    assert not path.exists()
     monkeypatch.setattr(trained_runs, "_check_faster", lambda members, cell: None)
     whole = run_array(study, wanted, lambda *told: None)
     assert [rows(record) for record in resumed] == [rows(record) for record in whole]
     path.write_bytes(b"?")
-    assert [rows(record) for record in run_array(study, wanted, lambda *told: None)] == [
-        rows(record) for record in whole
-    ]
+    with pytest.raises(NotTogetherError, match=r"failed together \(InputError: .* is not a checkpoint"):
+        run_array(study, wanted, lambda *told: None)
 
 
 def test_runs_are_alike_that_differ_in_seeds_rates_and_decays_alone(study):

@@ -6,10 +6,12 @@ import pytest
 
 from trans4init.reports.records import metrics
 from trans4init.reports.records.metrics import ACCURACY, VALIDATION_LOSS
-from trans4init.reports.records.schema import CellKey, Measurement
+from trans4init.reports.records.schema import CellKey, Measurement, Metric
 from trans4init.reports.records.store import load_results, write_card, write_run
 from trans4init.reports.records.tuning_design import TunedRange, TuningDesign
 from trans4init.reports.study_report.comparing import Compared
+from trans4init.reports.study_report.counted_runs import fits_that_count
+from trans4init.reports.study_report.fidelity import fidelity
 from trans4init.reports.study_report.figures import tuning_trials
 from trans4init.reports.study_report.gain import Control, Gain
 from trans4init.reports.study_report.report import write_report
@@ -403,3 +405,26 @@ def test_the_report_says_which_fits_the_verdict_is_about(make_record, tmp_path, 
     assert words in page
     assert ("0.6 ± 0.71" in report.markdown.read_text()) == (len(seeds) == 2)
     assert ("Each seed has a fit of its own" in page) == (len(seeds) == 2)
+
+
+def test_fidelity_is_that_of_the_sizes_that_were_evaluated_and_names_them(make_record):
+    """Of a net whose size each trial chooses there is a fit for each; those of the other trials are left out."""
+    sizes = {0: {"net": "spline", "nets.intervals": 4}, 1: {"net": "mlp-relu", "nets.hidden": [8, 8]}}
+    error = Metric("max_error/-4..4", "1", False)
+    trials = [
+        make_record(
+            cell=FROZEN, phase="tune", trial=number, seed=1000, run_id=f"t-{number}", parameters=size, value=value
+        )
+        for (number, size), value in zip(sizes.items(), (2.0, 1.0), strict=True)
+    ]
+    net = CellKey(FROZEN.function, "", FROZEN.net)
+    fits = [
+        make_record(
+            cell=net, phase="fit", run_id=f"f-{number}", parameters=size, measurements=(Measurement(error, number),)
+        )
+        for number, size in [*sizes.items(), (2, {})]
+    ]
+    tuned = {FROZEN: sum_up_tuning(trials_of(trials, VALIDATION_LOSS, 2, (1000,)), VALIDATION_LOSS, DESIGN)}
+    assert [fit.run_id for fit in fits_that_count([*trials, *fits], tuned)] == ["f-1", "f-2"]
+    named = {row.net for row in fidelity(fits_that_count([*trials, *fits], tuned))}
+    assert named == {FROZEN.net, f"{FROZEN.net} (mlp-relu, hidden 8×8)"}
