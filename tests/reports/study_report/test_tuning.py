@@ -275,7 +275,12 @@ def test_a_word_that_fewer_trials_change_is_budget_dependent(tuned_study, make_r
         write_run(record, tmp_path / "results")
     write_card(card, tmp_path / "results")
     assert load_results(tmp_path / "results").card == card
-    assert "budget-dependent: worse with 1, equivalent with 2 trials" in write_report(tmp_path).markdown.read_text()
+    report = write_report(tmp_path)
+    markdown, page = report.markdown.read_text(), report.html.read_text()
+    assert "budget-dependent: worse with 1, equivalent with 2 trials" in markdown
+    line = "By the best of fewer trials: learned-frozen · fourier-mlp is worse with 1, equivalent with 2 trials."
+    assert line in markdown
+    assert line in page
 
 
 def test_several_objectives_have_a_pareto_front(make_record):
