@@ -29,8 +29,8 @@ class ArrayExecutor(Generic[R, T_co]):
     ) -> None:
         """key: what requests must share to be run together; None for one that is run alone.
 
-        say: called once with each reason why runs aren't made together. begun: the ids of units that an earlier command
-        began, which are started again as they were.
+        say: called with the reason whenever fewer runs with a key are made together from then on. begun: the ids of
+        units that an earlier command began, which are started again as they were.
         """
         self._executor, self._key, self._say = executor, key, say
         self._largest: dict[Hashable, int] = {}
@@ -39,7 +39,6 @@ class ArrayExecutor(Generic[R, T_co]):
         """What can be started as it is."""
         self._alike: dict[Hashable, list[R]] = {}
         """Requests that wait for others with their key."""
-        self._told: set[str] = set()
         self._begun = [frozenset(ids) for ids in begun]
         self._forgetting = False
         self.capacity = executor.capacity + _WAITING
@@ -129,9 +128,8 @@ class ArrayExecutor(Generic[R, T_co]):
             on_event(event)
             return
         most = max(1, len(requests) // 2) if event.smaller else 1
-        self._largest[key] = min(most, self._most(key))
-        if event.reason not in self._told:
-            self._told.add(event.reason)
+        if most < self._most(key):
+            self._largest[key] = most
             self._say(event.reason)
         if self._forgetting:
             return
