@@ -130,7 +130,9 @@ def _read(path: Path, convert: Callable[[pa.Table], T]) -> T:
     """Return what `convert` makes of a file's table; raises errors as `read_runs` does."""
     content = path.read_bytes()  # Parquet is given no name, so that no name is taken for damage: it takes UTF-8 alone
     try:
-        return convert(pq.read_table(pa.BufferReader(content), page_checksum_verification=True, partitioning=None))
+        # No thread of Arrow's is started: a process that ends while one starts is aborted (apache/arrow#34314).
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False)
+        return convert(file.read(use_threads=False))
     except UnreadableSchemaError as error:
         raise UnreadableSchemaError(f"{path}: {error}") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
