@@ -1,4 +1,4 @@
-"""Sessions: `nox -s tests | mutants | gpu | cluster | lint | typing | bench | ablate | report | ui`.
+"""Sessions: `nox -s tests | faults | mutants | gpu | cluster | lint | typing | bench | ablate | report | ui`.
 
 Words after `--` go to the command.
 """
@@ -29,6 +29,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, damage and interrupt hundreds of times, where `tests` does a few times (an hour)."""
+    install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
+    together = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
+    words = session.posargs or ("tests/faults",)
+    session.run("pytest", *together, *words, env={"OMP_NUM_THREADS": "1", "TRANS4INIT_FAULTS": "full"})
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Plant known faults one by one: do the tests fail? `nox -s mutants [-- NAME …]`, by default all (half an hour)."""
     install(session, "-e", ".", *GROUPS(PYPROJECT, "test"))
@@ -53,7 +62,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """The tests that start a PostgreSQL server of their own; fails where it isn't installed."""
+    """The tests that start a PostgreSQL server or a Ray cluster of their own; fails where one isn't installed."""
     install(session, "-e", ".", *GROUPS(PYPROJECT, "test", "cluster"))
     there = "shutil.which('postgres') or glob.glob('/usr/lib/postgresql/*/bin/postgres')"
     session.run("python", "-c", f"import glob, shutil, sys; sys.exit(not ({there}) and 'PostgreSQL is not installed')")

@@ -12,12 +12,14 @@ __all__ = ["DESCRIPTION", "WEIGHTS", "is_whole", "read_checkpoint", "write_check
 
 DESCRIPTION, WEIGHTS = "card.json", "net.safetensors"
 """The files of a checkpoint."""
+_SEAL = "description_sha256"
 
 
 def write_checkpoint(folder: Path, description: dict[str, Any], weights: bytes) -> Path:
     """Write both files into `folder`, each in one step, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(description | {"weights_sha256": hashlib.sha256(weights).hexdigest()}, indent=2) + "\n"
+    whole = json.loads(json.dumps(description | {"weights_sha256": hashlib.sha256(weights).hexdigest()}))
+    text = json.dumps(whole | {_SEAL: _digest(whole)}, indent=2) + "\n"
     for name, content in ((WEIGHTS, weights), (DESCRIPTION, text.encode())):
         write_whole(folder / name, content)
     return folder
@@ -28,12 +30,19 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], bytes]:
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
         weights = (folder / WEIGHTS).read_bytes()
+        seal = description.pop(_SEAL, None)  # which older ones lack
         promised = description["weights_sha256"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder} holds no fitted net: {error}") from error
+    if seal not in (None, _digest(description)):
+        raise InputError(f"{folder} holds no fitted net: {DESCRIPTION} is not what was written.")
     if hashlib.sha256(weights).hexdigest() != promised:
         raise InputError(f"{folder} holds no fitted net: the SHA-256 of {WEIGHTS} is not the one in {DESCRIPTION}.")
     return description, weights
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def is_whole(folder: Path) -> bool:

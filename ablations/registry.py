@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from trans4init.ablations.code_policy import check_code
 from trans4init.ablations.errors import InputError, unknown_name
 
 __all__ = ["Registry", "import_all"]
@@ -28,6 +29,7 @@ _USER_MODULE = "trans4init_user_"
 """How the modules begin that are made of users' files."""
 _RUNS = itertools.count()
 """Numbers them: files in two folders may be called the same, and one that failed is run again."""
+_FILES_RUN: set[Path] = set()
 
 
 class Registry(Generic[T]):
@@ -66,6 +68,8 @@ class Registry(Generic[T]):
 
     def _in_file(self, file: Path, name: str) -> type[T]:
         """Return what that file itself registers under the name, not what has the name elsewhere."""
+        if file not in _FILES_RUN:
+            check_code(file)
         in_file = self._in_files.get(_run_file(file))
         if not in_file:
             raise InputError(f"{file} registers no {self.kind}.")
@@ -101,6 +105,7 @@ def _run_file(file: Path) -> str:
         raise InputError(f"{file} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    _FILES_RUN.add(file)
     return module.__name__
 
 

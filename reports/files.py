@@ -1,11 +1,12 @@
 """Write a file whole: after a crash there is the old file or the new one, never a part of it; and address databases."""
 
+import contextlib
 import os
 import re
 import secrets
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "sqlite_address", "without_folders", "write_whole"]
+__all__ = ["is_whole_database", "remove_leftovers", "sqlite_address", "without_folders", "write_whole"]
 
 _TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY_NAME = re.compile(r".+\.[0-9a-f]{16}\.tmp")
@@ -44,6 +45,18 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
     finally:
         os.close(folder)
     return path
+
+
+def is_whole_database(path: Path) -> bool:
+    """Return whether a file is there and is a SQLite database whose pages are sound."""
+    import sqlite3
+
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error:
+        return False
+    return bool(found == ("ok",))
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -374,8 +374,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "nets-saved-in-each-others-place",
         "ablations/study/work.py",
-        "outcome.save(study.checkpoint(net, seeds[index]))",
-        "outcome.save(study.checkpoint(net, seeds[-1 - index]))",
+        "_save(outcome, study.checkpoint(net, seeds[index]))",
+        "_save(outcome, study.checkpoint(net, seeds[-1 - index]))",
         "ablations/study/test_work.py",
     ),
     Mutant(

@@ -15,7 +15,21 @@ __all__ = ["execute", "main"]
 
 _DESCRIPTION = """What happens to accuracy and to throughput when a function inside a Transformer is replaced by a
 small trained neural network, frozen or fine-tuned."""
-_COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "bench", "sync", "ui", "doctor")
+_COMMANDS = (
+    "ls",
+    "fit",
+    "run",
+    "report",
+    "train",
+    "translate",
+    "generate",
+    "bench",
+    "pack",
+    "sync",
+    "reproduce",
+    "ui",
+    "doctor",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,9 @@ from trans4init.ablations.cli.doctor import Doctor
 from trans4init.ablations.cli.fit import Fit
 from trans4init.ablations.cli.generate import Generate
 from trans4init.ablations.cli.ls import Ls
+from trans4init.ablations.cli.pack import Pack
 from trans4init.ablations.cli.report import Report
+from trans4init.ablations.cli.reproduce import Reproduce
 from trans4init.ablations.cli.run import Run
 from trans4init.ablations.cli.sync import Sync
 from trans4init.ablations.cli.train import Train
@@ -19,5 +21,6 @@ from trans4init.ablations.cli.ui import Ui
 __all__ = ["Command"]
 
 Command = Annotated[
-    Ls | Fit | Run | Report | Train | Translate | Generate | Bench | Sync | Ui | Doctor, tyro.conf.AvoidSubcommands
+    Ls | Fit | Run | Report | Train | Translate | Generate | Bench | Pack | Sync | Reproduce | Ui | Doctor,
+    tyro.conf.AvoidSubcommands,
 ]

@@ -31,14 +31,19 @@ class Generate:
     seed: int = 0
     """The same seed draws the same text."""
 
+    allow_code: bool = False
+    """Run code that the checkpoint names (FILE.py:NAME)."""
+
     def run(self, command: str) -> int:
         """Continue the prompt, or every line."""
         from trans4init.ablations.cli.lines import answer_lines
+        from trans4init.ablations.code_policy import code_policy
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.training.inference import Sampling, generate
         from trans4init.ablations.training.run import load_trained
 
-        trained = load_trained(self.checkpoint)
+        with code_policy(allowed=self.allow_code):
+            trained = load_trained(self.checkpoint)
         if self.tokens < 1:
             raise InputError(f"--tokens must be at least 1, not {self.tokens}.")
         sampling = Sampling(self.temperature, self.top_k, self.top_p, self.seed)

@@ -52,6 +52,10 @@ class Train:
         UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")
     ] = ()
     """Any other key of the recipe, such as training.learning_rate=3e-4 or model.position=rope."""
+    device: Annotated[str | None, arg(metavar="D", help_behavior_hint="(default: a GPU, else the CPU)")] = None
+    """The device to use, as torch calls it: cpu, cuda:1, mps."""
+    allow_code: bool = False
+    """Run code that the recipe names (FILE.py:NAME) where it is neither beside the recipe nor below it."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/train/TASK)")] = None
     """The folder to write the run to."""
 
@@ -59,8 +63,12 @@ class Train:
         """Train and test the model, and print the test."""
         import sys
 
-        recipe = self._recipe()  # before torch is imported, so that mistakes are answered at once
+        from trans4init.ablations.code_policy import code_policy
+
+        with code_policy(allowed=self.allow_code, say=print):
+            recipe = self._recipe()  # before torch is imported, so that mistakes are answered at once
         from trans4init.ablations.console import plain_console
+        from trans4init.ablations.device import use_device
         from trans4init.ablations.errors import FaultError, InputError
         from trans4init.ablations.lock import held
         from trans4init.ablations.slots.contents import OutsideDomainError
@@ -68,6 +76,8 @@ class Train:
         from trans4init.ablations.training.loop import DivergedError, StoppedError
         from trans4init.reports.files import remove_leftovers
 
+        if self.device is not None:
+            use_device(self.device)
         folder = self.out or Path("runs") / "train" / Path(self.task).stem
         with (
             joined_team() as team,

@@ -27,14 +27,19 @@ class Translate:
     maximum: int = 100
     """The largest number of tokens of a target."""
 
+    allow_code: bool = False
+    """Run code that the checkpoint names (FILE.py:NAME)."""
+
     def run(self, command: str) -> int:
         """Translate the text, or every line."""
         from trans4init.ablations.cli.lines import answer_lines
+        from trans4init.ablations.code_policy import code_policy
         from trans4init.ablations.errors import InputError
         from trans4init.ablations.training.inference import translate
         from trans4init.ablations.training.run import load_trained
 
-        trained = load_trained(self.checkpoint)
+        with code_policy(allowed=self.allow_code):
+            trained = load_trained(self.checkpoint)
         if self.maximum < 1:
             raise InputError(f"--maximum must be at least 1, not {self.maximum}.")
 

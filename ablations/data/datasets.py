@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trans4init.ablations.errors import InputError
 
-__all__ = ["DATASETS", "DataFile", "fetch"]
+__all__ = ["DATASETS", "FOLDER_VARIABLE", "DataFile", "fetch", "fetched"]
 
 FOLDER_VARIABLE = "TRANS4INIT_DATA"
 """The environment variable that names a folder with public data sets, which is looked in before a download."""
@@ -75,11 +75,24 @@ DATASETS = {file.name: file for file in _FILES}
 """Every public file by its name in the data folder."""
 
 
+_FETCHED: dict[str, Path] = {}
+
+
+def fetched() -> dict[str, Path]:
+    """Return the public files that this process has read, by name: what another machine needs to read the same data."""
+    return dict(_FETCHED)
+
+
 def fetch(file: DataFile) -> Path:
     """Return the file's path, in the folder that TRANS4INIT_DATA names or in the cache, downloaded if need be.
 
     Raises InputError if the file can't be downloaded, or if its hash is not the expected one.
     """
+    _FETCHED[file.name] = path = _fetched(file)
+    return path
+
+
+def _fetched(file: DataFile) -> Path:
     folder = os.environ.get(FOLDER_VARIABLE)
     local = Path(folder) / file.name if folder else None
     if local is not None and local.is_file():

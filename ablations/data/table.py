@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trans4init.ablations.data.files import check_file
 from trans4init.ablations.errors import InputError, shown, unknown_name
+from trans4init.ablations.user_files import check_file
 
 __all__ = ["DELIMITERS", "LARGEST_TABLE", "Table", "read_table"]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from trans4init.ablations.data.config import Split, TaskConfig
 from trans4init.ablations.data.datasets import DATASETS, fetch
-from trans4init.ablations.data.files import check_file
 from trans4init.ablations.errors import InputError, nearest
 from trans4init.ablations.settings.base import Field
+from trans4init.ablations.user_files import check_file
 from trans4init.reports.records.metrics import PERPLEXITY, VALIDATION_LOSS, at_context
 from trans4init.reports.records.schema import Metric
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from trans4init.ablations.code_policy import named_by_data
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit.fidelity import Fidelity, RegionErrors
 from trans4init.ablations.functions import Function, get_function
@@ -54,7 +55,16 @@ class Fitted:
 
 
 def load_fitted(folder: Path | str) -> Fitted:
-    """Load the net that `Fitted.save` wrote; raises InputError where the folder holds none, or a damaged one."""
+    """Load the net that `Fitted.save` wrote.
+
+    Raises InputError where the folder holds none, or a damaged one, and where it names code, such as `my/file.py:name`,
+    that wasn't run before: see `ablations.code_policy`.
+    """
+    with named_by_data(folder):
+        return _loaded(folder)
+
+
+def _loaded(folder: Path | str) -> Fitted:
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -4,19 +4,23 @@ import copy
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trans4init.ablations.code_policy import check_code_beside
 from trans4init.ablations.errors import InputError, shown, unknown_name
 from trans4init.ablations.settings.base import BaseModel, ValidationError
 from trans4init.ablations.settings.error_sentence import sentence
+from trans4init.ablations.user_files import check_file
 
 __all__ = ["IN_FILE", "checked", "find_toml", "load_toml", "read_toml", "set_value", "shipped_files"]
 
 M = TypeVar("M", bound=BaseModel)
 IN_FILE = re.compile(r".+\.py:[\w.-]+")
 """The name of a function, net, arm or task in a user's file."""
+_LARGEST = 2**20
+"""The most bytes of a TOML file: a study's is a few thousand."""
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
@@ -43,10 +47,13 @@ def load_toml(
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file, in which a `FILE.py:NAME` is relative to the current folder.
 
-    Raises InputError where the file can't be read or is not TOML.
+    Raises InputError where the file can't be read, is not TOML, or names code that it may not: see `code_policy`.
     """
     try:
+        check_file(path, _LARGEST)
         content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        files = {text.rpartition(":")[0] for text in _texts(content) if IN_FILE.fullmatch(text)}
+        check_code_beside(path, sorted(files))
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and what Python says of numbers without end
         raise InputError(f"{shown(path)} is not valid TOML: {error}.") from None
     except RecursionError:
@@ -55,6 +62,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
     assert isinstance(content, dict)
     return content
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from () if key in _PROSE else _texts(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry)
 
 
 def checked(model: type[M], content: Mapping[str, Any], where: str) -> M:

@@ -1,6 +1,5 @@
 """Keep what training made of a model's slots: their state, and their values at points that a report can draw."""
 
-import json
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.slots.slot import Slot, slots_named
 from trans4init.reports.records.kept_slots import CLOSED, HEADER, INPUTS, STATE, VALUES
+from trans4init.reports.sealed_tensors import metadata_of, sealed
 
 __all__ = ["kept_slots"]
 
@@ -46,8 +46,8 @@ def kept_slots(model: nn.Module, record: ArmRecord, facts: Mapping[str, object])
         "log_inputs": first.domain.log,
         "log_values": first.function.log_values,
     }
-    content: bytes = save({name: _plain(value) for name, value in tensors.items()}, {HEADER: json.dumps(header)})
-    return content
+    plain = {name: _plain(value) for name, value in tensors.items()}
+    return sealed(save(plain, metadata_of(HEADER, header)))
 
 
 def _drawn(slots: Mapping[str, Slot]) -> dict[str, Tensor]:

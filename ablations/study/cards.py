@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.requests import ResolvedStudy
@@ -11,6 +12,8 @@ from trans4init.reports.records.schema import DroppedBlock, StudyCard
 from trans4init.reports.records.store import Results, write_cards
 
 __all__ = ["StoredCards", "card_before"]
+
+_SPEC = "spec.json"
 
 
 class StoredCards:
@@ -46,7 +49,7 @@ class StoredCards:
             if card.controls_left_out is None:
                 card = dataclasses.replace(card, controls_left_out=_controls_left_out(card))
             self._studies[study.spec_hash], self._cards[study.spec_hash] = study, card
-        if self.all != self._results.stored_cards:
+        if self.all != self._results.stored_cards or not self._spec_is_there():
             self._write()
         return self.all
 
@@ -73,7 +76,19 @@ class StoredCards:
     def _corrected(self, card: StudyCard) -> StudyCard:
         return dataclasses.replace(card, together=self._together, dropped=self._dropped)
 
-    def _write(self) -> None:
+    def _spec_is_there(self) -> bool:
+        """Return whether `spec.json` is what was written: nothing is read from it but by people."""
+        try:
+            return (self._folder / _SPEC).read_text(encoding="utf-8") == self._spec()
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    @property
+    def _folder(self) -> Path:
+        return next(iter(self._studies.values())).folder
+
+    def _spec(self) -> str:
+        """Return the content of `spec.json`."""
         contents = [
             study.spec.public()
             | {
@@ -85,12 +100,14 @@ class StoredCards:
         ]
         labelled = [{"block": study.block} | of for study, of in zip(self._studies.values(), contents, strict=True)]
         content = contents[0] if len(contents) == 1 else {"blocks": labelled}
-        first = next(iter(self._studies.values()))
+        return json.dumps(content, indent=2) + "\n"
+
+    def _write(self) -> None:
         try:
-            write_whole(first.folder / "spec.json", json.dumps(content, indent=2) + "\n")
-            write_cards(self.all, first.results)
+            write_whole(self._folder / _SPEC, self._spec())
+            write_cards(self.all, next(iter(self._studies.values())).results)
         except OSError as error:
-            raise FaultError(f"{shown(first.folder)} can't be written: {error.strerror}.") from error
+            raise FaultError(f"{shown(self._folder)} can't be written: {error.strerror}.") from error
 
 
 def card_before(study: ResolvedStudy, studies: Sequence[ResolvedStudy], results: Results) -> StudyCard | None:

@@ -7,8 +7,9 @@ from types import FrameType
 
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.bundles import Bundles
 from trans4init.ablations.study.display import Display
-from trans4init.ablations.study.executors.protocol import Advanced, Apart, Died, Event, Executor
+from trans4init.ablations.study.executors.protocol import Advanced, Apart, Died, Event, Executor, Refused
 from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.optuna_database import DatabaseError, OptunaDatabase, keep_trials
 from trans4init.ablations.study.requests import Request, ResolvedStudy
@@ -22,6 +23,8 @@ __all__ = ["MIRROR_PATIENCE", "Coordinator"]
 MIRROR_PATIENCE = 30.0
 """Seconds that the throughput session and the end of a study wait for MLflow to finish writing. Longer waits keep
 more of MLflow's work out of the timings; a server that is dead costs as long."""
+_STARTS = 3
+"""How often a run is started at most, if its process is killed each time."""
 
 
 class Coordinator:
@@ -37,17 +40,19 @@ class Coordinator:
         on_growth: Callable[[ResolvedStudy], None] = lambda study: None,
         *,
         fail_fast: bool = False,
+        bundles: Bundles | None = None,
     ) -> None:
         """databases: by the hash of each block's conditions.
 
         on_growth: called with the study when its results gave it another cell. fail_fast: whether to stop at the first
-        run that fails or runs out of memory; one that diverges is a result.
+        run that fails or runs out of memory; one that diverges is a result. bundles: told of every result; None leaves
+        each in a file of its own.
         """
         self._agenda, self._executor, self._databases = agenda, executor, databases
         self._mirror, self._display, self._on_growth = mirror, display, on_growth
         self._in_flight: dict[str, Request] = {}
         self._stopping = self._told = False
-        self._fail_fast = fail_fast
+        self._fail_fast, self._bundles = fail_fast, bundles
 
     def run(self) -> bool:
         """Run what is left; return whether the agenda is complete: not if Ctrl-C stopped it.
@@ -69,13 +74,17 @@ class Coordinator:
                     self._executor.wait(self._on_event, timeout=0.25)
             for block in self._agenda.blocks:
                 database = self._databases[block.study.spec_hash]
-                if database.behind:
+                behind = bool(database.behind)
+                if behind:
                     database.ask_again()
-                    self._keep_trials(block, block.study.spec.cells())
+                self._keep_trials(block, block.study.spec.cells() if behind else ())
         except DatabaseError as error:
             raise FaultError(f"Optuna's database can't be written: {str(error).splitlines()[0]}") from error
         finally:
             self._executor.stop()
+        if self._bundles is not None:
+            with _told(self._agenda.blocks[0].study):
+                self._bundles.finish()
         return self._agenda.complete()
 
     def _fill(self) -> bool:
@@ -98,6 +107,10 @@ class Coordinator:
             self._display.advanced(event)
             return
         assert not isinstance(event, Apart)  # the executor of arrays, which asks for several runs at once, has it
+        if isinstance(event, Refused):
+            raise FaultError(event.reason)
+        if isinstance(event, Died) and self._begins_anew(event):
+            return
         records = self._failures(event) if isinstance(event, Died) else event.records
         kept = {} if isinstance(event, Died) else event.kept
         self._finish(records, kept)
@@ -145,14 +158,12 @@ class Coordinator:
         """Write what the run kept of its slots, then its record: a run that is finished has both."""
         block = self._agenda.block_of(record)
         study = block.study
-        try:
+        with _told(study):
             if kept is not None:
                 write_kept(study.folder, record.run_id, kept)
             write_run(record, study.results)
-        except OSError as error:
-            raise FaultError(
-                f"the result of a run can't be written to {shown(study.results)}: {error.strerror}"
-            ) from error
+            if self._bundles is not None:
+                self._bundles.add(record)
         self._in_flight.pop(record.run_id, None)  # a run that its fit's failure ended was never started
         self._agenda.add(record)
         if block.study is not study:
@@ -163,6 +174,26 @@ class Coordinator:
 
     def _keep_trials(self, block: Agenda, cells: Iterable[CellKey]) -> None:
         keep_trials(self._databases[block.study.spec_hash], block, cells)
+
+    def _begins_anew(self, event: Died[Request]) -> bool:
+        """Start runs again whose process was killed; return False if they were started often enough.
+
+        Where the study stops, the next command starts them.
+        """
+        if not self._stopping:
+            if any(len(request.anew) + 1 >= _STARTS for request in event.requests):
+                return False
+            requests = tuple(request.begun_anew(f"{event.reason}.") for request in event.requests)
+            of, runs = self._agenda.block_of(requests[0]).study.spec.function, f"{len(requests)} runs are"
+            self._display.say(
+                f"{event.reason}; {f'{requests[0].label(of)} is' if len(requests) == 1 else runs} begun anew."
+            )
+            self._in_flight |= {request.run_id: request for request in requests}
+            self._executor.submit(requests)
+        else:
+            for request in event.requests:
+                self._in_flight.pop(request.run_id, None)
+        return True
 
     def _failures(self, event: Died[Request]) -> list[RunRecord]:
         """Return a failed record for each run of a process that died."""
@@ -176,10 +207,9 @@ class Coordinator:
             return
         self._told = True
         self._executor.forget_waiting()
-        count = self._executor.running()
         self._display.say(
-            f"Stopping when the {count} run{'s' if count != 1 else ''} under way {'are' if count != 1 else 'is'} "
-            f"finished; Ctrl-C again stops now. To continue later: {self._agenda.blocks[0].study.command}"
+            "Stopping when the runs under way are finished; Ctrl-C again stops now. "
+            f"To continue later: {self._agenda.blocks[0].study.command}"
         )
 
     @contextmanager
@@ -200,3 +230,12 @@ class Coordinator:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _told(study: ResolvedStudy) -> Iterator[None]:
+    """Turn an error of the disk into a FaultError with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise FaultError(f"the result of a run can't be written to {shown(study.results)}: {error.strerror}") from error

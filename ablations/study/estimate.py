@@ -4,7 +4,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +18,19 @@ from trans4init.ablations.device import parallel_runs, threads
 from trans4init.ablations.errors import InputError
 from trans4init.ablations.fit import FitDivergedError
 from trans4init.ablations.study.agenda import FITS_AT_ONCE
+from trans4init.ablations.study.disk import BYTES_PER_STUDY, bytes_per_run
 from trans4init.ablations.study.display import duration
 from trans4init.ablations.study.grid import Grid
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.resolving import resolve
 from trans4init.ablations.study.space import shapes_runs
 from trans4init.ablations.study.spec import StudySpec
+from trans4init.ablations.study.together import FEWEST_STEPS, automatic_size
 from trans4init.ablations.study.work import build_model, build_task, check_study, fit_nets
 from trans4init.ablations.tasks import Task
+from trans4init.ablations.training.array import ArrayStep, Member
 from trans4init.ablations.training.loop import TrainingStep
+from trans4init.ablations.training.stacked import NotStackableError
 from trans4init.ablations.training.throughput import ROUNDS_PER_BUILD, WARM_UP_ROUNDS
 from trans4init.reports.records.schema import CellKey
 from trans4init.reports.statistics import seed_floor, visible_factor
@@ -43,9 +47,6 @@ _START_SECONDS = 0.3
 """Seconds from the start of a worker process until it trains."""
 _UNSHARED = 0.35
 """The share of imported memory that a forked worker doesn't share with the others; measured on positional-text."""
-_BYTES_PER_STUDY, _BYTES_PER_RUN, _BYTES_PER_LOGGED_STEP = 10_500_000, 46_000, 1_300
-"""Disk in Parquet and MLflow: of a study's databases, checkpoints and report (twice, since MLflow keeps it too), of a
-run, and of each loss that a run logs; measured on positional-text and positional-text-full."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ class Pace:
     """Holds mean seconds over all cells, and over all fits, on this machine with the study's number of threads."""
 
     step: float
+    """Of one run, also where several are trained together."""
     evaluation: float
     final_evaluation: float
     fit: float
+    together: int = 1
+    """How many runs at most are trained together."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     if shapes_runs(spec.own_settings()):
         fits *= max(1, spec.trials())  # at most: trials that choose alike share a fit
     run = (
-        _START_SECONDS
+        _START_SECONDS / pace.together
         + pace.step * spec.training.steps
         + pace.evaluation * (spec.training.evaluations - 1)
         + pace.final_evaluation
@@ -86,22 +90,27 @@ def estimate(study: ResolvedStudy, pace: Pace, workers: int) -> CostEstimate:
     rounds = spec.throughput.rounds + WARM_UP_ROUNDS * _builds(spec)
     timing = len(study.throughput_requests()) * rounds * spec.throughput.steps_per_round * pace.step * 4 / 3
     seconds = (fits * pace.fit + runs * run) / workers + timing
-    per_run = _BYTES_PER_RUN + _BYTES_PER_LOGGED_STEP * (spec.training.steps // spec.training.log_every)
-    return CostEstimate(fits, runs, run, seconds, _BYTES_PER_STUDY + per_run * (runs + fits))
+    return CostEstimate(fits, runs, run, seconds, BYTES_PER_STUDY + bytes_per_run(spec) * (runs + fits))
 
 
-def print_plan(study: StudySpec | Grid, file: str, executor: str, console: Console) -> None:
-    """Print the cells and an estimate; raises InputError for a study that can't be run, with the name of its `file`."""
+def print_plan(
+    study: StudySpec | Grid, file: str, executor: str, console: Console, array_size: int | None = None
+) -> None:
+    """Print the cells and an estimate; raises InputError for a study that can't be run, with the name of its `file`.
+
+    array_size: how many runs that are alike are trained together at most; None: as many as suit the machine.
+    """
     studies = resolve(study if isinstance(study, Grid) else Grid.of(study), Path(), "")
     imported = _most_memory()
     for of in studies:
         check_study(of, f"{file}: {of.block}" if of.block else file)
     console.print(_cells(studies))
-    paces = [_measure(of) for of in studies]
+    size = array_size or automatic_size()
+    paces = [_measure(of, size) for of in studies]
     workers = 1 if executor == "inline" else min(parallel_runs(of.spec.training.threads) for of in studies)
     costs = [estimate(of, pace, workers) for of, pace in zip(studies, paces, strict=True)]
     seconds = duration(sum(cost.seconds for cost in costs))
-    megabytes = (sum(cost.disk_bytes for cost in costs) - (len(costs) - 1) * _BYTES_PER_STUDY) / 1e6
+    megabytes = (sum(cost.disk_bytes for cost in costs) - (len(costs) - 1) * BYTES_PER_STUDY) / 1e6
     bisections = "".join(_bisection(of, cost, workers) for of, cost in zip(studies, costs, strict=True))
     console.print(
         f"{_runs(studies, paces, costs)}.\n"
@@ -115,10 +124,10 @@ def _runs(studies: Sequence[ResolvedStudy], paces: Sequence[Pace], costs: Sequen
     fits, runs = (sum(counts) for counts in zip(*((cost.fits, cost.runs) for cost in costs), strict=True))
     most = "up to " if any(shapes_runs(study.spec.own_settings()) for study in studies) else ""
     counted = f"{most}{fits} fit{'s' if fits != 1 else ''}, {runs} runs"
-    spec = studies[0].spec
+    spec, together = studies[0].spec, _together(paces)
     if len(studies) == 1:
         return (
-            f"{counted} of {spec.training.steps} steps ({1000 * paces[0].step:.1f} ms a step here), then "
+            f"{counted} of {spec.training.steps} steps ({1000 * paces[0].step:.1f} ms a step here{together}), then "
             f"{len(spec.cells())} cells and a second copy of {spec.reference().arm} timed in turn"
             f"{_without_intervals(spec)}"
         )
@@ -126,10 +135,16 @@ def _runs(studies: Sequence[ResolvedStudy], paces: Sequence[Pace], costs: Sequen
     milliseconds = sorted(1000 * pace.step for pace in paces)
     cells = sum(len(of.spec.cells()) for of in studies)
     return (
-        f"{counted} of {_range(steps)} steps ({milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms a step here) in "
-        f"{len(studies)} blocks, then block by block all {cells} cells and a second copy of {spec.reference().arm} "
+        f"{counted} of {_range(steps)} steps "
+        f"({milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms a step here{together}) in {len(studies)} "
+        f"blocks, then block by block all {cells} cells and a second copy of {spec.reference().arm} "
         f"timed in turn{_without_intervals(spec)}"
     )
+
+
+def _together(paces: Sequence[Pace]) -> str:
+    most = max(pace.together for pace in paces)
+    return f", {most} runs together" if most > 1 else ""
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -220,8 +235,11 @@ def _power(studies: Sequence[ResolvedStudy]) -> str:
     )
 
 
-def _measure(study: ResolvedStudy) -> Pace:
-    """Time a few steps of every cell, the reference's evaluation, and the beginning of each fit."""
+def _measure(study: ResolvedStudy, size: int) -> Pace:
+    """Time a few steps of every cell, the reference's evaluation, and the beginning of each fit.
+
+    size: how many runs are trained together at most.
+    """
     spec = study.spec
     task = build_task(study)
     with TemporaryDirectory(prefix="trans4init-estimate-") as folder, threads(spec.training.threads):
@@ -229,13 +247,16 @@ def _measure(study: ResolvedStudy) -> Pace:
         nets = dict.fromkeys(fit.cell.net for fit in study.fit_requests())
         fits = [_fit_seconds(study, net) for net in nets]
         steps = [_step_seconds(study, cell, task) for cell in spec.cells()]
+        alike = [min(size, _runs_alike(study, cell)) for cell in spec.cells()]
+        timed = [_together_seconds(study, *of, task) for of in zip(spec.cells(), alike, steps, strict=True)]
         model, _ = build_model(study, spec.reference(), 0, task)
         start = time.perf_counter()
         task.evaluate(model, "tune", 0, final=False)
         evaluation = time.perf_counter() - start
-    step = statistics.fmean(steps)
-    evaluation *= step / steps[0]  # a cell with longer steps has longer evaluations
-    return Pace(step, evaluation, evaluation * len(MULTIPLES), statistics.fmean(fits) if fits else 0.0)
+    evaluation *= statistics.fmean(steps) / steps[0]  # a cell with longer steps has longer evaluations
+    step, together = statistics.fmean(seconds for seconds, _ in timed), max(count for _, count in timed)
+    fitting = statistics.fmean(fits) if fits else 0.0
+    return Pace(step, evaluation, evaluation * len(MULTIPLES), fitting, together)
 
 
 def _fit_seconds(study: ResolvedStudy, net: str) -> float:
@@ -263,10 +284,41 @@ def _step_seconds(study: ResolvedStudy, cell: CellKey, task: Task) -> float:
     model, record = build_model(study, cell, 0, task)
     step = TrainingStep(model, task, training, record.moves)
     batches = task.batches(0, training.batch, "evaluate", unit=training.batch_unit)
+    return _mean_seconds(lambda: step(next(batches)).item())
+
+
+def _runs_alike(study: ResolvedStudy, cell: CellKey) -> int:
+    """Return how many runs of a cell may be trained together: those of its trials, or of its evaluation."""
+    spec = study.spec
+    if spec.training.steps < FEWEST_STEPS or spec.training.why_alone():
+        return 1
+    tuned = 0 if shapes_runs(spec.own_settings()) else spec.trials(cell) * len(spec.tuning_seeds())
+    return max(tuned, spec.evaluation.seeds)
+
+
+def _together_seconds(study: ResolvedStudy, cell: CellKey, count: int, alone: float, task: Task) -> tuple[float, int]:
+    """Measure the seconds of a run's step where `count` are trained together; return them, and how many are.
+
+    alone: those of a run by itself, which stay where runs can't be trained together, or gain nothing.
+    """
+    if count < 2:
+        return alone, 1
+    training = study.spec.training
+    models = [build_model(study, cell, 0, task) for _ in range(count)]
+    batches = task.batches(0, training.batch, "evaluate", unit=training.batch_unit)
+    try:
+        step = ArrayStep([Member(model, training, record, 0, task) for model, record in models])
+        together = _mean_seconds(lambda: step([next(batches)] * count).sum().item()) / count
+    except (NotStackableError, MemoryError, torch.OutOfMemoryError):
+        return alone, 1
+    return (together, count) if together < alone else (alone, 1)
+
+
+def _mean_seconds(step: Callable[[], float]) -> float:
     for _ in range(_WARM_UP_STEPS):
-        step(next(batches)).item()
+        step()
     start, done = time.perf_counter(), 0
     while done < _FEWEST_STEPS or (time.perf_counter() - start < _SECONDS and done < _MOST_STEPS):
-        step(next(batches)).item()
+        step()
         done += 1
     return (time.perf_counter() - start) / done

@@ -1,25 +1,22 @@
 """Keep a study's trials in a database of Optuna's, for its dashboard and its other tools."""
 
-import os
-import sqlite3
 import time as clock
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from trans4init.ablations.errors import FaultError, shown
+from trans4init.ablations.errors import FaultError
 from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.optuna_file import OptunaFile, open_named_file
 from trans4init.ablations.study.proposals import directions
 from trans4init.ablations.study.server import Server, why
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.files import sqlite_address
 from trans4init.reports.records.moments import began_at
 from trans4init.reports.records.optuna_ranges import distribution, for_optuna
 from trans4init.reports.records.schema import CellKey
@@ -57,21 +54,59 @@ class OptunaDatabase:
     compares what is stored with the results once, and from then on only adds to it.
     """
 
-    def __init__(self, spec: StudySpec, folder: Path, server: Server | None = None, block: str = "") -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        folder: Path,
+        server: Server | None = None,
+        block: str = "",
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """`server` is where the study says that its trials are kept, locked; None for a file.
 
-        block: the label of the grid's block that `spec` is, which goes into the names of its Optuna studies. Raises
-        FaultError where the database can't be used.
+        block: the label of the grid's block that `spec` is, which goes into the names of its Optuna studies. say:
+        called with a sentence if the file is damaged. Raises FaultError where the database can't be used.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec, self._server = spec, server
         self._distributions = {tuned.name: distribution(tuned) for tuned in spec.tuning.ranges()}
         self._name = f"{spec.name} / {block}" if block else spec.name
-        self._storage = _open_server(server) if server else _open_file(spec, folder / "optuna.db")
+        self._file = OptunaFile(folder / "optuna.db", say) if spec.storage is None else None
+        self._storage = self._opened()
         self._kept: dict[tuple[CellKey, int], _Kept] = {}
         self._ask_again = 0.0
         self.behind = ""
         """Why the server lacks trials that the results have, in a line; empty if it doesn't."""
+
+    def _opened(self) -> optuna.storages.RDBStorage:
+        if self._server is not None:
+            return _open_server(self._server)
+        if self._file is not None:
+            return self._file.open()
+        assert self._spec.storage is not None
+        return open_named_file(self._spec.storage.address())
+
+    def was_replaced(self) -> bool:
+        """Return whether another block of the grid has made the file anew; it is opened again then, and holds nothing.
+
+        What this block has kept is to be kept again.
+        """
+        replaced = self._file is not None and self._file.was_replaced()
+        if replaced:
+            self._storage = self._opened()
+            self._kept.clear()
+        return replaced
+
+    def make_anew(self, error: Exception) -> bool:
+        """Set the study's own file aside, which `error` has shown to be damaged, and open a new one, which is empty.
+
+        Returns False for a database that isn't the study's own. Raises FaultError if the error isn't the file's fault.
+        """
+        if self._file is None:
+            return False
+        self._storage = self._file.open_anew(error)
+        self._kept.clear()
+        return True
 
     def kept(self, cell: CellKey, time: int = 0) -> int:
         """Return how many of the cell's trials are known to be in the database, the first ones by number."""
@@ -120,10 +155,12 @@ class OptunaDatabase:
         whole = [trial for number, trial in enumerate(finished) if trial.number == number]
         for trial, there in zip(whole, stored, strict=False):
             best = self._best(kept, trial)
-            if _content(there) != _content(self._frozen(trial, best is trial)):
+            wanted = self._frozen(trial, best is trial)
+            wanted.number = trial.number  # which `add_trial` gives it
+            if kept.study.directions != directions(self._spec) or _content(there) != _content(wanted):
                 break
             kept.count, kept.best = kept.count + 1, best
-        if kept.count < len(stored):
+        if kept.count < len(stored) or kept.study.directions != directions(self._spec):
             with self._in_time():
                 optuna.delete_study(study_name=kept.study.study_name, storage=self._storage)
                 kept = _Kept(self._study(cell, time))
@@ -188,58 +225,33 @@ def _reason(error: str) -> str:
     return error.strip().splitlines()[-1]
 
 
-def keep_trials(database: OptunaDatabase, agenda: Agenda, cells: Iterable[CellKey]) -> None:
-    """Add to the database what the agenda has of the cells' finished trials, each time that the study is tuned."""
-    for cell in cells:
-        for time in range(agenda.study.spec.times_tuned()):
-            database.keep(cell, agenda.trials_from(database.kept(cell, time), cell, time), time)
+def keep_trials(database: OptunaDatabase, agenda: Agenda, cells: Iterable[CellKey] = ()) -> None:
+    """Add to the database what the agenda has of the cells' finished trials, each time that the study is tuned.
+
+    If the study's own file is found damaged, it is made anew with all that the agenda has.
+    """
+
+    def keep(cells: Iterable[CellKey]) -> None:
+        for cell in cells:
+            for time in range(agenda.study.spec.times_tuned()):
+                database.keep(cell, agenda.trials_from(database.kept(cell, time), cell, time), time)
+
+    every = agenda.study.spec.cells()
+    try:
+        keep(every if database.was_replaced() else cells)
+    except FaultError:
+        raise
+    except Exception as error:
+        if not database.make_anew(error):  # damage shows as whatever Optuna makes of what it reads
+            raise
+        keep(every)
 
 
 def _content(trial: FrozenTrial) -> tuple[object, ...]:
-    return trial.state, trial.values, trial.params, trial.user_attrs, trial.intermediate_values
-
-
-class _Unsynced(sqlite3.Connection):
-    """Leaves it to the system when a file's changes reach the disk: a view of the results needn't survive a power cut.
-
-    A process that is killed loses nothing, and a file that a power cut has damaged is found so when it is opened.
-    """
-
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self.execute("PRAGMA synchronous = OFF")
-
-
-def _open_file(spec: StudySpec, path: Path) -> optuna.storages.RDBStorage:
-    """Open the database in a file; a damaged `optuna.db` is renamed, and its trials are stored again from the results.
-
-    A file that the study names itself may hold other studies, and stays as it is. path: that of the study's own.
-    """
-    if spec.storage is not None:
-        address = spec.storage.address()
-        try:
-            return _opened(address, {})
-        except sqlalchemy.exc.DatabaseError as error:
-            raise FaultError(f"the database {address} can't be used: {why(error)}.") from None
-    address = sqlite_address(Path(os.path.relpath(path)))  # so that folders around the current one may have any name
-    settings = {"connect_args": {"factory": _Unsynced}}
-    try:
-        return _opened(address, settings)
-    except sqlalchemy.exc.OperationalError as error:  # such as a full disk or a locked file: the database may be whole
-        raise FaultError(f"Optuna's database {shown(path)} can't be used: {error.orig}.") from error
-    except sqlalchemy.exc.DatabaseError:
-        path.replace(path.with_name(path.name + ".corrupt"))
-        return _opened(address, settings)
-
-
-def _opened(address: str, settings: dict[str, Any]) -> optuna.storages.RDBStorage:
-    """Open the SQLite database at an address; raises SQLAlchemy's DatabaseError for a file that is damaged."""
-    storage = optuna.storages.RDBStorage(address, settings)
-    with storage.engine.connect() as connection:
-        found = connection.execute(sqlalchemy.text("PRAGMA quick_check(1)")).scalar()
-    if found != "ok":
-        raise sqlalchemy.exc.DatabaseError("PRAGMA quick_check", {}, sqlite3.DatabaseError(found))
-    return storage
+    return (
+        *(trial.number, trial.state, trial.values, trial.params, trial.distributions),
+        *(trial.user_attrs, trial.intermediate_values, trial.datetime_start, trial.datetime_complete),
+    )
 
 
 def _open_server(server: Server) -> optuna.storages.RDBStorage:

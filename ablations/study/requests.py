@@ -25,7 +25,7 @@ from trans4init.reports.machine import Environment
 from trans4init.reports.records.error_budget import BudgetDesign
 from trans4init.reports.records.schema import CellKey, Measurement, RunRecord, StudyCard
 from trans4init.reports.records.tuning_design import Setting, TuningDesign
-from trans4init.reports.records.vocabulary import REFERENCE_COPY, Phase, Status
+from trans4init.reports.records.vocabulary import ANEW_NOTE, REFERENCE_COPY, Phase, Status
 
 __all__ = ["Request", "ResolvedStudy"]
 
@@ -49,6 +49,12 @@ class Request:
     """The trial's place in its generation."""
     spec_hash: str = ""
     """The hash of the conditions of the study, or of the block of a grid, that the run belongs to."""
+    anew: tuple[str, ...] = ()
+    """Why the run was begun anew, once for each time."""
+
+    def begun_anew(self, why: str) -> "Request":
+        """Return the request once more, after what was done for it was lost; the run's record will say why."""
+        return dataclasses.replace(self, anew=(*self.anew, why))
 
     def label(self, function: str) -> str:
         """Return the run in words, in a study of `function`."""
@@ -188,7 +194,7 @@ class ResolvedStudy:
             environment=environment,
             card=self.card(),
             parameters=dict(request.parameters),
-            notes=dict(notes or {}),
+            notes={**(notes or {}), **({ANEW_NOTE: " ".join(request.anew)} if request.anew else {})},
             spec=self.spec.public() | {"fingerprint": self.fingerprint},
             error=error,
         )

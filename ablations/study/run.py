@@ -1,5 +1,6 @@
 """Run a study from its spec to its report, or go on with one that was interrupted."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -11,21 +12,23 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from trans4init.ablations.errors import InputError, shown
+from trans4init.ablations.errors import FaultError, InputError, shown
 from trans4init.ablations.lock import held
 from trans4init.ablations.net_files import is_whole
 from trans4init.ablations.study.agenda import Agenda
+from trans4init.ablations.study.bundles import Bundles
 from trans4init.ablations.study.cards import StoredCards, card_before
 from trans4init.ablations.study.changes import counts_changed, refuse_other_conditions, what_changed
+from trans4init.ablations.study.disk import check_disk
 from trans4init.ablations.study.grid import Grid
 from trans4init.ablations.study.grid_agenda import GridAgenda
 from trans4init.ablations.study.requests import ResolvedStudy
 from trans4init.ablations.study.resolving import resolve
 from trans4init.ablations.study.spec import StudySpec
-from trans4init.reports.files import remove_leftovers
+from trans4init.reports.files import is_whole_database, remove_leftovers
 from trans4init.reports.records.kept_slots import SLOTS
 from trans4init.reports.records.schema import RunRecord
-from trans4init.reports.records.store import Results, load_results
+from trans4init.reports.records.store import Results, load_results, set_failures_aside
 from trans4init.reports.records.tables import UnreadableSchemaError
 from trans4init.reports.study_report.blocks import study_text, summaries
 from trans4init.reports.study_report.report_files import HTML, is_current
@@ -56,6 +59,10 @@ class Options:
     fail_fast: bool = False
     array_size: int | None = None
     """How many runs that are alike are trained together at most; None: as many as suit the machine."""
+    address: str | None = None
+    """Of the Ray cluster; None for the one that RAY_ADDRESS names, or a new one on this machine."""
+    gpus_per_run: float | None = None
+    """The share of a GPU that a unit of work takes on the cluster; None: one, where it has any."""
 
 
 def run_study(study: StudySpec | Grid, options: Options, console: Console) -> int:
@@ -103,10 +110,15 @@ def _run_held(
     agenda = _agenda(studies, cards, results)
     if agenda.complete():
         _say(console, f"Nothing left to run: all {agenda.total()} runs of {name} are finished.")
-        if studies[0].spec.storage is not None:  # where what a server lacks since it was gone is added
+        # What a server lacks since it was gone is added, and a file that is lost or damaged is made anew.
+        if studies[0].spec.storage is not None or not is_whole_database(folder / "optuna.db"):
             _catch_up(agenda, server, options, console)
+        with contextlib.suppress(OSError):  # such as a write-protected folder, which may stay as it is
+            Bundles(studies[0].results, results.records).finish()
         return _conclude(agenda, dataclasses.replace(results, stored_cards=cards.fill(agenda.studies)), console)
-    complete, mirror = _run(agenda, cards, options, console, server, checked=checked)
+    check_disk(agenda, folder)
+    bundles = Bundles(studies[0].results, results.records)
+    complete, mirror = _run(agenda, cards, bundles, options, console, server, checked=checked)
     code = _conclude(agenda, None, console, mirror)
     if complete:
         for left in (folder / "checkpoints").glob("array-*"):  # of arrays that were killed, whose runs came otherwise
@@ -117,17 +129,22 @@ def _run_held(
     return code
 
 
-def _databases(studies: Sequence[ResolvedStudy], server: "Server | None") -> dict[str, "OptunaDatabase"]:
+def _databases(
+    studies: Sequence[ResolvedStudy], server: "Server | None", console: Console
+) -> dict[str, "OptunaDatabase"]:
     """Return Optuna's database as each block sees it, by the hash of the block's conditions."""
     from trans4init.ablations.study.optuna_database import OptunaDatabase
 
-    return {study.spec_hash: OptunaDatabase(study.spec, study.folder, server, study.block) for study in studies}
+    def say(line: str) -> None:
+        _say(console, line)
+
+    return {study.spec_hash: OptunaDatabase(study.spec, study.folder, server, study.block, say) for study in studies}
 
 
 def _catch_up(agenda: GridAgenda, server: "Server | None", options: Options, console: Console) -> None:
     from trans4init.ablations.study.optuna_database import keep_trials
 
-    databases = _databases(agenda.studies, server)
+    databases = _databases(agenda.studies, server, console)
     for block in agenda.blocks:
         keep_trials(databases[block.study.spec_hash], block, block.study.spec.cells())
     _say_behind(databases.values(), options, console)
@@ -139,7 +156,7 @@ def _results(studies: Sequence[ResolvedStudy], options: Options, console: Consol
     Raises InputError for results that this version can't read, or that aren't the study's.
     """
     if options.retry_failed:
-        _set_failures_aside(studies[0].results)
+        set_failures_aside(studies[0].results)
     try:
         results = load_results(studies[0].results)
     except UnreadableSchemaError as error:
@@ -167,6 +184,7 @@ def _agenda(studies: Sequence[ResolvedStudy], cards: StoredCards, results: Resul
 def _run(
     agenda: GridAgenda,
     cards: StoredCards,
+    bundles: Bundles,
     options: Options,
     console: Console,
     server: "Server | None",
@@ -177,13 +195,13 @@ def _run(
 
     server: where Optuna's database is; None for a file. checked: whether the study has been built once already.
     """
-    from trans4init.ablations.device import accelerator_name, parallel_runs
+    from trans4init.ablations.device import parallel_runs, places
     from trans4init.ablations.study.coordinator import MIRROR_PATIENCE, Coordinator
     from trans4init.ablations.study.display import make_display
     from trans4init.ablations.study.executors.arrays import ArrayExecutor
     from trans4init.ablations.study.executors.choose import make_executor
     from trans4init.ablations.study.executors.local import start_server
-    from trans4init.ablations.study.together import AUTOMATIC, Alike, begun_arrays
+    from trans4init.ablations.study.together import Alike, automatic_size, begun_arrays
     from trans4init.ablations.study.worker import PRELOAD, StudyWorker
     from trans4init.reports.mirror.runs import BackgroundMirror
 
@@ -192,20 +210,21 @@ def _run(
         start_server("__main__", PRELOAD)
     if not checked:
         _check(studies, options.file)
-    worker = StudyWorker(studies, elsewhere=options.executor == "ray")
+    worker = StudyWorker(studies, elsewhere=options.executor == "ray", gpus=options.gpus_per_run)
     at_once = min(parallel_runs(study.spec.training.threads) for study in studies)
-    executor = make_executor(options.executor, worker, at_once, PRELOAD)
+    executor = make_executor(options.executor, worker, at_once, PRELOAD, address=options.address, places=places())
     cards.fill(studies)
     folder, name = studies[0].folder, studies[0].spec.name
-    databases = _databases(studies, server)
+    databases = _databases(studies, server, console)
     mirror = BackgroundMirror(folder, name)
     with make_display(agenda, console) as display:
-        size = options.array_size or AUTOMATIC["gpu" if accelerator_name() else "cpu"]
+        size = options.array_size or automatic_size()
         if size > 1:
             begun = begun_arrays(folder / "checkpoints", display.say)
             executor = ArrayExecutor(executor, Alike(studies, display.say).key, size, display.say, begun)
-        coordinator = Coordinator(agenda, executor, databases, mirror, display, cards.grow, fail_fast=options.fail_fast)
-        complete = coordinator.run()
+        complete = Coordinator(
+            *(agenda, executor, databases, mirror, display, cards.grow), fail_fast=options.fail_fast, bundles=bundles
+        ).run()
     mirror.drain(MIRROR_PATIENCE)
     _say_behind(databases.values(), options, console)
     return complete, mirror
@@ -249,7 +268,12 @@ def _conclude(
     else:
         from trans4init.reports.study_report.report import write_report
 
-        report = write_report(folder, results)
+        try:
+            report = write_report(folder, results)
+        except OSError as error:
+            raise FaultError(
+                f"the report can't be written to {shown(folder)}: {error.strerror}; the results are whole."
+            ) from error
         verdict = report.text
         if not mirror_error:
             mirror_error, more = _mirror(folder, report.results, verdict)
@@ -283,14 +307,6 @@ def _mirror(folder: Path, results: Results, verdict: VerdictText) -> tuple[str, 
 def _fits_at_hand(study: ResolvedStudy, records: Sequence[RunRecord]) -> list[str]:
     fits = [record.run_id for record in records if record.phase == "fit"]
     return [run_id for run_id in fits if is_whole(study.checkpoint_of(run_id))]
-
-
-def _set_failures_aside(results: Path) -> None:
-    """Rename the results of runs that failed or ran out of memory, so that these are run again."""
-    for record in load_results(results).records:
-        if record.status in ("failed", "oom"):
-            path = results / f"{record.run_id}.parquet"
-            path.replace(path.with_name(path.name + ".retried"))
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Say which runs of a study may be trained together, as one tensor program. Imports no torch."""
+"""Say which runs of a study may be trained together, as one tensor program. Imports torch where it says so."""
 
 import json
 from collections.abc import Callable, Hashable, Sequence
@@ -7,14 +7,22 @@ from pathlib import Path
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.ablations.study.space import shapes_runs
 from trans4init.reports.records.metrics import TRAINING_THROUGHPUT
+from trans4init.reports.sealed_tensors import checked_header
 
-__all__ = ["AUTOMATIC", "Alike", "begun_arrays"]
+__all__ = ["FEWEST_STEPS", "Alike", "automatic_size", "begun_arrays"]
 
-AUTOMATIC = {"cpu": 8, "gpu": 64}
+_AUTOMATIC = {"cpu": 8, "gpu": 64}
 """How many runs are trained together at most, if nothing is said. More gain a CPU nothing: their activations leave its
 caches."""
-_FEWEST_STEPS = 50
+FEWEST_STEPS = 50
 """Runs of fewer steps are made one by one: to try whether an array is faster takes about so many."""
+
+
+def automatic_size() -> int:
+    """Return how many runs are trained together at most on this machine, if nothing is said. Imports torch."""
+    from trans4init.ablations.device import accelerator_name
+
+    return _AUTOMATIC["gpu" if accelerator_name() else "cpu"]
 
 
 class Alike:
@@ -35,7 +43,7 @@ class Alike:
             self._told.add(why)
             cell = request.cell.label(study.spec.function)
             self._say(f"Runs such as {request.phase} {cell} are made one by one, since {why}.")
-        if why or study.training.steps < _FEWEST_STEPS:
+        if why or study.training.steps < FEWEST_STEPS:
             return None
         shapes = json.dumps(shapes_runs(request.parameters), sort_keys=True)
         return request.spec_hash, request.phase, request.cell, shapes, json.dumps(study.training.shared())
@@ -52,14 +60,11 @@ def begun_arrays(checkpoints: Path, say: Callable[[str], None]) -> list[list[str
 
     say: called with a sentence for each checkpoint that is damaged, which is removed.
     """
-    from safetensors import SafetensorError, safe_open
-
     begun = []
     for path in sorted(checkpoints.glob("array-*.safetensors")):
         try:
-            with safe_open(path, "np") as file:
-                begun.append(json.loads((file.metadata() or {})["card"])["runs"])
-        except (OSError, SafetensorError, KeyError, ValueError):
+            begun.append(checked_header(path.read_bytes(), "card")["runs"])
+        except (OSError, KeyError, ValueError):
             path.unlink()
             say(f"{path.name} was damaged and is removed; the runs that it was of begin anew.")
     return begun

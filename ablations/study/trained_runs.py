@@ -12,6 +12,7 @@ import torch
 
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.device import accelerator_name, threads
+from trans4init.ablations.errors import FaultError
 from trans4init.ablations.slots.guard import ArmRecord
 from trans4init.ablations.slots.kept import kept_slots
 from trans4init.ablations.study.optuna_names import BY_SEED
@@ -75,7 +76,7 @@ def run_array(
     """Train the models that the requests ask for together; return a record for each.
 
     The requests differ in their seeds, rates and decays alone. keep: as of `run_request`, called with the run's id
-    too. Raises NotTogetherError where they are to be run one by one.
+    too. Raises NotTogetherError where they are to be run one by one, FaultError where the disk refuses a checkpoint.
     """
     clock, studies = _Clock(on_advance), [study.of(request) for request in requests]
     cell = requests[0].cell.label(study.spec.function)
@@ -102,6 +103,8 @@ def run_array(
         raise
     except NotStackableError as refusal:
         raise NotTogetherError(f"Runs of {cell} are made one by one: {refusal}.") from None
+    except FaultError:
+        raise
     except (MemoryError, torch.OutOfMemoryError):
         raise NotTogetherError(f"{len(requests)} runs of {cell} don't fit into memory.", smaller=True) from None
     except Exception as trouble:  # one by one, each has a record that says what went wrong

@@ -6,6 +6,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from trans4init.ablations.arms import apply_arm
 from trans4init.ablations.data.text import MULTIPLES
 from trans4init.ablations.device import accelerator_name, choose_device
-from trans4init.ablations.errors import InputError
+from trans4init.ablations.errors import FaultError, InputError, shown
 from trans4init.ablations.fit import (
     FitDivergedError,
     Fitted,
@@ -125,7 +126,10 @@ def fit_nets(
 
 
 def run_fits(study: ResolvedStudy, requests: list[Request], on_advance: OnAdvance) -> list[RunRecord]:
-    """Fit one net with the seed of each request, save the nets, and return a record for each."""
+    """Fit one net with the seed of each request, save the nets, and return a record for each.
+
+    Raises FaultError where the disk refuses: then no fit has failed.
+    """
     study = study.of(requests[0])
     start, steps = time.perf_counter(), study.spec.fit.steps
     net, total = requests[0].cell.net, steps + refinement_budget(steps)
@@ -134,14 +138,23 @@ def run_fits(study: ResolvedStudy, requests: list[Request], on_advance: OnAdvanc
         seeds = [request.seed for request in requests]
         for index, outcome in fit_nets(study, net, seeds, steps, lambda step, loss: on_advance(step, total, loss)):
             if isinstance(outcome, Fitted):
-                outcome.save(study.checkpoint(net, seeds[index]))
+                _save(outcome, study.checkpoint(net, seeds[index]))
             outcomes[index] = outcome
+    except FaultError:
+        raise
     except Exception as trouble:  # noqa: BLE001  the fits are `failed` or `oom` records
         status, error = what_went_wrong(trouble)
         missing = [Measurement(metrics.FIT_LOSS, None)]
         return [study.record(request, missing, status=status, error=error) for request in requests]
     seconds = Measurement(metrics.WALL_TIME, time.perf_counter() - start)
     return [_fit_record(study, request, outcomes[index], seconds) for index, request in enumerate(requests)]
+
+
+def _save(fitted: Fitted, folder: Path) -> None:
+    try:
+        fitted.save(folder)
+    except OSError as error:
+        raise FaultError(f"a fitted net can't be written to {shown(folder.parent)}: {error.strerror}.") from error
 
 
 def _fit_record(

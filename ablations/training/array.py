@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trans4init.ablations.data.config import Split
 from trans4init.ablations.device import keep_freed_memory, threads
+from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.settings.training import TrainingConfig
 from trans4init.ablations.slots.guard import ArmRecord, FrozenGuard, FrozenMovedError
 from trans4init.ablations.tasks import Batch, Task
@@ -189,7 +190,7 @@ def train_array(
 
     checkpoint: a file of just these runs, which is written at an evaluation if that many seconds have passed; training
     goes on from one that is there, and removes it at its end. runs: the members' ids, which it names. Raises InputError
-    for a file that is damaged.
+    for a file that is damaged, and FaultError where the disk refuses one.
     """
     step_once, config = ArrayStep(members), members[0].config
     guards = [FrozenGuard(member.model, member.record) if member.record else None for member in members]
@@ -228,7 +229,12 @@ def train_array(
                 on_progress(step, sum(alive) / len(alive))
             due = step in evaluated_at and not last and time.monotonic() - written >= checkpoint_seconds
             if checkpoint is not None and due:
-                _write(checkpoint, step_once, so_far, runs)
+                try:
+                    _write(checkpoint, step_once, so_far, runs)
+                except OSError as error:
+                    raise FaultError(
+                        f"a checkpoint can't be written to {shown(checkpoint.parent)}: {error.strerror}."
+                    ) from error
                 written = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

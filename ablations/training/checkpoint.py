@@ -1,7 +1,6 @@
 """Write and read a training run as one file: weights, optimiser, random states, data position, measurements."""
 
 import dataclasses
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 from trans4init.ablations.errors import InputError, shown
 from trans4init.reports.files import write_whole
 from trans4init.reports.records.schema import Measurement, Metric
+from trans4init.reports.sealed_tensors import checked_header, metadata_of, sealed
 
 __all__ = ["Progress", "Snapshot", "random_states", "read_snapshot", "restore_random_states", "write_snapshot"]
 
@@ -75,19 +75,23 @@ def write_snapshot(path: Path, header: Mapping[str, Any], **parts: Mapping[str, 
         for part, tensors_of_part in parts.items()
         for name, tensor in tensors_of_part.items()
     }
-    content = save(tensors, {_HEADER: json.dumps(header)})
+    content = sealed(save(tensors, metadata_of(_HEADER, header)))
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, content)
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read the header and all tensors, onto the CPU; raises InputError if the file is missing or no checkpoint."""
-    from safetensors import SafetensorError, safe_open
+    """Read the header and all tensors, onto the CPU.
+
+    Raises InputError if the file is missing, damaged in any bit, or no checkpoint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is not a dict
+        content = path.read_bytes()
+        header = checked_header(content, _HEADER)
+        tensors = load(content)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {shown(path)}.") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:

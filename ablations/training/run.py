@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trans4init.ablations.code_policy import named_by_data
 from trans4init.ablations.data.codec import Codec, codec_from_json
 from trans4init.ablations.device import accelerator_name, choose_device
 from trans4init.ablations.errors import InputError, shown
@@ -249,7 +250,15 @@ def _flat(table: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def load_trained(path: Path) -> Trained:
-    """Load the model of a checkpoint, or the best one of a run's folder; raises InputError if there is none."""
+    """Load the model of a checkpoint, or the best one of a run's folder.
+
+    Raises InputError if there is none, and where it names code that wasn't run before: see `ablations.code_policy`.
+    """
+    with named_by_data(shown(path)):
+        return _loaded(path)
+
+
+def _loaded(path: Path) -> Trained:
     snapshot = read_snapshot(path / BEST if path.is_dir() else path)
     header = snapshot.header
     try:

@@ -158,4 +158,25 @@ def _client(runs: Path) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=uri)
+    if uri.startswith("sqlite"):
+        try:
+            client.search_experiments(max_results=1)  # which makes the tables
+        except Exception:
+            path = Path(make_url(uri).database or "")
+            if _holds_runs(path):
+                raise
+            path.unlink(missing_ok=True)  # a process was killed, or its disk full, while the tables were made
+            client = MlflowClient(tracking_uri=uri)
+    return client
+
+
+def _holds_runs(path: Path) -> bool:
+    """Return whether a store has a run, as far as it can be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            return bool(database.execute("SELECT 1 FROM runs LIMIT 1").fetchone())
+    except sqlite3.OperationalError as error:
+        return "no such table" not in str(error)
+    except sqlite3.DatabaseError:
+        return True

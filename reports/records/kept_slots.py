@@ -1,6 +1,5 @@
 """Read and write what evaluation runs keep of their slots: one safetensors file per run, beside the results."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trans4init.reports.files import write_whole
+from trans4init.reports.sealed_tensors import checked_header
 
 __all__ = [
     "CLOSED",
@@ -64,15 +64,16 @@ def read_kept(folder: Path, run_id: str) -> KeptSlots | None:
 
     Raises UnreadableSlotsError for a file that is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     path = _path(folder, run_id)
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "np") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a file is not a dict
+        content = path.read_bytes()
+        header = checked_header(content, HEADER)
+        tensors = load(content)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UnreadableSlotsError(f"{path.name} can't be read: {error}") from None
     return KeptSlots(header, tensors.get(INPUTS), tensors.get(CLOSED), _below(tensors, VALUES), _below(tensors, STATE))

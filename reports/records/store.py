@@ -1,6 +1,7 @@
 """Store records: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from trans4init.reports.records.tables import UnreadableSchemaError, cards_from_
 __all__ = [
     "CorruptResultError",
     "Results",
+    "bundle",
+    "can_be_bundled",
     "load_results",
     "path_of",
     "read_runs",
+    "set_failures_aside",
     "write_bundle",
     "write_card",
     "write_cards",
@@ -31,6 +35,8 @@ __all__ = [
 T = TypeVar("T")
 _CARD_NAME = "study.parquet"
 """The file beside the runs that holds the study's card, and no rows."""
+_BUNDLE = "bundle-"
+"""How the names of files begin that hold finished runs which had files of their own before."""
 CORRUPT_SUFFIX = ".corrupt"
 """`load_results` appends it to the name of a file that can't be read; such files are kept and never read again."""
 
@@ -99,10 +105,39 @@ def write_cards(cards: Sequence[StudyCard], folder: Path) -> Path:
 
 def write_bundle(records: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Write many runs into few files for publication: one for each environment, study card and spec; their paths."""
+    return [write_together(group, folder / f"runs-{number}.parquet") for number, group in enumerate(_groups(records))]
+
+
+def _groups(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return the records that can share a file, in groups."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(f"{record.environment}{record.card}{record.spec}", []).append(record)
-    return [write_together(group, folder / f"runs-{number}.parquet") for number, group in enumerate(groups.values())]
+    return list(groups.values())
+
+
+def can_be_bundled(record: RunRecord) -> bool:
+    """Return whether a run is finished for good: one that failed may be tried again, and speeds are measured together.
+
+    Those keep a file of their own.
+    """
+    return record.phase != "throughput" and record.status not in ("failed", "oom")
+
+
+def bundle(records: Sequence[RunRecord], folder: Path) -> None:
+    """Write runs into few files, many to a file, and remove the files of their own when these are safe.
+
+    Those that can't be bundled have files of their own afterwards. Raises OSError where the disk refuses; nothing is
+    lost then.
+    """
+    for group in _groups([record for record in records if can_be_bundled(record)]):
+        ids = " ".join(sorted(record.run_id for record in group))
+        write_together(group, folder / f"{_BUNDLE}{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet")
+        for record in group:
+            path_of(folder, record.run_id).unlink(missing_ok=True)
+    for record in records:
+        if not can_be_bundled(record) and not path_of(folder, record.run_id).exists():
+            write_run(record, folder)
 
 
 def write_together(records: Sequence[RunRecord], path: Path) -> Path:
@@ -115,6 +150,21 @@ def _write_table(table: pa.Table, path: Path) -> Path:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return write_whole(path, sink.getbuffer())
+
+
+def set_failures_aside(folder: Path) -> None:
+    """Rename the results of runs that failed or ran out of memory, so that these count no more.
+
+    Where others share their file, as in a folder that was published, those get files of their own first.
+    """
+    load_results(folder)  # which sets aside what is damaged
+    for path in [path for path in folder.glob("*.parquet") if path.name != _CARD_NAME]:
+        runs = read_runs(path)
+        whole = [run for run in runs if run.status not in ("failed", "oom")]
+        if len(whole) < len(runs):
+            for run in whole:
+                write_run(run, folder)
+            path.replace(path.with_name(path.name + ".retried"))
 
 
 def read_runs(path: Path) -> list[RunRecord]:
@@ -146,12 +196,20 @@ def load_results(folder: Path) -> Results:
     """
     records: list[RunRecord] = []
     cards: tuple[StudyCard, ...] = ()
-    for path in sorted(path for path in folder.glob("*.parquet") if path.is_file()):
+    bundled: set[str] = set()
+    for path in sorted(folder.glob("*.parquet"), key=_bundles_first):
+        if path.stem in bundled:  # a process was killed between writing its bundle and removing it
+            with contextlib.suppress(OSError):
+                path.unlink()
+            continue
         try:
             if path.name == _CARD_NAME:
                 cards = _read(path, cards_from_table)
-            else:
-                records += read_runs(path)
+            elif path.is_file():
+                runs = read_runs(path)
+                records += runs
+                if path.name.startswith(_BUNDLE):
+                    bundled |= {record.run_id for record in runs}
         except CorruptResultError:
             with contextlib.suppress(FileNotFoundError):  # another process has set it aside meanwhile
                 path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
@@ -159,3 +217,7 @@ def load_results(folder: Path) -> Results:
             continue  # another process has set it aside, to run it again
     corrupt = sorted(folder.glob(f"*{CORRUPT_SUFFIX}"))
     return Results(tuple(records), tuple(path for path in corrupt if not path.with_suffix("").exists()), cards)
+
+
+def _bundles_first(path: Path) -> tuple[bool, Path]:
+    return not path.name.startswith(_BUNDLE), path

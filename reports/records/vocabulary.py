@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Literal
 
-__all__ = ["PHASES", "REFERENCE_COPY", "STATUSES", "SYMBOLS", "ArmRole", "Phase", "Status", "VerdictWord"]
+__all__ = [
+    "ANEW_NOTE",
+    "PHASES",
+    "REFERENCE_COPY",
+    "STATUSES",
+    "SYMBOLS",
+    "ArmRole",
+    "Phase",
+    "Status",
+    "VerdictWord",
+]
 
 Phase = Literal["fit", "tune", "evaluate", "throughput"]
 Status = Literal["ok", "diverged", "oom", "failed", "pruned"]
@@ -13,6 +23,8 @@ VerdictWord = Literal["better", "worse", "equivalent", "inconclusive", "no verdi
 PHASES: tuple[Phase, ...] = ("fit", "tune", "evaluate", "throughput")
 STATUSES: tuple[Status, ...] = ("ok", "diverged", "oom", "failed", "pruned")
 
+ANEW_NOTE = "anew"
+"""The note of a run that says why it was begun anew, a sentence for each time."""
 REFERENCE_COPY = 1
 """The seed of the throughput run that times a second copy of the reference, built like the first; of all other
 throughput runs it is 0."""

@@ -25,6 +25,7 @@ from trans4init.reports.study_report.error_budget import ErrorBudget, read_budge
 from trans4init.reports.study_report.fidelity import FidelityRow, fidelity
 from trans4init.reports.study_report.gain import Gain
 from trans4init.reports.study_report.plan import changes
+from trans4init.reports.study_report.remarks import remarks
 from trans4init.reports.study_report.speed import CellSpeed, Session, SpeedRatio, throughput_session
 from trans4init.reports.study_report.time_to_target import TimesToTarget, times_to_target
 from trans4init.reports.study_report.tuning import CellTuning
@@ -198,7 +199,7 @@ def summarise(records: Sequence[RunRecord], card: StudyCard | None = None) -> Su
         runs=len(records),
         inputs=_inputs(evaluated[card.reference]) if card else {},
         notes=(
-            *_notes(records),
+            *remarks(records),
             *(session.warnings() if session else ()),
             *changes(card, min(len(runs) for runs in evaluated.values())),
             *_edges(cells),
@@ -356,20 +357,6 @@ def _inputs(runs: Sequence[RunRecord]) -> dict[str, tuple[float, float]]:
         for path, inputs in by_path.items()
         if low in inputs and high in inputs
     }
-
-
-def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    notes = []
-    hashes = {record.spec_hash for record in records}
-    if len(hashes) > 1:
-        notes.append(f"The results are of {len(hashes)} different conditions ({', '.join(sorted(hashes))}).")
-    if len({record.environment.fingerprint() for record in records}) > 1:
-        notes.append("Not all runs were made in the same environment; see below.")
-    unkept = {record.run_id: record.notes["slots"] for record in records if "slots" in record.notes}
-    if unkept:
-        run_id, why = next(iter(unkept.items()))
-        notes.append(f"The slots of {len(unkept)} runs aren't drawn: that of {run_id} was {why}.")
-    return tuple(notes)
 
 
 def _edges(cells: Iterable[CellSummary]) -> list[str]:

@@ -123,7 +123,10 @@ class ArrayExecutor(Generic[R, T_co]):
         key = self._key(requests[0])
         if isinstance(event, Died) and len(requests) > 1 and key is not None:
             most = max(1, len(requests) // 2)
+            requests = tuple(request.begun_anew(f"{event.reason}.") for request in requests)
             event = Apart(requests, f"{event.reason}; {len(requests)} runs are begun anew, {most} at a time.", True)
+        elif isinstance(event, Apart) and event.smaller:
+            requests = tuple(request.begun_anew(event.reason) for request in requests)
         if not isinstance(event, Apart):
             on_event(event)
             return

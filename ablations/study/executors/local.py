@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Generic
@@ -63,17 +64,22 @@ class ProcessExecutor(Generic[R, T_co]):
     A worker ends itself when the process that started it has ended, so that no run goes on unseen.
     """
 
-    def __init__(self, work: Work[R, T_co], workers: int, preload: str) -> None:
+    def __init__(
+        self, work: Work[R, T_co], workers: int, preload: str, places: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        """places: environment variables for each of the `workers`; empty where they are alike."""
         self._work, self.capacity, self._preload = work, workers, preload
+        self._free = [dict(place) for place in places] or [dict[str, str]() for _ in range(workers)]
         self._context = multiprocessing.get_context("forkserver" if _SERVED else "spawn")
-        self._runs: dict[Connection, tuple[tuple[R, ...], BaseProcess]] = {}
+        self._runs: dict[Connection, tuple[tuple[R, ...], BaseProcess, dict[str, str]]] = {}
 
     def submit(self, requests: tuple[R, ...]) -> None:
         """Start a process for the requests."""
         start_server("__main__", self._preload)  # if it was killed; otherwise it is there
         ours, theirs = self._context.Pipe(duplex=False)
+        place = self._free.pop(0)
         process = self._context.Process(  # type: ignore[attr-defined]  # BaseContext has it at run time
-            target=_worker, args=(theirs, self._work, requests), name=requests[0].run_id, daemon=True
+            target=_worker, args=(theirs, self._work, requests, place), name=requests[0].run_id, daemon=True
         )
         try:
             process.start()
@@ -84,13 +90,13 @@ class ProcessExecutor(Generic[R, T_co]):
                 "the same command continues the study."
             ) from None
         theirs.close()
-        self._runs[ours] = (requests, process)
+        self._runs[ours] = (requests, process, place)
 
     def wait(self, on_event: OnEvent[R, T_co], timeout: float) -> None:
         """Read what the processes sent within `timeout` seconds."""
         for connection in multiprocessing.connection.wait(list(self._runs), timeout):
             assert isinstance(connection, Connection)
-            requests, process = self._runs[connection]
+            requests, process, _ = self._runs[connection]
             try:
                 event: Event[R, T_co] = connection.recv()
             except (EOFError, OSError):
@@ -110,12 +116,13 @@ class ProcessExecutor(Generic[R, T_co]):
 
     def stop(self) -> None:
         """Kill all processes."""
-        for connection, (_, process) in list(self._runs.items()):
+        for connection, (_, process, _) in list(self._runs.items()):
             process.kill()
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        _, process = self._runs.pop(connection)
+        _, process, place = self._runs.pop(connection)
+        self._free.append(place)
         process.join()
         connection.close()
 
@@ -144,7 +151,8 @@ def start_server(*modules: str) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
-def _worker(connection: Connection, work: Work[R, T_co], requests: tuple[R, ...]) -> None:
+def _worker(connection: Connection, work: Work[R, T_co], requests: tuple[R, ...], place: Mapping[str, str]) -> None:
+    os.environ.update(place)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # that process has ended: nobody reads the events

@@ -5,9 +5,23 @@ An executor knows nothing about what it runs. It is given a callable, `Work`, th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-__all__ = ["Advanced", "Apart", "Died", "Event", "Executor", "Finished", "OnEvent", "Runnable", "Work"]
+__all__ = [
+    "Advanced",
+    "Apart",
+    "Died",
+    "Event",
+    "Executor",
+    "Finished",
+    "OnEvent",
+    "Parcel",
+    "PortableWork",
+    "Refused",
+    "Resources",
+    "Runnable",
+    "Work",
+]
 
 
 class Runnable(Protocol):
@@ -16,6 +30,9 @@ class Runnable(Protocol):
     @property
     def run_id(self) -> str:
         """The id of the run that is asked for."""
+
+    def begun_anew(self, why: str) -> Self:
+        """Return the request once more, after what was done for it was lost; its run's record says why."""
 
 
 R = TypeVar("R", bound=Runnable)
@@ -62,12 +79,57 @@ class Apart(Generic[R]):
     """Whether fewer of them might be run together."""
 
 
-Event = Advanced[R] | Finished[R, T_co] | Died[R] | Apart[R]
+@dataclass(frozen=True)
+class Refused(Generic[R]):
+    """The machine refused what runs need besides their computation, such as room on a disk: nothing is recorded."""
+
+    requests: tuple[R, ...]
+    reason: str
+
+
+Event = Advanced[R] | Finished[R, T_co] | Died[R] | Apart[R] | Refused[R]
 
 OnEvent = Callable[[Event[R, T_co]], None]
 
 Work = Callable[[tuple[R, ...], OnEvent[R, T_co]], None]
 """Runs the requests in the calling process and sends what happens, `Finished` last; must be picklable."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Says what one unit of work takes of a machine."""
+
+    cpus: float
+    gpus: float | None
+    """None: one, where there are any."""
+    memory: int
+    """Bytes."""
+
+
+class PortableWork(Protocol[R, T_co]):
+    """Is work that can be done on machines that have none of the caller's files; it is pickled by itself."""
+
+    def __call__(self, requests: tuple[R, ...], on_event: OnEvent[R, T_co]) -> None:
+        """Run the requests in the calling process, as `Work`."""
+
+    def resources(self) -> Resources:
+        """Return what a unit takes of a machine."""
+
+    def parcel(self) -> "Parcel[R, T_co]":
+        """Return the work with all files that it needs anywhere."""
+
+    def needs(self, requests: tuple[R, ...]) -> Mapping[str, bytes]:
+        """Return the contents of further files that these requests need, by name."""
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Write what requests made elsewhere, contents by name; raises FaultError where the disk refuses."""
+
+
+class Parcel(Protocol[R, T_co]):
+    """Is what of portable work is sent to another machine."""
+
+    def do(self, requests: bytes, files: Mapping[str, bytes], on_event: OnEvent[R, T_co]) -> Mapping[str, bytes]:
+        """Run pickled requests there, with what they need; return the contents of the files that they made."""
 
 
 class Executor(Protocol[R, T_co]):

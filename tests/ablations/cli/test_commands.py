@@ -21,7 +21,21 @@ from trans4init.reports.records.store import load_results
 from trans4init.reports.statistics import visible_factor
 
 SCRIPT = Path(sys.executable).with_name("trans4init")
-COMMANDS = ("ls", "fit", "run", "report", "train", "translate", "generate", "bench", "sync", "ui", "doctor")
+COMMANDS = (
+    "ls",
+    "fit",
+    "run",
+    "report",
+    "train",
+    "translate",
+    "generate",
+    "bench",
+    "pack",
+    "sync",
+    "reproduce",
+    "ui",
+    "doctor",
+)
 
 
 @pytest.mark.alone

@@ -55,7 +55,7 @@ def coordinator(runs):
     study = SimpleNamespace(spec=SimpleNamespace(cells=list), command="trans4init run s", spec_hash="h")
     agenda = SimpleNamespace(study=study, next=lambda *_: (request,), lost=list, stopped=list, complete=lambda: False)
     agenda.blocks, agenda.block_of = (agenda,), lambda run: agenda
-    return Coordinator(agenda, runs, {"h": SimpleNamespace(behind="")}, None, runs)
+    return Coordinator(agenda, runs, {"h": SimpleNamespace(behind="", was_replaced=lambda: False)}, None, runs)
 
 
 def test_ctrl_c_while_the_first_run_starts_stops_at_once(interruptible):
@@ -71,7 +71,7 @@ def test_ctrl_c_while_a_run_goes_on_lets_it_finish_and_is_told_once(interruptibl
     runs = Runs("run")
     assert not coordinator(runs).run()
     [line] = runs.said
-    assert line.startswith("Stopping when the 1 run under way is finished; Ctrl-C again stops now.")
+    assert line.startswith("Stopping when the runs under way are finished; Ctrl-C again stops now.")
     assert line.endswith("To continue later: trans4init run s")
 
 

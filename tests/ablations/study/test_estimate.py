@@ -145,11 +145,27 @@ def test_arms_that_take_longer_make_the_study_longer(monkeypatch, tiny_study):
     study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
     seconds = {"analytic": 0.1}
     monkeypatch.setattr(estimating, "_step_seconds", lambda _, cell, task: seconds.get(cell.arm, 0.3))
-    pace = estimating._measure(study)
+    pace = estimating._measure(study, 1)
     cells = len(spec.cells())
     assert pace.step == pytest.approx((0.1 + 0.3 * (cells - 1)) / cells)
     assert pace.final_evaluation == pytest.approx(len(MULTIPLES) * pace.evaluation)
     assert pace.fit > 0
+
+
+@pytest.mark.parametrize(("in_array", "together"), [(0.2, 4), (0.5, 1)])
+def test_runs_that_are_trained_together_take_less_where_they_do(monkeypatch, tiny_study, in_array, together):
+    """Four seeds of each cell, whose step by itself takes .3 s."""
+    spec = load_study(
+        str(tiny_study(("steps = 6", "steps = 60"), ("seeds = 2", "seeds = 4"), ("trials = 2", "trials = 1")))
+    )
+    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), Path(), "")
+    monkeypatch.setattr(estimating, "_step_seconds", lambda _, cell, task: 0.3)
+    monkeypatch.setattr(estimating, "_mean_seconds", lambda step: step() and in_array * 4)
+    pace = estimating._measure(study, 8)
+    assert (pace.step, pace.together) == (pytest.approx(min(in_array, 0.3)), together)
+    assert estimating._measure(study, 1).step == pytest.approx(0.3)
+    few, many = (estimate(study, Pace(1.0, 0.0, 0.0, 0.0, count), 1).run_seconds for count in (8, 1))
+    assert many - few == pytest.approx(0.3 * 7 / 8)
 
 
 def test_speeds_take_all_rounds_and_a_warm_up_for_each_build_of_every_cell_and_of_the_second_copy(tiny_study):

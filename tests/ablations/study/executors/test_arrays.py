@@ -1,5 +1,6 @@
 """The executor of arrays: which requests go together, how many, and what becomes of those that can't."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +13,10 @@ from trans4init.ablations.study.executors.protocol import Apart, Died, Finished
 class Wanted:
     run_id: str
     kind: str | None
+    anew: tuple[str, ...] = ()
+
+    def begun_anew(self, why):
+        return dataclasses.replace(self, anew=(*self.anew, why))
 
 
 class Places:
@@ -108,6 +113,18 @@ def test_an_array_whose_process_dies_is_begun_anew_half_as_many_at_a_time(play):
     started, said = play(wanted("x", "abcd"), capacity=1, answers=[died])
     assert started == ["abcd", "ab", "cd"]
     assert said == ["The run's process was ended by SIGKILL; 4 runs are begun anew, 2 at a time."]
+
+
+def test_runs_that_are_begun_anew_say_why_and_those_that_are_only_split_do_not():
+    for answer, why in ((Died, "Killed."), (lambda unit, why: Apart(unit, why, True), "Killed."), (Apart, None)):
+        places, events = Places(1), []
+        places.answers = [lambda unit, answer=answer: answer(unit, "Killed" if answer is Died else "Killed.")]
+        executor = ArrayExecutor(places, lambda request: request.kind, 2)
+        for unit in wanted("x", "ab"):
+            executor.submit(unit)
+        while executor.running():
+            executor.wait(events.append, 0)
+        assert [event.requests[0].anew for event in events] == [(why,) if why else ()] * 2
 
 
 def test_single_runs_and_units_of_another_kind_that_die_are_told():

@@ -5,11 +5,13 @@ import importlib.util
 import os
 import pickle
 import sys
+import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from trans4init.ablations.errors import InputError
+from trans4init.ablations.errors import FaultError, InputError
 from trans4init.ablations.study.executors import choose
 from trans4init.ablations.study.executors.protocol import Advanced, Died, Finished
 from trans4init.ablations.study.grid import load_study
@@ -111,7 +113,7 @@ def test_running_out_of_memory_is_a_status_of_its_own(study, monkeypatch):
 def test_a_process_that_ends_without_a_word_is_noticed(study):
     executor = make_executor("process", study, 1)
     executor.submit((study.evaluate_request(ANALYTIC, 0, 0, {}),))
-    [(_, process)] = executor._runs.values()
+    [(_, process, _)] = executor._runs.values()
     process.kill()
     events = []
     while executor.running():
@@ -124,7 +126,7 @@ def test_stop_leaves_no_process(study):
     executor = make_executor("process", study, 2)
     for seed in (0, 1):
         executor.submit((study.evaluate_request(ANALYTIC, seed, 0, {}),))
-    processes = [process for _, process in executor._runs.values()]
+    processes = [process for _, process, _ in executor._runs.values()]
     executor.stop()
     assert executor.running() == 0
     assert not any(process.is_alive() for process in processes)
@@ -135,6 +137,9 @@ class Wish:
     """Is a request that is no study's."""
 
     run_id: str
+
+    def begun_anew(self, why):
+        return self
 
 
 def test_the_server_of_workers_imports_a_module_that_is_there():
@@ -163,6 +168,13 @@ def test_a_run_on_another_machine_records_that_machine(study, monkeypatch):
         assert events[-1].records[0].environment.processor == processor
 
 
+class Reference:
+    """Stands for what is in a cluster's store, pickled, or for a task that is still to run."""
+
+    def __init__(self, content=None, task=None):
+        self.content, self.task = content, task
+
+
 class FakeRay:
     """Stands in for what the executor uses of Ray: everything that goes to the cluster or comes back is pickled."""
 
@@ -170,8 +182,8 @@ class FakeRay:
         class RayError(Exception):
             pass
 
-    def __init__(self):
-        self.lost = 0
+    def __init__(self, **resources):
+        self.lost, self.asked, self.resources = 0, [], {"CPU": 3.0} | resources
 
     def is_initialized(self):
         return "RAY_ADDRESS" not in os.environ
@@ -180,43 +192,128 @@ class FakeRay:
         raise ConnectionError("Failed to connect")
 
     def cluster_resources(self):
-        return {"CPU": 3.0}
+        return self.resources
 
     def put(self, thing):
-        return pickle.dumps(thing)
+        return Reference(pickle.dumps(thing))
 
     def remote(self, **options):
-        return lambda function: SimpleNamespace(remote=lambda *values: (function, *map(self._sent, values)))
+        self.asked.append(options)
+        return lambda thing: SimpleNamespace(remote=lambda *values: self._begun(thing, values))
 
-    def _sent(self, value):
-        return value if isinstance(value, bytes) else pickle.dumps(value)
+    def _begun(self, thing, values):
+        if not isinstance(thing, type):
+            return Reference(task=(thing, values))
+        actor = thing()
+        return SimpleNamespace(
+            add=SimpleNamespace(remote=actor.add),
+            take=SimpleNamespace(remote=lambda: Reference(pickle.dumps(actor.take()))),
+        )
 
     def wait(self, references, num_returns, timeout):
         return references[:num_returns], references[num_returns:]
 
     def get(self, reference):
+        if isinstance(reference, list):
+            return [self.get(one) for one in reference]
+        if reference.task is None:
+            return pickle.loads(reference.content)
         if self.lost:
             self.lost -= 1
-            raise self.exceptions.RayError("node gone")
-        function, *values = reference
-        return pickle.loads(pickle.dumps(function(*map(pickle.loads, values))))
+            raise self.exceptions.RayError("node gone\nand more")
+        function, values = reference.task
+        given = [self.get(value) if isinstance(value, Reference) else value for value in values]
+        return pickle.loads(pickle.dumps(function(*given)))
 
     def cancel(self, reference, force):
         pass
 
 
-def test_on_ray_a_run_comes_back_whole_or_as_a_death(study, monkeypatch):
+def test_on_ray_a_run_comes_back_whole_or_as_a_death(study, monkeypatch, tmp_path):
     """Without Ray itself: what is sent can be pickled, and a lost worker costs its own run alone."""
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.chdir(tmp_path)  # the worker goes to a folder of its own
     executor = make_executor("ray", study, 1)
     assert executor.capacity == 3
+    task, actor = fake.asked
+    assert (task["num_cpus"], task["num_gpus"], task["max_retries"]) == (1, 0, 0)
+    assert task["memory"] >= 2**29
+    assert actor["num_cpus"] == 0
     requests = [(study.evaluate_request(ANALYTIC, seed, 0, {}),) for seed in (0, 1)]
     fake.lost = 1
     died, finished = play(executor, *requests)
     assert (died.requests, died.reason) == (requests[0], "the run's worker was lost: node gone")
     [inline] = [e for e in play(make_executor("inline", study, 1), requests[1]) if isinstance(e, Finished)]
     assert found(finished.records[0]) == found(inline.records[0])
+
+
+@pytest.mark.parametrize(("share", "capacity", "asked"), [(None, 2, 1), (0.25, 3, 0.25), (0, 3, 0)])
+def test_on_ray_runs_share_gpus(study, monkeypatch, share, capacity, asked):
+    """Two GPUs and three cores: a run takes a GPU, unless less is asked for."""
+    fake = FakeRay(GPU=2.0)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    worker = StudyWorker((study,), elsewhere=True, gpus=share)
+    assert choose.make_executor("ray", worker, 1, PRELOAD).capacity == capacity
+    assert fake.asked[0]["num_gpus"] == asked
+
+
+def test_on_ray_nothing_but_what_is_sent_is_needed(tiny_study, monkeypatch, tmp_path):
+    """Neither the folder of the study, nor the user's text, nor the user's code: another machine has none of them."""
+    code = """
+        from trans4init.ablations.functions.activation import Activation
+        from trans4init.ablations.functions.base import FUNCTIONS
+
+
+        @FUNCTIONS.register
+        class Mine(Activation):
+            name = "mine"
+            source = "a test"
+            tails = "0 to the left, x squared to the right"
+
+            def analytic(self, inputs, **shape):
+                return inputs.clamp_min(0).square()
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mine.py").write_text(textwrap.dedent(code))
+    path = tiny_study(("heads = 2", 'heads = 2\nactivation = "home/mine.py:mine"'))
+    monkeypatch.chdir(tmp_path)
+    spec = load_study(str(path))
+    study = ResolvedStudy(spec, spec.task.fingerprint(), capture(), tmp_path / "runs" / "tiny", "")
+    worker = StudyWorker((study,), elsewhere=True)
+    fit = (study.fit_request("fourier-mlp"),)
+    run = (study.evaluate_request(CellKey("sinusoidal", "learned-frozen", "fourier-mlp"), 0, None, {}),)
+    here = []
+    worker(fit, here.append)
+    worker(run, here.append)
+    needed, parcel = worker.needs(run), pickle.loads(pickle.dumps(worker.parcel()))
+    assert sorted(Path(name).name for name in needed) == ["card.json", "net.safetensors"]
+    for file in ("text.txt", "home", "runs"):
+        (tmp_path / file).rename(tmp_path / f"gone-{file}")
+    there = []
+    made = parcel.do(pickle.dumps(fit), {}, there.append)
+    assert made.keys() == needed.keys()
+    made_again = parcel.do(pickle.dumps(run), needed, there.append)
+    assert made_again == {}
+    assert [found(event.records[0]) for event in there if isinstance(event, Finished)][1] == [
+        found(event.records[0]) for event in here if isinstance(event, Finished)
+    ][1]
+    assert not (tmp_path / "runs").exists()
+    worker.take(made)
+    assert {name: (tmp_path / "runs" / "tiny" / name).is_file() for name in made} == dict.fromkeys(made, True)
+    with pytest.raises(FaultError, match="which is no fitted net"):
+        worker.take({"../../outside": b""})
+
+
+def test_processes_are_spread_over_places(study):
+    """Each worker has the variables of a place that no other has at the time: here one place is no device."""
+    worker, places = StudyWorker((study,)), [{"TRANS4INIT_DEVICE": "cpu"}, {"TRANS4INIT_DEVICE": "meta"}]
+    wanted = [(study.evaluate_request(ANALYTIC, seed, 0, {}),) for seed in (0, 1)]
+    executor = choose.make_executor("process", worker, 2, PRELOAD, places=places)
+    records = [event.records[0] for event in play(executor, *wanted) if isinstance(event, Finished)]
+    assert sorted(record.status for record in records) == ["failed", "ok"]
+    assert "meta" in next(record.error for record in records if record.status == "failed")
 
 
 def test_a_cluster_that_is_not_there_is_refused(study, monkeypatch):
