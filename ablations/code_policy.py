@@ -15,6 +15,10 @@ from trans4init.ablations.errors import InputError, shown
 __all__ = ["check_code", "check_code_beside", "code_policy", "named_by_data"]
 
 
+_OWN = Path(__file__).resolve().parent
+"""The folder of the project's own code."""
+
+
 @dataclass(frozen=True)
 class _Policy:
     allowed: bool = False
@@ -38,9 +42,13 @@ def code_policy(*, allowed: bool, say: Callable[[str], None] | None = None) -> I
 
 
 @contextmanager
-def named_by_data(what: object) -> Iterator[None]:
-    """Within this context, code is named by a file that is data, called `what`: none is run that wasn't run before."""
-    with _set(replace(_POLICY.get(), data=str(what))):
+def named_by_data(what: object, *, allowed: bool = False) -> Iterator[None]:
+    """Within this context, code is named by a file that is data, called `what`: none is run that wasn't run before.
+
+    allowed: whether it is run even so, as where `code_policy` allows it.
+    """
+    policy = _POLICY.get()
+    with _set(replace(policy, allowed=policy.allowed or allowed, data=str(what))):
         yield
 
 
@@ -54,8 +62,12 @@ def _set(policy: _Policy) -> Iterator[None]:
 
 
 def check_code_beside(path: Path, files: list[str]) -> None:
-    """Tell whose code a TOML file names; raise InputError for what is neither beside it nor below, unless allowed."""
+    """Tell whose code a TOML file names; raise InputError for what is neither beside it nor below, unless allowed.
+
+    Nothing is said of the project's own.
+    """
     policy, folder = _POLICY.get(), path.parent.resolve()
+    files = [file for file in files if not Path(file).resolve().is_relative_to(_OWN)]
     for file in files:
         if not policy.allowed and not Path(file).resolve().is_relative_to(folder):
             raise InputError(
@@ -69,7 +81,7 @@ def check_code_beside(path: Path, files: list[str]) -> None:
 def check_code(file: Path) -> None:
     """Raise InputError for a file of code that was not run before, if data name it and the user didn't allow that."""
     policy = _POLICY.get()
-    if policy.data and not policy.allowed:
+    if policy.data and not policy.allowed and not file.is_relative_to(_OWN):
         raise InputError(
             f"{policy.data} names the code {shown(file)}, which nothing here has run: read it, and run it with "
             "--allow-code."

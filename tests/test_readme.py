@@ -65,7 +65,7 @@ def test_the_nox_sessions_it_names_exist():
     sessions = set(re.findall(r"nox -s ([a-z]+)", README))
     defined = set(re.findall(r"@nox\.session\ndef ([a-z]+)\(", (ROOT / "noxfile.py").read_text()))
     assert sessions <= defined
-    of_tests = {"tests", "gpu", "cluster", "mutants", "calibration"}
+    of_tests = {"tests", "faults", "gpu", "cluster", "mutants", "calibration"}
     assert of_tests | {"lint", "typing", "bench", "ablate", "report", "ui"} == defined
 
 

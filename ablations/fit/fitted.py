@@ -54,13 +54,14 @@ class Fitted:
         return write_checkpoint(Path(folder), description, save(self.net.state_dict()))
 
 
-def load_fitted(folder: Path | str) -> Fitted:
+def load_fitted(folder: Path | str, *, allow_code: bool = False) -> Fitted:
     """Load the net that `Fitted.save` wrote.
 
-    Raises InputError where the folder holds none, or a damaged one, and where it names code, such as `my/file.py:name`,
-    that wasn't run before: see `ablations.code_policy`.
+    allow_code: whether to run the file of code that the folder names, for a net or a function of `my/file.py:name`;
+    without it, that must have been run already. Raises InputError where it wasn't, and where the folder holds no net,
+    or a damaged one.
     """
-    with named_by_data(folder):
+    with named_by_data(folder, allowed=allow_code):
         return _loaded(folder)
 
 

@@ -54,6 +54,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig")))
         files = {text.rpartition(":")[0] for text in _texts(content) if IN_FILE.fullmatch(text)}
         check_code_beside(path, sorted(files))
+    except InputError:
+        raise
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and what Python says of numbers without end
         raise InputError(f"{shown(path)} is not valid TOML: {error}.") from None
     except RecursionError:

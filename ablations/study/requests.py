@@ -99,6 +99,10 @@ class ResolvedStudy:
         """Return the hash of the conditions that all runs of the study share."""
         return spec_hash(self.spec.conditions(self.fingerprint))
 
+    @cached_property
+    def _cells(self) -> frozenset[CellKey]:
+        return frozenset(self.spec.cells())
+
     @property
     def results(self) -> Path:
         """The folder of the study's results."""
@@ -207,7 +211,7 @@ class ResolvedStudy:
         if record.phase == "fit":
             known = record.cell.net in self.spec.net_names()
             return self.fit_request(record.cell.net, record.seed, record.parameters) if known else None
-        if record.cell not in self.spec.cells():
+        if record.cell not in self._cells:
             return None
         return self._request(record.phase, record.cell, record.seed, record.trial, record.parameters)
 

@@ -31,7 +31,7 @@ from trans4init.reports.records.schema import RunRecord
 from trans4init.reports.records.store import Results, load_results, set_failures_aside
 from trans4init.reports.records.tables import UnreadableSchemaError
 from trans4init.reports.study_report.blocks import study_text, summaries
-from trans4init.reports.study_report.report_files import HTML, is_current
+from trans4init.reports.study_report.report_files import HTML, is_current, stated_verdict
 from trans4init.reports.study_report.verdict_text import VerdictText
 
 if TYPE_CHECKING:
@@ -264,7 +264,9 @@ def _conclude(
     if not agenda.finished:
         return 0
     if results is not None and is_current(folder, results):
-        verdict = study_text(summaries(results), results.cards)
+        lines = stated_verdict(folder)
+        if lines is None:
+            lines = study_text(summaries(results), results.cards).lines()
     else:
         from trans4init.reports.study_report.report import write_report
 
@@ -275,10 +277,11 @@ def _conclude(
                 f"the report can't be written to {shown(folder)}: {error.strerror}; the results are whole."
             ) from error
         verdict = report.text
+        lines = verdict.lines()
         if not mirror_error:
             mirror_error, more = _mirror(folder, report.results, verdict)
             mended = [*mended, *more]
-    _say(console, "\n".join(["", *verdict.lines(), ""]))
+    _say(console, "\n".join(["", *lines, ""]))
     _say(console, f"report   {shown(folder / HTML)}")
     _say(console, f"results  {shown(agenda.blocks[0].study.results)}")
     for sentence in mended:

@@ -219,6 +219,7 @@ def build_model(study: ResolvedStudy, cell: CellKey, seed: int, task: Task) -> t
     model = Transformer(_config(study, cell, task), seed=seed).to(choose_device())
     net: Fitted | Net | None = None
     if get_arm(cell.arm).needs_fit:
+        net_class(described_net(study, cell.net)[0])  # which a checkpoint may name, since the study does
         net = load_fitted(study.checkpoint(cell.net, seed))
     elif cell.net:
         net = _bare_net(study, cell)

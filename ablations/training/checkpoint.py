@@ -91,7 +91,7 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         content = path.read_bytes()
         header = checked_header(content, _HEADER)
-        tensors = load(content)
+        tensors = dict(sorted(load(content).items()))
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {shown(path)}.") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:

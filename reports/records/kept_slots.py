@@ -73,7 +73,7 @@ def read_kept(folder: Path, run_id: str) -> KeptSlots | None:
     try:
         content = path.read_bytes()
         header = checked_header(content, HEADER)
-        tensors = load(content)
+        tensors = dict(sorted(load(content).items()))  # `load` gives them in any order
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UnreadableSlotsError(f"{path.name} can't be read: {error}") from None
     return KeptSlots(header, tensors.get(INPUTS), tensors.get(CLOSED), _below(tensors, VALUES), _below(tensors, STATE))

@@ -210,7 +210,8 @@ class RunRecord:
     status: Status
     device: str
     created_at: datetime
-    measurements: tuple[Measurement, ...]
+    measurements: Sequence[Measurement]
+    """As a tuple; of a run that was read from a bundle they are made when they are looked at."""
     environment: Environment
     card: StudyCard | None = None
     """None for a run that belongs to no study, such as a single fit."""
@@ -234,6 +235,9 @@ class RunRecord:
 
     def digest(self) -> str:
         """Return the SHA-256 of all that the run is and measured, without the card: the study's may change later."""
+        known: str | None = self.__dict__.get(KNOWN_DIGEST)
+        if known is not None:
+            return known
         values = [m.value if m.value is None else float(m.value) for m in self.measurements]  # as Parquet has them
         metrics = [(m.metric.name, m.metric.unit, m.metric.higher_is_better, m.step) for m in self.measurements]
         content = [
@@ -247,14 +251,23 @@ class RunRecord:
 
     def last(self, metric: str) -> float | None:
         """Return the value of `metric` at its last step: None where that is missing, as in a run that diverged."""
-        measured = [m for m in self.measurements if m.metric.name == metric]
+        measured = self._of(metric)
         return max(measured, key=lambda m: m.step).value if measured else None
 
     def by_step(self, metric: str) -> dict[int, float]:
         """Return the values of `metric` by step (of a speed, by round), without those that are missing."""
-        return {m.step: m.value for m in self.measurements if m.metric.name == metric and m.value is not None}
+        return {m.step: m.value for m in self._of(metric) if m.value is not None}
+
+    def _of(self, metric: str) -> list[Measurement]:
+        named = getattr(
+            self.measurements, "named", None
+        )  # of those in a bundle, which are made when they are looked at
+        return named(metric) if named else [m for m in self.measurements if m.metric.name == metric]
 
 
+KNOWN_DIGEST = "_known_digest"
+"""The attribute of a record that has its digest, if it was read from a file that is known to be whole. A copy of the
+record that `replace` makes doesn't have it."""
 RUN_COLUMNS = (
     "run_id", "study", "spec_hash", "task", "model", "trial", "seed", "phase", "status", "device", "created_at"
 )  # fmt: skip

@@ -1,7 +1,6 @@
 """Store records: one immutable Parquet file per run, written whole or not at all, read with its checksums."""
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trans4init.reports.files import write_whole
+from trans4init.reports.records.bundles import bundle_name, is_what_it_is_named
 from trans4init.reports.records.schema import RunRecord, StudyCard, largest_card
 from trans4init.reports.records.tables import UnreadableSchemaError, cards_from_table, cards_table, from_table, to_table
 
@@ -127,12 +127,14 @@ def can_be_bundled(record: RunRecord) -> bool:
 def bundle(records: Sequence[RunRecord], folder: Path) -> None:
     """Write runs into few files, many to a file, and remove the files of their own when these are safe.
 
+    A bundle is named by the hash of its content, so that it is read without being checked row by row.
     Those that can't be bundled have files of their own afterwards. Raises OSError where the disk refuses; nothing is
     lost then.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     for group in _groups([record for record in records if can_be_bundled(record)]):
-        ids = " ".join(sorted(record.run_id for record in group))
-        write_together(group, folder / f"{_BUNDLE}{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet")
+        content = _as_parquet(to_table(group, indexed=True))
+        write_whole(folder / bundle_name(content), content)
         for record in group:
             path_of(folder, record.run_id).unlink(missing_ok=True)
     for record in records:
@@ -147,9 +149,13 @@ def write_together(records: Sequence[RunRecord], path: Path) -> Path:
 
 def _write_table(table: pa.Table, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    return write_whole(path, _as_parquet(table))
+
+
+def _as_parquet(table: pa.Table) -> memoryview:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return write_whole(path, sink.getbuffer())
+    return sink.getbuffer()
 
 
 def set_failures_aside(folder: Path) -> None:
@@ -173,16 +179,20 @@ def read_runs(path: Path) -> list[RunRecord]:
     Raises CorruptResultError where the file is torn or fails its checksums, UnreadableSchemaError where it is whole
     but of another schema version, OSError where the system refuses to read it.
     """
-    return _read(path, from_table)
+    return _read(path, lambda table, whole: from_table(table, whole=whole))
 
 
-def _read(path: Path, convert: Callable[[pa.Table], T]) -> T:
-    """Return what `convert` makes of a file's table; raises errors as `read_runs` does."""
+def _read(path: Path, convert: Callable[[pa.Table, bool], T]) -> T:
+    """Return what `convert` makes of a file's table, and of whether its name says that it is what was written.
+
+    Raises errors as `read_runs` does.
+    """
     content = path.read_bytes()  # Parquet is given no name, so that no name is taken for damage: it takes UTF-8 alone
+    whole = is_what_it_is_named(path.name, content)
     try:
         # No thread of Arrow's is started: a process that ends while one starts is aborted (apache/arrow#34314).
-        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False)
-        return convert(file.read(use_threads=False))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole, pre_buffer=False)
+        return convert(file.read(use_threads=False), whole)
     except UnreadableSchemaError as error:
         raise UnreadableSchemaError(f"{path}: {error}") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
@@ -204,7 +214,7 @@ def load_results(folder: Path) -> Results:
             continue
         try:
             if path.name == _CARD_NAME:
-                cards = _read(path, cards_from_table)
+                cards = _read(path, lambda table, _: cards_from_table(table))
             elif path.is_file():
                 runs = read_runs(path)
                 records += runs

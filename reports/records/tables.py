@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from trans4init.reports.machine import Environment
+from trans4init.reports.records.bundles import INDEX, index_of, measurements_of, moment, rows_at
 from trans4init.reports.records.error_budget import BudgetDesign
 from trans4init.reports.records.schema import (
+    KNOWN_DIGEST,
     RUN_COLUMNS,
     ArmDescription,
     CellKey,
@@ -85,10 +88,11 @@ _ROWS_AT_ONCE = 100_000
 """How many rows `_digest` turns into text at a time: the text takes several times the memory of the table."""
 
 
-def to_table(records: Sequence[RunRecord]) -> pa.Table:
+def to_table(records: Sequence[RunRecord], *, indexed: bool = False) -> pa.Table:
     """Return runs as a table; what they share and what is not a column is in the schema's metadata.
 
-    Raises ValueError for runs that differ in environment, study card or spec: a table has each of these once.
+    indexed: whether the metadata have the index of a bundle. Raises ValueError for runs that differ in environment,
+    study card or spec: a table has each of these once.
     """
     first = records[0]
     if any(r.environment != first.environment or r.card != first.card or r.spec != first.spec for r in records):
@@ -113,6 +117,8 @@ def to_table(records: Sequence[RunRecord]) -> pa.Table:
             {r.run_id: {"parameters": dict(r.parameters), "notes": dict(r.notes), "error": r.error} for r in records}
         ),
     }
+    if indexed:
+        metadata[INDEX] = index_of(records)
     arrays = [pa.array(columns[column.name], type=column.type) for column in ROWS]
     return _sealed(pa.Table.from_arrays(arrays, schema=ROWS), metadata)
 
@@ -162,28 +168,41 @@ def _as_json(column: pa.ChunkedArray) -> list[str]:
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[Any], list[int]]:
     """Return the different values of a column, None as the last, and for each row the index of its value."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())  # Arrow's moments would import pandas, which takes longer than a small file
+        numbers, indices = _encoded(column)
+        return [None if number is None else moment(number) for number in numbers], indices
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    return [*values, None], encoded.indices.fill_null(len(values)).to_pylist()
+    last = len(values)  # `fill_null` would import it too
+    return [*values, None], [last if index is None else index for index in encoded.indices.to_pylist()]
 
 
-def from_table(table: pa.Table) -> list[RunRecord]:
+def from_table(table: pa.Table, *, whole: bool = False) -> list[RunRecord]:
     """Return the runs that a table was made of by `to_table`.
 
-    Raises UnreadableSchemaError for a version that this code does not know, and DigestError where rows or metadata were
-    changed.
+    whole: whether the table is an indexed one that is known to be what was written: then nothing is checked, and what
+    runs measured is decoded when it is looked at. Raises UnreadableSchemaError for a version that this code does not
+    know, and DigestError where rows or metadata were changed.
     """
-    metadata = _checked_metadata(table)
+    metadata = _metadata(table) if whole else _checked_metadata(table)
     card, environment = _card(json.loads(metadata["study_card"])), Environment(**json.loads(metadata["environment"]))
     spec, runs = json.loads(metadata["spec"]), json.loads(metadata["runs"])
-    first, measured = _by_run(table)
+    first: Mapping[str, dict[str, Any]]
+    measured: Mapping[str, Sequence[Measurement]]
+    digests: Sequence[str | None] = [None] * len(runs)
+    if whole:
+        counts, digests = zip(*json.loads(metadata[INDEX]), strict=True)
+        first, measured = _in_bundle(table, counts)
+    else:
+        first, measured = _by_run(table)
     if first.keys() != runs.keys():
         raise DigestError("its rows are not those of its runs")
-    return [
+    records = [
         RunRecord(
             **{name: first[run_id][name] for name in RUN_COLUMNS},
             cell=CellKey(*(first[run_id][name] for name in _CELL_COLUMNS)),
-            measurements=tuple(measured[run_id]),
+            measurements=measured[run_id],
             environment=environment,
             card=card,
             spec=spec,
@@ -191,21 +210,42 @@ def from_table(table: pa.Table) -> list[RunRecord]:
         )
         for run_id, facts in runs.items()
     ]
+    for record, digest in zip(records, digests, strict=True):
+        if digest is not None:
+            object.__setattr__(record, KNOWN_DIGEST, digest)
+    return records
 
 
 def _checked_metadata(table: pa.Table) -> dict[str, str]:
     """Return the metadata without the digest; raises errors as `from_table` does."""
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    version = metadata.get("schema_version", "none")
-    if version not in _READABLE_VERSIONS:
-        readable = f"{', '.join(_READABLE_VERSIONS[:-1])} and {_READABLE_VERSIONS[-1]}"
-        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
+    metadata = _metadata(table)
     if metadata.pop("digest") != _digest(table, metadata):
         raise DigestError("the content does not match its digest")
     return metadata
 
 
-def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[Measurement]]]:
+def _metadata(table: pa.Table) -> dict[str, str]:
+    """Return the metadata; raises UnreadableSchemaError for a version that this code does not know."""
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    version = metadata.get("schema_version", "none")
+    if version not in _READABLE_VERSIONS:
+        readable = f"{', '.join(_READABLE_VERSIONS[:-1])} and {_READABLE_VERSIONS[-1]}"
+        raise UnreadableSchemaError(f"schema version {version}; this trans4init reads versions {readable}")
+    return metadata
+
+
+def _in_bundle(
+    table: pa.Table, counts: Sequence[int]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Sequence[Measurement]]]:
+    """Return the first row of every run of a bundle, which has so many rows of each, and what it measured, by id."""
+    rows = rows_at(table, (*RUN_COLUMNS, *_CELL_COLUMNS), list(itertools.accumulate(counts[:-1], initial=0)))
+    measured = measurements_of(table, counts)
+    return {row["run_id"]: row for row in rows}, {
+        row["run_id"]: of_run for row, of_run in zip(rows, measured, strict=True)
+    }
+
+
+def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Measurement, ...]]]:
     """Return the first row of every run, and its measurements, both by its id."""
     ids, id_indices = _encoded(table["run_id"])
     encoded = [_encoded(table[name]) for name in ("metric", "unit", "higher_is_better")]
@@ -220,8 +260,8 @@ def _by_run(table: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, list[
         if key not in metrics:
             metrics[key] = Metric(*(values[index] for (values, _), index in zip(encoded, key, strict=True)))
         measurements[run].append(Measurement(metrics[key], value, step))
-    rows = table.take(list(first_rows.values())).to_pylist()
-    return {row["run_id"]: row for row in rows}, {ids[run]: measurements[run] for run in first_rows}
+    rows = rows_at(table, (*RUN_COLUMNS, *_CELL_COLUMNS), list(first_rows.values()))
+    return {row["run_id"]: row for row in rows}, {ids[run]: tuple(measurements[run]) for run in first_rows}
 
 
 def _version(cards: Sequence[StudyCard | None]) -> int:

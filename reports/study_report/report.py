@@ -1,5 +1,6 @@
 """Write the report of a study: an HTML page, a Markdown page and a drawing, from Parquet alone. Needs no torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,7 @@ def write_report(folder: Path, results: Results | None = None, *, kept_in: Path 
         "drawing": drawing,
         "corrupt": results.corrupt,
         "digest": digest(results),
+        "verdict_lines": json.dumps(text.lines()),
         "environments": _environments(of_blocks),
         "interval_floor": interval_floor(),
         "fewest_builds": FEWEST_BUILDS,

@@ -1,6 +1,7 @@
 """Name the files of a report, and tell whether they are up to date."""
 
 import hashlib
+import html
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from trans4init.reports.records.schema import StudyCard
 from trans4init.reports.records.store import Results
 
-__all__ = ["BUDGET_DRAWING", "DRAWING", "HTML", "MARKDOWN", "digest", "is_current"]
+__all__ = ["BUDGET_DRAWING", "DRAWING", "HTML", "MARKDOWN", "digest", "is_current", "stated_verdict"]
 
 HTML, MARKDOWN, DRAWING = "report.html", "report.md", "report.svg"
 BUDGET_DRAWING = "error_budget.svg"
@@ -17,8 +18,9 @@ _DRAWN = re.compile(r"\]\(([a-z_0-9-]+\.svg)\)")
 """A drawing in the Markdown page."""
 _LATER = ("error_budget", "target", "block", "together", "dropped")
 """Fields that cards of results from before don't have."""
-_HEAD = 4096
-"""How many characters of the HTML page are searched for its digest, which is in the head; the page has megabytes."""
+_VERDICT = re.compile(r'<meta name="verdict" content="([^"]*)">')
+_HEAD = 2**17
+"""How many characters of the HTML page are searched for what its head says; the page has megabytes."""
 
 
 def digest(results: Results) -> str:
@@ -45,11 +47,24 @@ def _content(of: StudyCard | None) -> dict[str, Any] | None:
 
 def is_current(folder: Path, results: Results) -> bool:
     """Return whether the folder has a report, all of it, that was made from these results."""
-    html, markdown = folder / HTML, folder / MARKDOWN
-    if not (html.is_file() and markdown.is_file()):
+    page, markdown = folder / HTML, folder / MARKDOWN
+    if not (page.is_file() and markdown.is_file()):
         return False
-    with html.open(encoding="utf-8", errors="replace") as page:
-        head = page.read(_HEAD)
+    head = _head(folder)
     text = markdown.read_text(encoding="utf-8", errors="replace")
     whole = all((folder / name).is_file() for name in _DRAWN.findall(text))
     return whole and all(digest(results) in written for written in (head, text))
+
+
+def stated_verdict(folder: Path) -> list[str] | None:
+    """Return the lines of the verdict that the folder's report states; None for a report from before it stated them.
+
+    They are those of its results if it is current: making them again takes as long as the report.
+    """
+    found = _VERDICT.search(_head(folder))
+    return None if found is None else [str(line) for line in json.loads(html.unescape(found[1]))]
+
+
+def _head(folder: Path) -> str:
+    with (folder / HTML).open(encoding="utf-8", errors="replace") as page:
+        return page.read(_HEAD)

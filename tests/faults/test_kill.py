@@ -152,7 +152,7 @@ def test_a_run_whose_worker_is_killed_three_times_is_a_failed_row_and_can_be_ret
     output = "".join(lines)
     assert "failed (the run's process was ended by SIGKILL: perhaps the machine ran out of memory)" in output
     failed = [record for record in load_results(results(tmp_path)).records if record.status == "failed"]
-    assert 1 <= len(failed) <= 2
+    assert failed
     assert all(record.notes["anew"].count("SIGKILL") == 2 for record in failed)
     assert "ended by SIGKILL" in (tmp_path / "runs" / "tiny" / "report.md").read_text()
     code, output = run_command("run", study)

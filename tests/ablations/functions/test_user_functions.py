@@ -54,7 +54,8 @@ def test_a_function_in_a_file_is_fitted_and_put_into_a_model(tmp_path):
 def test_a_file_is_found_again_by_a_process_that_never_saw_it(tmp_path):
     """A study's worker, or a later session, finds it by the checkpoint alone."""
     folder = fit(written(tmp_path, "squared-relu-b", "Other"), "piecewise-linear").save(tmp_path / "kept")
-    code = f"from trans4init.ablations.fit import load_fitted; print(load_fitted({str(folder)!r}).function.name)"
+    load = f"load_fitted({str(folder)!r}, allow_code=True)"
+    code = f"from trans4init.ablations.fit import load_fitted; print({load}.function.name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "squared-relu-b", done.stderr
 
