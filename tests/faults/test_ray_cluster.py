@@ -20,6 +20,10 @@ pytestmark = [
 ]
 
 
+AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 2}
+"""Newer versions of Ray ask for a token, which is in the home folder of whoever started the cluster, or here."""
+
+
 def descendants(pid):
     """A process and all below it."""
     found = [pid]
@@ -38,35 +42,24 @@ class Cluster:
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.folder, self.nodes = folder, []
         self.head = self._start("--head", "--port", self.address.rpartition(":")[2], "--num-cpus", "0")
-        self.wait_until_it_answers()
 
     def _start(self, *words):
-        ray = Path(sys.executable).with_name("ray")
-        log = (self.folder / f"node-{len(self.nodes)}.log").open("w")
-        return subprocess.Popen(
+        """Start a node and wait for it: on a busy machine two that start at once give up."""
+        ray, log = Path(sys.executable).with_name("ray"), self.folder / f"node-{len(self.nodes)}.log"
+        node = subprocess.Popen(
             [ray, "start", "--block", "--disable-usage-stats", *words],
-            stdout=log,
+            stdout=log.open("w"),
             stderr=subprocess.STDOUT,
-            env=os.environ | {"RAY_task_oom_retries": "0"},
+            env=os.environ | AUTHENTICATION | {"RAY_task_oom_retries": "0"},
             start_new_session=True,
         )
-
-    def wait_until_it_answers(self):
-        host, _, port = self.address.partition(":")
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            try:
-                socket.create_connection((host, int(port)), 1).close()
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return
-        raise AssertionError("Ray's head does not answer")
+        self.nodes.append(node)
+        wait_for(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None)
+        assert node.poll() is None, log.read_text()
+        return node
 
     def add_node(self):
-        node = self._start("--address", self.address, "--num-cpus", "1")
-        self.nodes.append(node)
-        return node
+        return self._start("--address", self.address, "--num-cpus", "1")
 
     @staticmethod
     def kill(node):
@@ -80,7 +73,7 @@ class Cluster:
 def cluster(tmp_path):
     made = Cluster(tmp_path)
     yield made
-    for node in (*made.nodes, made.head):
+    for node in reversed(made.nodes):
         made.kill(node)
 
 
@@ -107,7 +100,7 @@ def values(folder):
 
 def test_a_node_that_is_killed_loses_nothing(cluster, finished_study, tiny_study, command, tmp_path):
     first, _ = cluster.add_node(), cluster.add_node()
-    process = command("run", tiny_study(), "--executor", "ray", "--address", cluster.address)
+    process = command("run", tiny_study(), "--executor", "ray", "--address", cluster.address, **AUTHENTICATION)
     wait_for(lambda: len(list(results(tmp_path).glob("tune-*"))) >= 1 or process.poll() is not None)
     cluster.kill(first)
     output, _ = process.communicate(timeout=900)
@@ -124,7 +117,7 @@ def test_a_command_that_is_interrupted_goes_on_elsewhere(
     """Ctrl-C lets runs on the cluster finish; the same study goes on in processes of this machine."""
     cluster.add_node()
     study = tiny_study()
-    process = command("run", study, "--executor", "ray", "--address", cluster.address)
+    process = command("run", study, "--executor", "ray", "--address", cluster.address, **AUTHENTICATION)
     wait_for(lambda: len(list(results(tmp_path).glob("tune-*"))) >= 2 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=300)

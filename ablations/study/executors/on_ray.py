@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Generic
@@ -23,6 +24,7 @@ from trans4init.ablations.study.executors.protocol import (
 
 __all__ = ["RayExecutor"]
 
+_CONNECT_SECONDS = 5.0
 _TOLD_SECONDS = 0.5
 """How often a run tells how far it is, and the executor asks."""
 _RETRIES = "RAY_task_oom_retries"
@@ -46,6 +48,8 @@ class RayExecutor(Generic[R, T_co]):
         self._here, needed = work, work.resources()
         address = address or os.environ.get("RAY_ADDRESS")
         if not ray.is_initialized():
+            if address is not None:
+                _check_that_somebody_answers(address)
             os.environ.setdefault(_RETRIES, "0")
             cores = workers * needed.cpus if address is None else None
             try:
@@ -163,7 +167,18 @@ def _run(
     return last, dict(made)
 
 
+def _check_that_somebody_answers(address: str) -> None:
+    """Raise InputError where nobody listens at HOST:PORT, which Ray itself notices after minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster can be used at {address}: {error.strerror or error}.") from None
+
+
 def _first_line(error: BaseException) -> str:
-    """Return the line of an error that says what happened."""
+    """Return the sentence of an error that says what happened; Ray's go on with what could be done."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__

@@ -318,9 +318,10 @@ def test_processes_are_spread_over_places(study):
 
 def test_a_cluster_that_is_not_there_is_refused(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
-    with pytest.raises(InputError, match="no Ray cluster can be used at nowhere:1: Failed to connect"):
-        make_executor("ray", study, 1)
+    for address, said in (("auto", "Failed to connect"), ("127.0.0.1:9", "Connection refused")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match=f"no Ray cluster can be used at {address}: {said}"):
+            make_executor("ray", study, 1)
 
 
 def test_an_executor_that_cannot_be_had_is_refused(study, monkeypatch):
