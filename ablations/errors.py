@@ -5,10 +5,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["FaultError", "InputError", "nearest", "shown", "unknown_name", "without_passwords"]
+__all__ = ["FaultError", "InputError", "brief", "nearest", "shown", "unknown_name", "without_passwords"]
 
 _PASSWORDS = re.compile(r"(?<=://)([^\s:@/?#]*):\S*(?=@)|((?:password|passwd|sslpassword)=)[^\s&#'\"]+", re.IGNORECASE)
 """The passwords in addresses of databases: between a user's name and the last @, and among the options."""
+
+
+_LONGEST = 120
 
 
 class InputError(ValueError):
@@ -17,6 +20,11 @@ class InputError(ValueError):
 
 class FaultError(Exception):
     """Raised where the machine is at fault: a full disk, a busy study. One sentence; commands exit with 1."""
+
+
+def brief(text: str) -> str:
+    """Return a text that somebody gave, cut in its middle if it is too long for a sentence."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 4 :]}"
 
 
 def shown(path: Path) -> str:
@@ -35,7 +43,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     names = sorted(known)
     close = nearest(name, names)
     hint = f"did you mean {close!r}?" if close else f"there are: {', '.join(names)}."
-    return InputError(f"unknown {kind} {name!r}; {hint}")
+    return InputError(f"unknown {kind} {brief(name)!r}; {hint}")
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:

@@ -53,7 +53,7 @@ def is_whole_database(path: Path) -> bool:
 
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error:
         return False
     return bool(found == ("ok",))

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, SupportsIndex
 
+from trans4init.ablations.errors import brief
 from trans4init.ablations.settings.base import BaseModel, ConfigDict, ValidationError
 from trans4init.ablations.settings.error_sentence import sentence
 from trans4init.ablations.settings.model import Kind
@@ -61,6 +62,9 @@ def config_in_file(section: Any) -> TaskConfig:
     """
     if isinstance(section, TaskConfig):
         return section
+    if not isinstance(section["name"], str):
+        given = brief(repr(section["name"]))
+        raise ValueError(f"a task's name was expected, or FILE.py:NAME, not {given}")  # noqa: TRY004  pydantic's
     tasks = import_module("trans4init.ablations.tasks")  # by name: tasks stand on data, and need torch
     config: type[TaskConfig] = tasks.TASKS.get(section["name"]).Config
     try:

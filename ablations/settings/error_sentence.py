@@ -3,7 +3,7 @@
 import json
 from typing import Any, get_origin
 
-from trans4init.ablations.errors import nearest, unknown_name
+from trans4init.ablations.errors import brief, nearest, unknown_name
 from trans4init.ablations.settings.base import BaseModel, ValidationError
 
 __all__ = ["sentence"]
@@ -32,7 +32,7 @@ def _first(problem: Any, model: type[BaseModel]) -> str:
     section = f"[{'.'.join(path[:-1])}] " if len(path) > 1 else ""
     key = path[-1] if path else ""
     if problem["type"] == "extra_forbidden":
-        return f"{section}unknown key {key!r}; {_place(model, location[:-1], key)}"
+        return f"{section}unknown key {brief(key)!r}; {_place(model, location[:-1], key)}"
     if problem["type"] == "value_error":
         whole_section = bool(_keys_at(model, location)) and bool(path)
         place = f"[{'.'.join(path)}] " if whole_section else f"{section}{key + ': ' if key else ''}"
@@ -57,7 +57,7 @@ def _given(value: object) -> str:
     """Return a value as it stands in a TOML file; of a section only that it is one."""
     if isinstance(value, dict):
         return "a section"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else repr(value)
+    return brief(json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else repr(value))
 
 
 _SLIP = 0.8

@@ -19,6 +19,8 @@ __all__ = ["IN_FILE", "checked", "find_toml", "load_toml", "read_toml", "set_val
 M = TypeVar("M", bound=BaseModel)
 IN_FILE = re.compile(r".+\.py:[\w.-]+")
 """The name of a function, net, arm or task in a user's file."""
+_DEEPEST = 20
+"""How deep values may be nested: those of a study are to 5."""
 _LARGEST = 2**20
 """The most bytes of a TOML file: a study's is a few thousand."""
 
@@ -51,7 +53,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         check_file(path, _LARGEST)
-        content = _beside(path.parent, tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        _check_depth(content)
+        content = _beside(path.parent, content)
         files = {text.rpartition(":")[0] for text in _texts(content) if IN_FILE.fullmatch(text)}
         check_code_beside(path, sorted(files))
     except InputError:
@@ -83,6 +87,14 @@ def checked(model: type[M], content: Mapping[str, Any], where: str) -> M:
         return model.model_validate(content)
     except ValidationError as error:
         raise InputError(sentence(error, model, where)) from None
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise RecursionError where tables and lists are nested too deeply in a value."""
+    if depth > _DEEPEST:
+        raise RecursionError
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(inner, depth + 1)
 
 
 _PROSE = ("about", "question")

@@ -66,7 +66,7 @@ def _has_several(net: Mapping[str, Any], key: str, value: Any) -> bool:
 
 def _is_listed(name: Any, option: str) -> bool:
     """Return whether an option of a net is itself a list; of a net that isn't there, that all lists are."""
-    if name in OPTIONS:
+    if isinstance(name, str) and name in OPTIONS:
         return (name, option) in _LISTED
     from trans4init.ablations.nets import net_class
 

@@ -114,7 +114,7 @@ def _checked(address: str, settings: dict[str, Any]) -> optuna.storages.RDBStora
     """Open the SQLite database at an address; raises SQLAlchemy's DatabaseError for a file that is damaged."""
     storage = optuna.storages.RDBStorage(address, settings)
     with storage.engine.connect() as connection:
-        found = connection.execute(sqlalchemy.text("PRAGMA quick_check(1)")).scalar()
+        found = connection.execute(sqlalchemy.text("PRAGMA integrity_check(1)")).scalar()
     if found != "ok":
-        raise sqlalchemy.exc.DatabaseError("PRAGMA quick_check", {}, sqlite3.DatabaseError(found))
+        raise sqlalchemy.exc.DatabaseError("PRAGMA integrity_check", {}, sqlite3.DatabaseError(found))
     return storage

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from trans4init.ablations.data.tasks import AnyTaskConfig
 from trans4init.ablations.data.text import TextConfig
-from trans4init.ablations.errors import unknown_name
+from trans4init.ablations.errors import brief, unknown_name
 from trans4init.ablations.settings.base import (
     Field,
     field_validator,
@@ -318,7 +318,7 @@ def checked_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
         raise ValueError(
             f"a study's name is made of at most {_LONGEST_NAME} letters, digits, dots, hyphens and underscores and "
-            f"begins with a letter or a digit, not {name!r}"
+            f"begins with a letter or a digit, not {brief(name)!r}"
         )
     if name.lower() in _TAKEN_NAMES or name.lower().startswith("mlflow.db"):
         raise ValueError(f"{name!r} is the name of something else in the folder of all studies; add a word to it")

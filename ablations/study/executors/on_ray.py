@@ -53,7 +53,7 @@ class RayExecutor(Generic[R, T_co]):
             os.environ.setdefault(_RETRIES, "0")
             cores = workers * needed.cpus if address is None else None
             try:
-                ray.init(address=address, num_cpus=cores, log_to_driver=False)
+                ray.init(address=address or "local", num_cpus=cores, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 where = address or "this machine"
                 raise InputError(f"no Ray cluster can be used at {where}: {_first_line(error)}") from None
