@@ -151,32 +151,24 @@ def _client(runs: Path) -> "MlflowClient":
 
         # MLflow tries for minutes to open a file that can't be opened; SQLite itself says so at once.
         with contextlib.closing(sqlite3.connect(make_url(uri).database or ":memory:", timeout=5)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
+            half_made = _is_half_made(database)
+        if half_made:
+            Path(make_url(uri).database or "").unlink()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    client = MlflowClient(tracking_uri=uri)
-    if uri.startswith("sqlite"):
-        try:
-            client.search_experiments(max_results=1)  # which makes the tables
-        except Exception:
-            path = Path(make_url(uri).database or "")
-            if _holds_runs(path):
-                raise
-            path.unlink(missing_ok=True)  # a process was killed, or its disk full, while the tables were made
-            client = MlflowClient(tracking_uri=uri)
-    return client
+    return MlflowClient(tracking_uri=uri)
 
 
-def _holds_runs(path: Path) -> bool:
-    """Return whether a store has a run, as far as it can be read."""
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            return bool(database.execute("SELECT 1 FROM runs LIMIT 1").fetchone())
-    except sqlite3.OperationalError as error:
-        return "no such table" not in str(error)
-    except sqlite3.DatabaseError:
-        return True
+def _is_half_made(database: sqlite3.Connection) -> bool:
+    """Return whether a process was killed, or its disk full, while MLflow made the tables: it can't go on with such.
+
+    A whole store says its version.
+    """
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables or ("alembic_version" in tables and database.execute("SELECT * FROM alembic_version").fetchone()):
+        return False
+    return "runs" not in tables or database.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None

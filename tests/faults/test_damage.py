@@ -1,6 +1,7 @@
 """Damage: torn results, a full disk, a broken MLflow store, a loss that is not a number. A fault loses nothing."""
 
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
@@ -101,6 +102,19 @@ def test_a_broken_mlflow_store_does_not_stop_the_study(tiny_study, run_command, 
     store.rmdir() if store.is_dir() else store.unlink()
     code, output = run_command("sync", "runs/tiny")
     assert code == 0, output
+
+
+@pytest.mark.parametrize("table", ["experiments (experiment_id INTEGER)", "alembic_version (version_num TEXT)"])
+def test_a_store_that_was_half_made_is_made_anew(study_copy, run_command, table):
+    """A process was killed, or its disk full, while MLflow made its tables: no command of its own mends that."""
+    store = study_copy / "runs" / "mlflow.db"
+    store.unlink()
+    with sqlite3.connect(store) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+        connection.execute("CREATE TABLE runs (run_uuid TEXT)")
+    code, output = run_command("sync", "runs/tiny")
+    assert code == 0, output
+    assert "27 runs of tiny are in" in output
 
 
 def test_a_server_that_is_not_there_costs_seconds_and_one_line(tiny_study, run_command, tmp_path):
