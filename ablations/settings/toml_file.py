@@ -14,7 +14,7 @@ from trans4init.ablations.settings.base import BaseModel, ValidationError
 from trans4init.ablations.settings.error_sentence import sentence
 from trans4init.ablations.user_files import check_file
 
-__all__ = ["IN_FILE", "checked", "find_toml", "load_toml", "read_toml", "set_value", "shipped_files"]
+__all__ = ["IN_FILE", "checked", "code_files", "find_toml", "load_toml", "read_toml", "set_value", "shipped_files"]
 
 M = TypeVar("M", bound=BaseModel)
 IN_FILE = re.compile(r".+\.py:[\w.-]+")
@@ -56,8 +56,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         _check_depth(content)
         content = _beside(path.parent, content)
-        files = {text.rpartition(":")[0] for text in _texts(content) if IN_FILE.fullmatch(text)}
-        check_code_beside(path, sorted(files))
+        check_code_beside(path, code_files(content))
     except InputError:
         raise
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, and what Python says of numbers without end
@@ -68,6 +67,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{shown(path)} can't be read: {error.strerror}.") from None
     assert isinstance(content, dict)
     return content
+
+
+def code_files(content: Any) -> list[str]:
+    """Return the files of code that a study's or a recipe's content names as FILE.py:NAME, but for its prose."""
+    return sorted({text.rpartition(":")[0] for text in _texts(content) if IN_FILE.fullmatch(text)})
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -7,16 +7,15 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 from trans4init.ablations.data.datasets import FOLDER_VARIABLE, fetched
-from trans4init.ablations.device import DEVICE
 from trans4init.ablations.errors import FaultError, shown
 from trans4init.ablations.lock import process_name
-from trans4init.ablations.settings.toml_file import IN_FILE
+from trans4init.ablations.settings.toml_file import code_files
 from trans4init.ablations.study.executors.protocol import OnEvent
 from trans4init.ablations.study.requests import Request, ResolvedStudy
 from trans4init.reports.files import write_whole
@@ -62,6 +61,8 @@ class StudyParcel:
         self, requests: bytes, files: Mapping[str, bytes], on_event: OnEvent[Request, RunRecord]
     ) -> dict[str, bytes]:
         """Run pickled requests in a folder of this process's own; return the nets that they made."""
+        from trans4init.ablations.device import DEVICE  # which imports torch
+
         room = _room()
         if self.device:
             os.environ[DEVICE] = self.device
@@ -99,11 +100,11 @@ def _room() -> Path:
 
 def parcel_of(worker: _Worker) -> StudyParcel:
     """Return what a worker needs on another machine; raises FaultError for a file that can't be read."""
+    from trans4init.ablations.device import DEVICE
+
     code, data = set[str](), set[str]()
     for study in worker.studies:
-        for text in _texts(study.spec.model_dump(mode="json", exclude={"storage", "question"})):
-            if IN_FILE.fullmatch(text):
-                code.add(os.path.relpath(text.rpartition(":")[0]))
+        code.update(map(os.path.relpath, code_files(study.spec.model_dump(mode="json", exclude={"storage"}))))
         source = getattr(study.spec.task, "source", None)
         if isinstance(source, str) and os.path.isfile(source):
             data.add(source)
@@ -162,17 +163,6 @@ def _folder_for(code: Mapping[str, bytes], room: Path) -> Path:
     folder = room.joinpath("code", *(["below"] * up))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _texts(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _texts(entry)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,5 +1,7 @@
 """Pack a folder of results into one file, and unpack it on another machine: what comes from there is data, checked."""
 
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -64,7 +66,7 @@ def unpacked(path: Path, room: Path) -> Results:
             if (total := sum(member.file_size for member in members)) > _LARGEST:
                 raise UnreadablePackError(f"it holds {total / 1e9:.0f} GB, and {_LARGEST / 1e9:.0f} are taken at most")
             if total > shutil.disk_usage(room).free:
-                raise OSError(28, "No space left on device", str(room))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(room))
             for member in members:
                 target = room / member.filename
                 target.parent.mkdir(exist_ok=True)

@@ -73,10 +73,10 @@ class RayExecutor(Generic[R, T_co]):
 
     def submit(self, requests: tuple[R, ...]) -> None:
         """Hand the requests to the cluster, with what they need."""
-        for name, content in self._here.needs(requests).items():
-            if name not in self._files:
-                self._files[name] = self._ray.put(content)
-        names = list(self._here.needs(requests))
+        needed = self._here.needs(requests)
+        for name in needed.keys() - self._files.keys():
+            self._files[name] = self._ray.put(needed[name])
+        names = list(needed)
         sent = self._run.remote(
             self._parcel, pickle.dumps(requests), names, [self._files[name] for name in names], self._progress
         )
