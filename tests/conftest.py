@@ -184,6 +184,39 @@ def study_copy(finished_study: FinishedStudy, tmp_path: Path) -> Path:
     return tmp_path
 
 
+USER_FUNCTION = '''
+from pathlib import Path
+from trans4init.ablations.functions.activation import Activation
+from trans4init.ablations.functions.base import FUNCTIONS
+
+Path(__file__).with_suffix(".ran").touch()
+
+
+@FUNCTIONS.register
+class Mine(Activation):
+    """max(x, 0) squared."""
+
+    name = "mine"
+    source = "a test"
+    tails = "0 to the left, x squared to the right"
+
+    def analytic(self, inputs, **shape):
+        return inputs.clamp_min(0).square()
+'''
+
+
+@pytest.fixture
+def user_function() -> Callable[[Path], Path]:
+    """Writes a file of code of a user's, whose function `mine` is; where it is run, a file `.ran` is beside it."""
+
+    def write(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(USER_FUNCTION)
+        return path
+
+    return write
+
+
 @pytest.fixture
 def card() -> StudyCard:
     """A study of one comparison."""

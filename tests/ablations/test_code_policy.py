@@ -13,36 +13,11 @@ from trans4init.ablations.fit import fit, load_fitted
 from trans4init.ablations.functions import get_function
 from trans4init.ablations.study.grid import load_study
 
-CODE = """
-    from pathlib import Path
-    from trans4init.ablations.functions.activation import Activation
-    from trans4init.ablations.functions.base import FUNCTIONS
-
-    Path(__file__).with_suffix(".ran").touch()
-
-
-    @FUNCTIONS.register
-    class Mine(Activation):
-        name = "mine"
-        source = "a test"
-        tails = "0 to the left, x squared to the right"
-
-        def analytic(self, inputs, **shape):
-            return inputs.clamp_min(0).square()
-"""
-
 
 @pytest.fixture
-def code(tmp_path):
+def code(tmp_path, user_function):
     """Writes the code to a place, and returns its path."""
-
-    def write(*place):
-        path = tmp_path.joinpath(*place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(CODE))
-        return path
-
-    return write
+    return lambda *place: user_function(tmp_path.joinpath(*place))
 
 
 def study_in(folder, named, tiny_study, tmp_path):

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import pickle
 import sys
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -258,25 +257,9 @@ def test_on_ray_runs_share_gpus(study, monkeypatch, share, capacity, asked):
     assert fake.asked[0]["num_gpus"] == asked
 
 
-def test_on_ray_nothing_but_what_is_sent_is_needed(tiny_study, monkeypatch, tmp_path):
+def test_on_ray_nothing_but_what_is_sent_is_needed(tiny_study, user_function, monkeypatch, tmp_path):
     """Neither the folder of the study, nor the user's text, nor the user's code: another machine has none of them."""
-    code = """
-        from trans4init.ablations.functions.activation import Activation
-        from trans4init.ablations.functions.base import FUNCTIONS
-
-
-        @FUNCTIONS.register
-        class Mine(Activation):
-            name = "mine"
-            source = "a test"
-            tails = "0 to the left, x squared to the right"
-
-            def analytic(self, inputs, **shape):
-                return inputs.clamp_min(0).square()
-    """
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "mine.py").write_text(textwrap.dedent(code))
+    user_function(tmp_path / "home" / "mine.py")
     path = tiny_study(("heads = 2", 'heads = 2\nactivation = "home/mine.py:mine"'))
     monkeypatch.chdir(tmp_path)
     spec = load_study(str(path))
